@@ -1,0 +1,52 @@
+# Run `make help`. All commands use the environment in .venv, made on first use from requirements.lock.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PORT ?= 5000
+SCENARIO ?= NL
+
+# The store does not depend on where a command is run; set the variable yourself to use a server.
+export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export DVC_NO_ANALYTICS ?= true
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lint ui serve show clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(READY) ## make the environment (the other targets do it when it is missing)
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; or name another one: make PYTHON=python3.12 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+repro: $(READY) ## run the whole pipeline: data, training, evaluation, comparison, registration
+	@dvc repro
+
+test: $(READY) ## run all tests
+	@pytest -n auto --dist loadfile
+
+lint: $(READY) ## style, types and import floors
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports
+
+ui: $(READY) ## MLflow UI at PORT, and links to its useful pages
+	@pfmsmt ui --port $(PORT)
+
+serve: $(READY) ## serve the champion of SCENARIO over HTTP
+	@pfmsmt serve $(SCENARIO)
+
+show: $(READY) ## print the comparison table again
+	@pfmsmt show
+
+clean: ## remove all that the pipeline made (data, models, reports, checkpoints); keeps MLflow's store
+	rm -rf data models runs evaluation reports checkpoints champions.json .dvc/cache .dvc/tmp

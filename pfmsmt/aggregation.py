@@ -1,0 +1,47 @@
+"""Personalised aggregation: who listens to whom. Legend: S clients."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def shares(examples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return n_s / sum n as [S] (FedAvg, McMahan et al. 2017).
+
+    Raises:
+        ValueError: a count that is not positive.
+    """
+    if len(examples) == 0 or (examples <= 0).any():
+        raise ValueError(f"example counts must be positive, found {examples.tolist()}")
+    return np.asarray(examples / examples.sum())
+
+
+def cosine(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return cosines [S, S] of inner products [S, S]; 0 against a zero vector, 1 on the diagonal."""
+    length = np.sqrt(np.clip(np.diag(gram), 0.0, None))
+    scale = np.outer(length, length)
+    result = np.divide(gram, scale, out=np.zeros_like(gram), where=scale > 0)
+    np.fill_diagonal(result, 1.0)
+    return np.asarray(np.clip(result, -1.0, 1.0))
+
+
+def conflict_share(cosines: NDArray[np.float64]) -> float:
+    """Return the share of client pairs whose updates point against each other; 0 for a single client."""
+    pairs = np.triu_indices(len(cosines), k=1)
+    return float((cosines[pairs] < 0).mean()) if len(pairs[0]) else 0.0
+
+
+def similarity_rows(
+    similarity: NDArray[np.float64], weights: NDArray[np.float64], temperature: float
+) -> NDArray[np.float64]:
+    """Return A [S, S]: A_sj proportional to weights_j exp(similarity_sj / temperature); rows sum to 1 (ours).
+
+    A large temperature gives `weights` in every row, which is FedAvg; a small one the identity.
+
+    Raises:
+        ValueError: temperature not positive.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature {temperature} is not positive")
+    logits = similarity / temperature + np.log(weights)
+    rows = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(rows / rows.sum(axis=1, keepdims=True))

@@ -1,0 +1,95 @@
+"""The client's side of a round: it answers requests, and keeps its private state and its best model."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pfmsmt.checkpoint import read_tree, write_tree
+from pfmsmt.evaluation import Score, Validation, score, validate
+from pfmsmt.methods import ClientState, Method, Upload
+from pfmsmt.training import Learner
+from pfmsmt.types import NamedArrays, Stream
+
+
+class Request(NamedTuple):
+    """What the server asks of one client."""
+
+    kind: Literal["train", "validate"]
+    round: int
+    phase: int
+    arrays: NamedArrays
+
+
+class Best(NamedTuple):
+    """The round whose personalised model did best on the client's validation rows."""
+
+    round: int
+    score: Score
+    validation: Validation
+    parameters: NamedArrays
+
+
+class Client:
+    """One scenario: its data, its private state and its best model so far."""
+
+    def __init__(self, name: str, method: Method, learner: Learner, seed: int) -> None:
+        """Start with the private state of an untrained model."""
+        self.name, self._method, self._learner, self._seed = name, method, learner, seed
+        self._states = {(0, 0): method.init_client(learner.binding.read())}
+        self.best: Best | None = None
+
+    @property
+    def initial_parameters(self) -> NamedArrays:
+        """Parameters of the untrained model; all but the private tables are the same at every client."""
+        return self._learner.binding.read()
+
+    @property
+    def learner(self) -> Learner:
+        """Model, data and budget."""
+        return self._learner
+
+    def answer(self, request: Request) -> Upload | Validation:
+        """Carry out a request; repeating it gives the same answer and leaves the same state."""
+        if request.kind == "train":
+            return self._train(request)
+        return self._validate(request)
+
+    def _train(self, request: Request) -> Upload:
+        now = (request.round, request.phase)
+        before = max(key for key in self._states if key < now)
+        stream = Stream(self._seed, self.name, request.round, request.phase)
+        update = self._method.phases[request.phase].client_update
+        upload, state = update(request.arrays, self._states[before], self._learner, stream)
+        self._states = {before: self._states[before], now: state}
+        return upload
+
+    def _validate(self, request: Request) -> Validation:
+        learner = self._learner
+        parameters = self._method.personalise(request.arrays, self._states[max(self._states)])
+        learner.binding.write(parameters)
+        validation = validate(learner.model, learner.data.validation, learner.device)
+        found = score(validation)
+        if self.best is None or found > self.best.score:
+            self.best = Best(request.round, found, validation, parameters)
+        return validation
+
+    def save(self, folder: Path) -> None:
+        """Write private state and best model to `<folder>/<name>.safetensors`, on the client's own disk."""
+        (round_, phase), state = max(self._states.items())
+        tree = {"state": state._asdict(), "best": self.best.parameters if self.best else {}}
+        notes = {"round": round_, "phase": phase, "best": self.best and self.best._replace(parameters={})._asdict()}
+        write_tree(folder / f"{self.name}.safetensors", tree, notes)
+
+    def load(self, folder: Path) -> None:
+        """Take up again what `save` wrote.
+
+        Raises:
+            CheckpointError: missing or damaged.
+        """
+        tree, notes = read_tree(folder / f"{self.name}.safetensors")
+        state = tree.get("state", {})
+        self._states = {
+            (notes["round"], notes["phase"]): ClientState(state.get("private", {}), state.get("optimizer", {}))
+        }
+        best = notes["best"]
+        if best is not None:
+            self.best = Best(best["round"], Score(*best["score"]), best["validation"], tree.get("best", {}))

@@ -1,0 +1,276 @@
+"""`params.yaml`, parsed once into frozen models. An unknown key is an error that names the nearest valid one."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pfmsmt.errors import ConfigError
+
+PARAMS_FILE = Path("params.yaml")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+ScenarioName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+MethodName = Literal["pf_msmtrec", "fedavg", "local", "centralized"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScenarioSize(_Frozen):
+    """Rows (item impressions) to generate for one scenario."""
+
+    train_rows: Annotated[int, Field(ge=100)]
+    test_rows: Annotated[int, Field(ge=100)]
+
+
+class Synthetic(_Frozen):
+    """The embedded generator."""
+
+    scenarios: Annotated[dict[ScenarioName, ScenarioSize], Field(min_length=1)]
+    rows_per_search: Annotated[float, Field(ge=1)]
+    ctr: OpenFraction
+    cvr: OpenFraction
+    shared: Fraction
+    cluster: Fraction
+    own: Fraction
+    conflict: bool
+    covariate_shift: NonNegative
+
+    @model_validator(mode="after")
+    def _parts_sum_to_one(self) -> "Synthetic":
+        if not math.isclose(self.shared + self.cluster + self.own, 1.0, abs_tol=1e-6):
+            raise ValueError(f"shared + cluster + own must be 1, not {self.shared + self.cluster + self.own:g}")
+        return self
+
+
+class AliExpress(_Frozen):
+    """The AliExpress search data set."""
+
+    path: str | None
+    url: str | None
+    scenarios: Annotated[tuple[ScenarioName, ...], Field(min_length=1)]
+
+    @field_validator("scenarios")
+    @classmethod
+    def _no_scenario_twice(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(names)
+
+
+class Data(_Frozen):
+    """Which data, and how they become client shards."""
+
+    source: Literal["synthetic", "aliexpress"]
+    validation_fraction: OpenFraction
+    min_count: Count
+    private_fields: tuple[str, ...]
+    synthetic: Synthetic
+    aliexpress: AliExpress
+
+
+class Model(_Frozen):
+    """The shape of every client's MMoE."""
+
+    embedding_dim: Count
+    experts: Count
+    expert_layers: Annotated[tuple[Count, ...], Field(min_length=1)]
+    tower_layers: tuple[Count, ...]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    ctcvr: Literal["product", "direct"]
+
+
+class Train(_Frozen):
+    """The budget, the same for every method."""
+
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    rounds: Count
+    local_steps: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate_decay: Literal["cosine", "none"]
+    task_weights: Annotated[tuple[NonNegative, ...], Field(min_length=1)]
+    quorum: Annotated[float, Field(gt=0, le=1)]
+    checkpoint_every: Count
+    device: str
+    workers: Literal["auto"] | Count
+    threads: Literal["auto"] | Count
+
+    @field_validator("methods", "seeds")
+    @classmethod
+    def _no_entry_twice(cls, names: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _unique(names)
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if device.split(":")[0] not in {"auto", "cuda", "mps", "cpu"}:
+            raise ValueError(f"{device!r} is not one of auto, cuda, cuda:N, mps, cpu")
+        return device
+
+
+class ServerOptimizer(_Frozen):
+    """How the server applies an averaged update (FedOpt, Reddi et al. 2021)."""
+
+    server_optimizer: Literal["adam", "plain"]
+    server_learning_rate: Positive
+    server_beta1: Annotated[float, Field(ge=0, lt=1)]
+    server_beta2: Annotated[float, Field(ge=0, lt=1)]
+
+
+class PfMsmtrec(ServerOptimizer):
+    """`methods.pf_msmtrec`."""
+
+    rank: Annotated[int, Field(ge=0)]
+    federated_batch_norm: bool
+    conflict: Annotated[float, Field(ge=0, lt=1)]
+    aggregation: Literal["similarity", "uniform", "identity"]
+    temperature: Positive
+    smoothing: Annotated[float, Field(ge=0, lt=1)]
+    coupling: Fraction
+    gate: Literal["private", "federated"]
+    tower_steps: Annotated[int, Field(ge=0)]
+    regularizer: NonNegative
+    learning_rate: Positive
+    private_learning_rate: Positive
+
+
+class FedAvg(ServerOptimizer):
+    """`methods.fedavg`."""
+
+    learning_rate: Positive
+    private_learning_rate: Positive
+
+
+class PlainLearning(_Frozen):
+    """`methods.local` and `methods.centralized`: nothing is federated, Adam trains everything."""
+
+    learning_rate: Positive
+
+
+class Methods(_Frozen):
+    """One block for each method."""
+
+    pf_msmtrec: PfMsmtrec
+    fedavg: FedAvg
+    local: PlainLearning
+    centralized: PlainLearning
+
+
+class Evaluate(_Frozen):
+    """How the test shards are scored."""
+
+    bootstrap: Annotated[int, Field(ge=0)]
+    confidence: OpenFraction
+    bins: Annotated[int, Field(ge=2)]
+    batch_size: Count
+
+
+class Register(_Frozen):
+    """Which methods may become a registered model."""
+
+    methods: Annotated[tuple[Literal["pf_msmtrec", "fedavg", "local"], ...], Field(min_length=1)]
+
+
+class Config(_Frozen):
+    """All of params.yaml."""
+
+    seed: Seed
+    data: Data
+    model: Model
+    train: Train
+    methods: Methods
+    evaluate: Evaluate
+    register_: Annotated[Register, Field(alias="register")]
+
+    @model_validator(mode="after")
+    def _rank_fits_the_layers(self) -> "Config":
+        smallest = min(self.model.expert_layers)
+        if self.methods.pf_msmtrec.rank > smallest:
+            raise ValueError(
+                f"methods.pf_msmtrec.rank = {self.methods.pf_msmtrec.rank} is larger than the smallest of "
+                f"model.expert_layers ({smallest})"
+            )
+        return self
+
+
+def load_config(path: Path = PARAMS_FILE) -> Config:
+    """Parse and check a params file.
+
+    Raises:
+        ConfigError: missing, no valid YAML, an unknown key, or a value out of range; every fault is listed.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; run from the project's folder") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys at the top")
+    return parse_config(tree, str(path))
+
+
+def parse_config(tree: dict[str, Any], name: str = "params.yaml") -> Config:
+    """Check a tree of plain values; `name` is what errors call it.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        faults = [_describe(dict(fault)) for fault in error.errors()]
+        raise ConfigError("\n".join(f"{name}: {fault}" for fault in faults)) from None
+
+
+def _describe(fault: dict[str, Any]) -> str:
+    place = [part for part in fault["loc"] if part not in ("auto", "constrained-int", "literal['auto']")]
+    key = ".".join(str(part) for part in place) or "(whole file)"
+    if fault["type"] == "extra_forbidden":
+        valid = _keys_at(place[:-1])
+        near = difflib.get_close_matches(str(place[-1]), valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(valid)}"
+        return f"{key}: unknown key; {hint}"
+    if fault["type"] == "missing":
+        return f"{key}: this key is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "literal_error":
+        valid = [part.strip("' ") for part in fault["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        near = difflib.get_close_matches(str(fault["input"]), valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{key}: {fault['input']!r} is unknown; {hint}valid: {', '.join(valid)}"
+    if isinstance(fault["input"], (dict, BaseModel)):
+        return f"{key}: {message}" if place else message
+    return f"{key}: {message[0].lower()}{message[1:]} (it is {fault['input']!r})"
+
+
+def _keys_at(place: Sequence[Any]) -> list[str]:
+    model: Any = Config
+    for part in place:
+        fields = {field.alias or key: field.annotation for key, field in getattr(model, "model_fields", {}).items()}
+        model = fields[part] if part in fields else _value_type(model)
+    return [field.alias or key for key, field in getattr(model, "model_fields", {}).items()]
+
+
+def _value_type(annotation: Any) -> Any:
+    """Return the model that a `dict[name, model]` holds."""
+    inner = [part for part in get_args(annotation) if not isinstance(part, UnionType)]
+    return inner[-1] if inner else annotation
+
+
+def _unique(names: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands here twice")
+    return names

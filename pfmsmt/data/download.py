@@ -1,0 +1,48 @@
+"""Stage download: bring the configured data set into one raw folder."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from pfmsmt import atomic
+from pfmsmt.config import Data
+from pfmsmt.data.sources import SOURCES, Progress
+from pfmsmt.errors import DataError
+
+SOURCE_FILE = "source.json"
+
+
+class RawContents(NamedTuple):
+    """What a raw folder holds."""
+
+    source: str
+    scenarios: tuple[str, ...]
+
+
+def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
+    """Replace `folder`, as a whole, by the raw files of `config.source` and a `source.json` that names them.
+
+    Raises:
+        ConfigError, DataError: the data cannot be had; the folder is then as it was before.
+    """
+    source = SOURCES[config.source]
+    with atomic.new_folder(folder) as temporary:
+        source.obtain(config, seed, temporary, progress)
+        contents = RawContents(source.name, source.scenarios(config))
+        atomic.write_json(temporary / SOURCE_FILE, contents._asdict())
+
+
+def read_contents(folder: Path) -> RawContents:
+    """Read which source and scenarios a raw folder holds.
+
+    Raises:
+        DataError: `source.json` is missing or damaged.
+    """
+    path = folder / SOURCE_FILE
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return RawContents(str(tree["source"]), tuple(tree["scenarios"]))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run `dvc repro download` first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error!r}); run `dvc repro -f download`") from None

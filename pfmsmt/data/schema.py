@@ -1,0 +1,201 @@
+"""The declared columns of a data set, and the one encoder that training, evaluation and serving share."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pfmsmt.errors import DataError, SchemaError
+
+OUT_OF_VOCABULARY = 0
+"""Code of every category that the training rows did not hold."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(_Frozen):
+    """One label to predict."""
+
+    name: str
+    label: str
+    """The raw column that holds it."""
+    within: str | None = None
+    """The task that this one is nested in: ctcvr counts clicks that converted, over all impressions."""
+
+
+class CategoricalField(_Frozen):
+    """A column of integer categories."""
+
+    name: str
+    federated: bool
+    """True: the vocabulary means the same at every client. False: ids of one client, which never leave it."""
+    vocabulary: tuple[int, ...] = ()
+    """Sorted; the code of vocabulary[i] is i + 1."""
+
+    @property
+    def codes(self) -> int:
+        """Number of codes, the out-of-vocabulary one included."""
+        return len(self.vocabulary) + 1
+
+
+class NumericalField(_Frozen):
+    """A column of numbers; `mean` and `std` come from training rows only."""
+
+    name: str
+    mean: float
+    std: float
+
+
+class SplitCounts(_Frozen):
+    """What one shard holds."""
+
+    rows: int
+    groups: int
+    """Searches."""
+    positives: dict[str, int]
+    """Task name -> rows with label 1."""
+
+
+class ScenarioSchema(_Frozen):
+    """All that is needed to encode one scenario's raw columns."""
+
+    scenario: str
+    group: str
+    tasks: tuple[Task, ...]
+    categorical: tuple[CategoricalField, ...]
+    numerical: tuple[NumericalField, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The raw feature columns, categorical first."""
+        return (*(field.name for field in self.categorical), *(field.name for field in self.numerical))
+
+
+class Schema(_Frozen):
+    """The federation's schema: `data/clients/schema.json`."""
+
+    source: str
+    fingerprint: str
+    """SHA-256 over the contents of all shards, in the order of scenario and split."""
+    group: str
+    tasks: tuple[Task, ...]
+    categorical: tuple[CategoricalField, ...]
+    """Private fields carry an empty vocabulary here; theirs is in `private_vocabularies`."""
+    numerical: tuple[NumericalField, ...]
+    private_vocabularies: dict[str, dict[str, tuple[int, ...]]]
+    """scenario -> private field -> vocabulary."""
+    counts: dict[str, dict[str, SplitCounts]]
+    """scenario -> split (train, val, test) -> counts."""
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Scenario names, in the order of the data set."""
+        return tuple(self.counts)
+
+    def scenario(self, name: str) -> ScenarioSchema:
+        """Return the schema of one scenario, its private vocabularies filled in.
+
+        Raises:
+            SchemaError: no such scenario.
+        """
+        if name not in self.counts:
+            raise SchemaError(f"no scenario {name!r} in the data; it holds {', '.join(self.scenarios)}")
+        private = self.private_vocabularies.get(name, {})
+        fields = tuple(
+            field if field.federated else field.model_copy(update={"vocabulary": private[field.name]})
+            for field in self.categorical
+        )
+        return ScenarioSchema(
+            scenario=name, group=self.group, tasks=self.tasks, categorical=fields, numerical=self.numerical
+        )
+
+
+def read_schema(path: Path) -> Schema:
+    """Read `schema.json`.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    try:
+        return Schema.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run `dvc repro partition` first") from None
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged ({error.error_count()} faults); run `dvc repro -f partition`") from error
+
+
+class Encoded(NamedTuple):
+    """Model-ready columns of B rows."""
+
+    codes: NDArray[np.int32]
+    """[B, categorical fields]"""
+    values: NDArray[np.float32]
+    """[B, numerical fields], standardised"""
+
+
+def encode_categories(values: NDArray[np.int64], field: CategoricalField) -> NDArray[np.int32]:
+    """Map raw categories [B] to codes [B]; what is not in the vocabulary becomes OUT_OF_VOCABULARY."""
+    vocabulary = np.asarray(field.vocabulary, dtype=np.int64)
+    if vocabulary.size == 0:
+        return np.zeros(len(values), dtype=np.int32)
+    place = np.minimum(np.searchsorted(vocabulary, values), vocabulary.size - 1)
+    return np.where(vocabulary[place] == values, place + 1, OUT_OF_VOCABULARY).astype(np.int32)
+
+
+def encode_numbers(values: NDArray[np.float64], field: NumericalField) -> NDArray[np.float32]:
+    """Standardise raw numbers [B]; a column that was constant in training becomes zero."""
+    scale = 1.0 / field.std if field.std > 0 else 0.0
+    return ((values - field.mean) * scale).astype(np.float32)
+
+
+def encode(frame: pd.DataFrame | Mapping[str, NDArray[np.generic]], schema: ScenarioSchema) -> Encoded:
+    """Encode raw named columns of B rows.
+
+    Raises:
+        SchemaError: a column is missing, or a value is no integer category or no finite number
+            (column, row and value are named).
+    """
+    missing = [name for name in schema.columns if name not in frame]
+    if missing:
+        raise SchemaError(
+            f"missing columns: {', '.join(missing)}; "
+            f"scenario {schema.scenario} needs {len(schema.columns)} feature columns"
+        )
+    codes = [encode_categories(_integers(frame[field.name], field.name), field) for field in schema.categorical]
+    values = [encode_numbers(_numbers(frame[field.name], field.name), field) for field in schema.numerical]
+    rows = len(frame[schema.columns[0]]) if schema.columns else 0
+    return Encoded(
+        np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int32),
+        np.stack(values, axis=1) if values else np.zeros((rows, 0), np.float32),
+    )
+
+
+def _numbers(column: "pd.Series | NDArray[np.generic]", name: str) -> NDArray[np.float64]:
+    try:
+        numbers = np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError):
+        for row, value in enumerate(column):
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise SchemaError(f"column {name}, row {row}: {value!r} is not a number") from None
+        raise
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if bad.size:
+        raise SchemaError(f"column {name}, row {bad[0]}: {numbers[bad[0]]} is not a finite number")
+    return numbers
+
+
+def _integers(column: "pd.Series | NDArray[np.generic]", name: str) -> NDArray[np.int64]:
+    values = np.asarray(column)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    numbers = _numbers(column, name)
+    bad = np.flatnonzero((numbers != np.floor(numbers)) | (np.abs(numbers) >= 2**53))
+    if bad.size:
+        raise SchemaError(f"column {name}, row {bad[0]}: {numbers[bad[0]]} is not an integer category")
+    return numbers.astype(np.int64)

@@ -1,0 +1,61 @@
+"""Predict with a client's model, then measure. Legend: N rows, T tasks."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pfmsmt.data.batches import Shard
+from pfmsmt.metrics import auc, log_loss
+from pfmsmt.models.heads import log_probabilities
+from pfmsmt.models.mmoe import MMoE
+
+Validation = Mapping[str, Mapping[str, Mapping[str, float | None]]]
+"""scenario -> task -> {auc, logloss}; None: undefined, as the shard holds a single class."""
+
+ROWS_AT_ONCE = 8192
+
+
+@torch.inference_mode()
+def predict(model: MMoE, shard: Shard, device: torch.device, rows_at_once: int = ROWS_AT_ONCE) -> NDArray[np.float64]:
+    """Return probabilities [N, T] of one shard, with the model in evaluation mode."""
+    model.eval()
+    parts = []
+    for start in range(0, shard.rows, rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        logits = model(shard.codes[rows].to(device), shard.values[rows].to(device))
+        parts.append(log_probabilities(logits.cpu().double(), model.spec)[0].exp().numpy())
+    return np.concatenate(parts) if parts else np.zeros((0, len(model.spec.tasks)))
+
+
+def validate(model: MMoE, shards: Mapping[str, Shard], device: torch.device) -> Validation:
+    """Return AUC and log-loss of each scenario's shard and task."""
+    result = {}
+    for scenario, shard in shards.items():
+        probabilities = predict(model, shard, device)
+        labels = shard.labels.numpy().astype(np.uint8)
+        result[scenario] = {
+            task: {
+                "auc": auc(labels[:, i], probabilities[:, i]),
+                "logloss": log_loss(labels[:, i], probabilities[:, i]),
+            }
+            for i, task in enumerate(model.spec.tasks)
+        }
+    return result
+
+
+class Score(NamedTuple):
+    """How good a round is, for choosing a client's best; compared in this order."""
+
+    mean_auc: float
+    negative_logloss: float
+
+
+def score(validation: Validation) -> Score:
+    """Return the mean AUC over scenarios and tasks where it is defined, and minus the mean log-loss."""
+    cells = [cell for tasks in validation.values() for cell in tasks.values()]
+    aucs = [cell["auc"] for cell in cells if cell["auc"] is not None]
+    losses = [cell["logloss"] for cell in cells if cell["logloss"] is not None]
+    return Score(float(np.mean(aucs)) if aucs else 0.0, -float(np.mean(losses)) if losses else 0.0)

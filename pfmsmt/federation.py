@@ -1,0 +1,105 @@
+"""Builds a federation from shards: one client per scenario, or one with everybody's rows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from pfmsmt.client import Client
+from pfmsmt.config import Config
+from pfmsmt.data.batches import ClientData, load_shard, pool, private_shifts
+from pfmsmt.data.schema import ScenarioSchema, Schema
+from pfmsmt.errors import ConfigError
+from pfmsmt.methods import Method
+from pfmsmt.methods.catalogue import POOLED, build_method, rank
+from pfmsmt.models.spec import ModelSpec, build_spec
+from pfmsmt.training import build_learner, client_batch_size, local_train
+from pfmsmt.types import NamedArrays
+
+POOLED_CLIENT = "all"
+
+
+class Federation(NamedTuple):
+    """A method and the clients that take part."""
+
+    method: Method
+    clients: Mapping[str, Client]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Client names, sorted."""
+        return tuple(sorted(self.clients))
+
+
+def build_federation(
+    config: Config, schema: Schema, shards: Path, name: str, seed: int, device: torch.device
+) -> Federation:
+    """Load shards and build every client of method `name`.
+
+    Raises:
+        ConfigError: train.task_weights does not fit the data's tasks.
+        DataError: a shard cannot be read.
+    """
+    tasks = [task.name for task in schema.tasks]
+    if len(config.train.task_weights) != len(tasks):
+        raise ConfigError(
+            f"train.task_weights has {len(config.train.task_weights)} values; "
+            f"the data have the tasks {', '.join(tasks)}"
+        )
+    schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
+    data = {
+        s.scenario: ClientData(load_shard(shards, "train", s), {s.scenario: load_shard(shards, "val", s)})
+        for s in schemas
+    }
+    specs = {s.scenario: build_spec(s, config.model, rank(name, config.methods)) for s in schemas}
+    mean_rows = sum(part.train.rows for part in data.values()) / len(data)
+    batch = config.train.batch_size
+    if name in POOLED:
+        specs = {POOLED_CLIENT: pooled_spec(schemas, specs[schemas[0].scenario])}
+        # One step sees as many rows as all clients together see in one of theirs.
+        batch *= len(data)
+        data = {POOLED_CLIENT: pool(data, schemas)}
+        mean_rows = float(data[POOLED_CLIENT].train.rows)
+    clients = {}
+    method: Method | None = None
+    for client, part in data.items():
+        size = client_batch_size(batch, part.train.rows, mean_rows)
+        learner = build_learner(client, specs[client], part, size, config.train, seed, device)
+        method = method or build_method(name, config.methods, local_train, learner.binding.template)
+        clients[client] = Client(client, method, learner, seed)
+    assert method is not None
+    return Federation(method, clients)
+
+
+def pooled_spec(schemas: list[ScenarioSchema], spec: ModelSpec) -> ModelSpec:
+    """Return the model for pooled rows: private tables side by side, and the scenario as a last field."""
+    sizes = [
+        field.codes if field.federated else sum(s.categorical[i].codes for s in schemas)
+        for i, field in enumerate(schemas[0].categorical)
+    ]
+    return spec.model_copy(
+        update={"field_codes": (*sizes, len(schemas)), "field_federated": (*spec.field_federated, True)}
+    )
+
+
+def scenario_parameters(
+    parameters: NamedArrays, spec: ModelSpec, schemas: list[ScenarioSchema], scenario: str
+) -> tuple[ModelSpec, NamedArrays]:
+    """Cut one scenario's model out of the pooled one: its own rows of the private tables."""
+    position = [s.scenario for s in schemas].index(scenario)
+    schema = schemas[position]
+    sizes = tuple(field.codes for field in schema.categorical)
+    own = spec.model_copy(update={"field_codes": (*sizes, len(schemas))})
+    table = parameters.get("private/table")
+    if table is None:
+        return own, parameters
+    starts, at = [], 0
+    for field, codes, shift in zip(
+        schema.categorical, spec.field_codes, private_shifts(schemas)[position], strict=False
+    ):
+        if not field.federated:
+            starts.append(slice(at + shift, at + shift + field.codes))
+            at += codes
+    return own, {**parameters, "private/table": np.concatenate([table[part] for part in starts])}

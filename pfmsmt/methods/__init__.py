@@ -1,0 +1,96 @@
+"""What a federated method is: a handful of pure functions over named arrays. No torch, mlflow or flwr here.
+
+A round goes through the method's phases in order. In each, the server sends every client its own message
+(`broadcast`), the client answers (`client_update`), and the server takes in what came back (`server_update`).
+Server state and client state are plain values: the functions return new ones and change none.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from pfmsmt.types import FloatArray, NamedArrays, Role, Stream
+
+ServerState = Mapping[str, Any]
+"""Nested mappings whose leaves are arrays, so that any method's state can be written to disk."""
+
+
+class ClientState(NamedTuple):
+    """What a client keeps to itself between rounds."""
+
+    private: NamedArrays
+    optimizer: NamedArrays
+
+
+class LocalResult(NamedTuple):
+    """What local training gives back to the client."""
+
+    parameters: NamedArrays
+    optimizer: NamedArrays
+    loss: float
+    examples: int
+
+
+class LocalTrain(Protocol):
+    """Local training as methods see it; `data` is opaque to them."""
+
+    def __call__(
+        self,
+        parameters: NamedArrays,
+        optimizer: NamedArrays,
+        data: Any,
+        stream: Stream,
+        *,
+        federated: frozenset[Role],
+        learning_rate: float,
+        private_learning_rate: float,
+        frozen: frozenset[Role] = ...,
+        anchor: NamedArrays | None = ...,
+        regularizer: float = ...,
+        steps: int | None = ...,
+    ) -> LocalResult:
+        """See `pfmsmt.training.local_train`."""
+        ...
+
+
+class Upload(NamedTuple):
+    """All that a client tells the server in one phase."""
+
+    arrays: NamedArrays
+    examples: int
+    loss: float
+
+
+class ServerUpdate(NamedTuple):
+    """What the server knows after one phase."""
+
+    server: ServerState
+    metrics: Mapping[str, float] = {}
+    listening: Mapping[str, FloatArray] = {}
+    """group -> A [S, S]: row s says how much client s takes from each client."""
+
+
+class Phase(NamedTuple):
+    """One exchange between server and clients within a round."""
+
+    name: str
+    broadcast: Callable[[ServerState, str], NamedArrays]
+    """(server, client) -> what that client receives"""
+    client_update: Callable[[NamedArrays, ClientState, Any, Stream], tuple[Upload, ClientState]]
+    """(received, client state, data, stream) -> upload, new client state"""
+    server_update: Callable[[ServerState, Mapping[str, Upload]], ServerUpdate]
+    """(server, {client: upload}) -> update; clients that did not answer are absent"""
+
+
+class Method(NamedTuple):
+    """A federated method."""
+
+    name: str
+    init: Callable[[NamedArrays, tuple[str, ...]], ServerState]
+    """(initial parameters, clients) -> server state"""
+    init_client: Callable[[NamedArrays], ClientState]
+    """(a client's initial parameters) -> client state"""
+    phases: tuple[Phase, ...]
+    broadcast: Callable[[ServerState, str], NamedArrays]
+    """(server, client) -> all that the server holds for that client, between rounds"""
+    personalise: Callable[[NamedArrays, ClientState], NamedArrays]
+    """(received, client state) -> the parameters that the client evaluates and serves"""

@@ -1,0 +1,46 @@
+"""From a method's block of params.yaml to the method: the one place that knows all methods by name."""
+
+from pfmsmt.config import FedAvg, Methods, PfMsmtrec, PlainLearning
+from pfmsmt.config import ServerOptimizer as ServerOptimizerBlock
+from pfmsmt.methods import LocalTrain, Method
+from pfmsmt.methods.centralized import centralized
+from pfmsmt.methods.fedavg import fedavg
+from pfmsmt.methods.local import local
+from pfmsmt.methods.personalised_step import PersonalisedStep
+from pfmsmt.methods.pf_msmtrec import pf_msmtrec
+from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.types import Template
+
+POOLED = frozenset({"centralized"})
+"""Methods whose one client holds everybody's rows."""
+
+
+def rank(name: str, methods: Methods) -> int:
+    """Return the rank of the task-specific adapters that the method's models have; 0: none."""
+    block = getattr(methods, name)
+    return block.rank if isinstance(block, PfMsmtrec) else 0
+
+
+def build_method(name: str, methods: Methods, local_train: LocalTrain, template: Template) -> Method:
+    """Build a method from its block.
+
+    Raises:
+        ValueError: no method of that name.
+    """
+    block = getattr(methods, name, None)
+    if isinstance(block, PfMsmtrec):
+        knobs = ("conflict", "aggregation", "temperature", "smoothing", "coupling")
+        step = PersonalisedStep(template, **block.model_dump(include=set(knobs)), optimizer=_optimizer(block))
+        rest = ("federated_batch_norm", "gate", "tower_steps", "regularizer", "learning_rate", "private_learning_rate")
+        return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(rest)))
+    if isinstance(block, FedAvg):
+        rates = block.model_dump(include={"learning_rate", "private_learning_rate"})
+        return fedavg(local_train, template, **rates, optimizer=_optimizer(block))
+    if isinstance(block, PlainLearning):
+        build = centralized if name in POOLED else local
+        return build(local_train, template, learning_rate=block.learning_rate)
+    raise ValueError(f"no method {name!r}; there are {', '.join(Methods.model_fields)}")
+
+
+def _optimizer(block: ServerOptimizerBlock) -> ServerOptimizer:
+    return ServerOptimizer(block.server_optimizer, block.server_learning_rate, block.server_beta1, block.server_beta2)

@@ -1,0 +1,13 @@
+"""The non-private reference: local training of one client that holds everybody's rows.
+
+The scenario is a categorical feature; pooling the rows is the experiment's business (data/batches.py).
+"""
+
+from pfmsmt.methods import LocalTrain, Method
+from pfmsmt.methods.local import local
+from pfmsmt.types import Template
+
+
+def centralized(local_train: LocalTrain, template: Template, *, learning_rate: float) -> Method:
+    """Build centralised training."""
+    return local(local_train, template, learning_rate=learning_rate, name="centralized")

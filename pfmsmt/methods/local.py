@@ -1,0 +1,17 @@
+"""No federation: nothing is shared, every client trains its own model.
+
+v_k <- local training
+"""
+
+from pfmsmt.methods import LocalTrain, Method
+from pfmsmt.methods.partial import partial
+from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.types import Template
+
+
+def local(local_train: LocalTrain, template: Template, *, learning_rate: float, name: str = "local") -> Method:
+    """Build local training."""
+    return partial(
+        name, local_train, template, shared=frozenset(), learning_rate=learning_rate,
+        private_learning_rate=learning_rate, optimizer=ServerOptimizer("plain", 1.0, 0.0, 0.0),
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""PF-MSMTrec (Ding et al. 2025), bottom-up: experts first, then task towers. Our reading: docs/method.md.
+
+    phase 1   all roles train locally, pulled towards what was received by mu/2 |theta - received|^2;
+              every expert (and the federated tables) takes the personalised step
+    phase 2   with the new experts in place and frozen, towers and gates train for a few steps;
+              every task's tower (and gate) takes the personalised step
+Task-specific adapters, BatchNorm (FedBN, Li et al. 2021) and private tables stay with the client.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from pfmsmt import arrays
+from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
+from pfmsmt.methods.personalised_step import PersonalisedStep
+from pfmsmt.types import NamedArrays, Role, Stream, Template
+
+HEADS = frozenset({Role.TOWER, Role.GATE})
+
+
+def pf_msmtrec(
+    local_train: LocalTrain,
+    template: Template,
+    step: PersonalisedStep,
+    *,
+    federated_batch_norm: bool,
+    gate: str,
+    tower_steps: int,
+    regularizer: float,
+    learning_rate: float,
+    private_learning_rate: float,
+) -> Method:
+    """Build PF-MSMTrec; `step` is what the server does with each expert and tower."""
+    federated = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING})
+    if gate == "federated":
+        federated |= {Role.GATE}
+    if not federated_batch_norm:
+        federated |= {Role.NORM}
+    private = frozenset(Role) - federated
+    heads = federated & HEADS
+    body = federated - heads
+    train = functools.partial(
+        local_train, federated=federated, learning_rate=learning_rate, private_learning_rate=private_learning_rate
+    )
+
+    def init(parameters: NamedArrays, clients: tuple[str, ...]) -> ServerState:
+        return step.start(arrays.select(parameters, template, federated), clients)
+
+    def init_client(parameters: NamedArrays) -> ClientState:
+        return ClientState(arrays.select(parameters, template, private), {})
+
+    def broadcast(server: ServerState, client: str) -> NamedArrays:
+        return dict(server["clients"][client])
+
+    def train_all(received: NamedArrays, state: ClientState, data: Any, stream: Stream) -> tuple[Upload, ClientState]:
+        result = train(
+            arrays.merge(state.private, received), state.optimizer, data, stream,
+            anchor=received, regularizer=regularizer,
+        )  # fmt: skip
+        # With a second phase the trained towers and gates wait at the client until the experts have arrived.
+        kept, sent = (private | heads, body) if tower_steps else (private, federated)
+        upload = Upload(arrays.select(result.parameters, template, sent), result.examples, result.loss)
+        return upload, ClientState(arrays.select(result.parameters, template, kept), result.optimizer)
+
+    def broadcast_body(server: ServerState, client: str) -> NamedArrays:
+        return arrays.select(server["clients"][client], template, body)
+
+    def train_heads(received: NamedArrays, state: ClientState, data: Any, stream: Stream) -> tuple[Upload, ClientState]:
+        result = train(
+            arrays.merge(state.private, received), state.optimizer, data, stream,
+            frozen=frozenset(Role) - HEADS, steps=tower_steps,
+        )  # fmt: skip
+        upload = Upload(arrays.select(result.parameters, template, heads), result.examples, result.loss)
+        return upload, ClientState(arrays.select(result.parameters, template, private), result.optimizer)
+
+    def server_update(server: ServerState, uploads: Mapping[str, Upload]) -> ServerUpdate:
+        return step(server, uploads)
+
+    def personalise(received: NamedArrays, state: ClientState) -> NamedArrays:
+        return arrays.merge(state.private, received)
+
+    experts = Phase("experts", broadcast, train_all, server_update)
+    towers = Phase("towers", broadcast_body, train_heads, server_update)
+    phases = (experts, towers) if tower_steps else (experts,)
+    return Method("pf_msmtrec", init, init_client, phases, broadcast, personalise)

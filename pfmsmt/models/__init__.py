@@ -1,0 +1,1 @@
+"""The client's model: an MMoE whose every tensor has a role."""

@@ -1,0 +1,108 @@
+"""The experts of an MMoE, batched: one matrix product for all first layers, one batched product per later layer.
+
+Legend: B batch, E experts, T tasks, D inputs, H units, G expert copies: T x E with adapters, E without.
+"""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pfmsmt.models.dropout import Dropout
+from pfmsmt.models.template import Label
+from pfmsmt.types import Role
+
+NORM_MOMENTUM = 0.1
+NORM_EPSILON = 1e-5
+
+
+class ExpertLayer(nn.Module):
+    """Linear -> BatchNorm -> ReLU -> Dropout for all experts at once.
+
+    With rank r > 0, expert e has its own weights for each task t (ours; LoRA, Hu et al. 2022):
+    W_e,t = W_e + U_e,t V_e,t, where V starts at zero, so that training starts from the plain MMoE.
+    The linear part has no bias: BatchNorm has one.
+    """
+
+    def __init__(self, inputs: int, units: int, *, experts: int, tasks: int, rank: int, dropout: Dropout) -> None:
+        """Allocate for E experts and T tasks; rank 0 leaves the adapters out."""
+        super().__init__()
+        self.dropout = dropout
+        self.copies = experts * (tasks if rank else 1)
+        self.weight = nn.Parameter(torch.empty(experts, inputs, units))
+        self.norm_weight = nn.Parameter(torch.ones(self.copies * units))
+        self.norm_bias = nn.Parameter(torch.zeros(self.copies * units))
+        self.norm_mean: Tensor
+        self.norm_variance: Tensor
+        self.register_buffer("norm_mean", torch.zeros(self.copies * units))
+        self.register_buffer("norm_variance", torch.ones(self.copies * units))
+        self.adapter_down = nn.Parameter(torch.empty(tasks, experts, inputs, rank)) if rank else None
+        self.adapter_up = nn.Parameter(torch.zeros(tasks, experts, rank, units)) if rank else None
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw He-uniform weights; the adapters' product stays zero."""
+        bound = math.sqrt(6.0 / self.weight.shape[1])
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+        if self.adapter_down is not None:
+            nn.init.uniform_(self.adapter_down, -bound, bound, generator=generator)
+
+    def copy_weights(self) -> Tensor:
+        """Return the weights of every expert copy, [G, D, H]."""
+        if self.adapter_down is None or self.adapter_up is None:
+            return self.weight
+        return (self.weight + self.adapter_down @ self.adapter_up).flatten(0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the common input [B, D], or each copy's own input [B, G x D], to [B, G x H]."""
+        weights = self.copy_weights()
+        copies, inputs, units = weights.shape
+        if x.shape[1] == inputs:
+            h = x @ weights.transpose(0, 1).reshape(inputs, copies * units)
+        else:
+            h = torch.bmm(x.view(-1, copies, inputs).transpose(0, 1), weights).transpose(0, 1).reshape(len(x), -1)
+        h = functional.batch_norm(
+            h, self.norm_mean, self.norm_variance, self.norm_weight, self.norm_bias,
+            self.training, NORM_MOMENTUM, NORM_EPSILON,
+        )  # fmt: skip
+        dropped: Tensor = self.dropout(functional.relu(h))
+        return dropped
+
+
+class ExpertBank(nn.Module):
+    """E experts, each a stack of layers."""
+
+    def __init__(
+        self, inputs: int, layers: tuple[int, ...], *, experts: int, tasks: int, rank: int, dropout: Dropout
+    ) -> None:
+        """Stack one ExpertLayer for each entry of `layers` (units)."""
+        super().__init__()
+        widths = (inputs, *layers)
+        self.layers = nn.ModuleList(
+            ExpertLayer(a, b, experts=experts, tasks=tasks, rank=rank, dropout=dropout)
+            for a, b in itertools.pairwise(widths)
+        )
+        self.experts, self.copies = experts, experts * (tasks if rank else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, D] to [B, T, E, H], or to [B, 1, E, H] where all tasks share the experts."""
+        h = x
+        for layer in self.layers:
+            h = layer(h)
+        return h.view(len(x), self.copies // self.experts, self.experts, -1)
+
+    def labels(self) -> dict[str, Label]:
+        """Label every tensor of the experts."""
+        each = tuple(f"expert/{index}" for index in range(self.experts))
+        kinds = {
+            "weight": Label(Role.EXPERT, each),
+            "norm_weight": Label(Role.NORM, ("norm",)),
+            "norm_bias": Label(Role.NORM, ("norm",)),
+            "norm_mean": Label(Role.NORM, ("norm",)),
+            "norm_variance": Label(Role.NORM, ("norm",)),
+            "adapter_down": Label(Role.TASK, ("task",)),
+            "adapter_up": Label(Role.TASK, ("task",)),
+        }
+        own = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
+        return {name: kinds[name.rsplit(".", 1)[-1]] for name in own}

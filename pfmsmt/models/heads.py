@@ -1,0 +1,34 @@
+"""From the towers' logits to probabilities and losses. Legend: B batch, T tasks."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pfmsmt.models.spec import ModelSpec
+
+
+def log_probabilities(logits: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
+    """Return log p and log (1 - p), each [B, T], of logits [B, T].
+
+    With the product head, a nested task has p_t = p_parent sigmoid(z_t) (ESMM, Ma et al. 2018), hence
+    1 - p_t = (1 - p_parent) + p_parent sigmoid(-z_t); both stay in logarithms, so neither underflows.
+    """
+    yes, no = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    if not spec.product:
+        return yes, no
+    log_p: list[Tensor] = []
+    log_not_p: list[Tensor] = []
+    for task, parent in enumerate(spec.parents):
+        if parent is None:
+            log_p.append(yes[:, task])
+            log_not_p.append(no[:, task])
+        else:
+            log_p.append(log_p[parent] + yes[:, task])
+            log_not_p.append(torch.logaddexp(log_not_p[parent], log_p[parent] + no[:, task]))
+    return torch.stack(log_p, dim=1), torch.stack(log_not_p, dim=1)
+
+
+def loss(logits: Tensor, labels: Tensor, weights: Tensor, spec: ModelSpec) -> Tensor:
+    """Return sum_t v_t BCE_t, averaged over the batch, of logits and labels [B, T] and task weights v [T]."""
+    log_p, log_not_p = log_probabilities(logits, spec)
+    return -torch.lerp(log_not_p, log_p, labels).mean(0) @ weights

@@ -1,0 +1,52 @@
+"""What fixes the shapes of a model: fields, tasks and sizes."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pfmsmt.config import Model
+from pfmsmt.data.schema import ScenarioSchema
+
+
+class ModelSpec(BaseModel):
+    """Shapes of one client's MMoE; saved beside its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field_codes: tuple[int, ...]
+    """Codes of each categorical field, the out-of-vocabulary one included."""
+    field_federated: tuple[bool, ...]
+    numerical: int
+    tasks: tuple[str, ...]
+    parents: tuple[int | None, ...]
+    """Index of the task that each task is nested in; always an earlier one."""
+    product: bool
+    """A nested task's probability is its parent's times its own tower's (ESMM, Ma et al. 2018)."""
+    embedding_dim: int
+    experts: int
+    expert_layers: tuple[int, ...]
+    tower_layers: tuple[int, ...]
+    dropout: float
+    rank: int
+    """Of the task-specific adapters in the experts; 0: none."""
+
+    @property
+    def inputs(self) -> int:
+        """D, the width of the input."""
+        return len(self.field_codes) * self.embedding_dim + self.numerical
+
+
+def build_spec(schema: ScenarioSchema, model: Model, rank: int, **changes: Any) -> ModelSpec:
+    """Derive the shapes of one scenario's model from its schema; `changes` replaces single values."""
+    names = [task.name for task in schema.tasks]
+    values: dict[str, Any] = {
+        "field_codes": tuple(field.codes for field in schema.categorical),
+        "field_federated": tuple(field.federated for field in schema.categorical),
+        "numerical": len(schema.numerical),
+        "tasks": tuple(names),
+        "parents": tuple(None if task.within is None else names.index(task.within) for task in schema.tasks),
+        "product": model.ctcvr == "product",
+        "rank": rank,
+    }
+    sizes = model.model_dump(include={"embedding_dim", "experts", "expert_layers", "tower_layers", "dropout"})
+    return ModelSpec(**{**values, **sizes, **changes})

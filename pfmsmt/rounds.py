@@ -1,0 +1,109 @@
+"""The driver: communication rounds, whatever the method and however clients are reached."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from pfmsmt import arrays
+from pfmsmt.client import Request
+from pfmsmt.errors import TrainingError
+from pfmsmt.evaluation import Validation
+from pfmsmt.exchange import Exchange, Failure
+from pfmsmt.methods import Method, Phase, ServerState, Upload
+from pfmsmt.types import FloatArray
+
+
+@dataclass
+class RoundResult:
+    """What one round did."""
+
+    round: int
+    server: ServerState
+    validation: dict[str, Validation] = field(default_factory=dict)
+    """client -> scenario -> task -> metrics"""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """`train/...` and `server/...`, as they are logged"""
+    listening: dict[str, FloatArray] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def run_rounds(
+    method: Method,
+    exchange: Exchange,
+    server: ServerState,
+    clients: tuple[str, ...],
+    *,
+    rounds: int,
+    quorum: float,
+    first: int = 1,
+) -> Iterator[RoundResult]:
+    """Run rounds `first` to `rounds`, yielding after each.
+
+    Args:
+        method: what server and clients compute.
+        exchange: how they reach each other.
+        server: state before the first round.
+        clients: names; answers are taken in sorted order, so sums do not depend on who was first.
+        rounds: the last round.
+        quorum: share of clients that must answer each exchange.
+        first: the first round; more than 1 when resuming.
+
+    Raises:
+        TrainingError: a client's loss or upload is not finite, or fewer than the quorum answered.
+    """
+    needed = math.ceil(quorum * len(clients))
+    names = tuple(sorted(clients))
+    for number in range(first, rounds + 1):
+        start = time.perf_counter()
+        result = RoundResult(number, server)
+        for index, phase in enumerate(method.phases):
+            _run_phase(result, phase, index, exchange, names, needed)
+        trained = time.perf_counter()
+        sent = {k: Request("validate", number, 0, method.broadcast(result.server, k)) for k in names}
+        answers, failures = exchange(sent)
+        _check(failures, len(answers), needed, result)
+        result.validation = {k: answers[k] for k in sorted(answers)}  # type: ignore[misc]
+        server = result.server
+        result.metrics["server/seconds"] = trained - start
+        result.metrics["server/validation_seconds"] = time.perf_counter() - trained
+        result.metrics["server/failures"] = float(len(result.failures))
+        yield result
+
+
+def _run_phase(
+    result: RoundResult, phase: Phase, index: int, exchange: Exchange, names: tuple[str, ...], needed: int
+) -> None:
+    sent = {k: Request("train", result.round, index, phase.broadcast(result.server, k)) for k in names}
+    answers, failures = exchange(sent)
+    uploads = {k: answer for k in sorted(answers) if isinstance(answer := answers[k], Upload)}
+    for k in list(uploads):
+        bad = arrays.first_not_finite(uploads[k].arrays)
+        if bad is not None:
+            failures[k] = Failure(f"round {result.round}, client {k}: upload {bad!r} is not finite", diverged=True)
+            del uploads[k]
+    _check(failures, len(uploads), needed, result)
+    start = time.perf_counter()
+    update = phase.server_update(result.server, uploads)
+    metrics = result.metrics
+    metrics["server/step_seconds"] = metrics.get("server/step_seconds", 0.0) + time.perf_counter() - start
+    for direction, sizes in (("down", sent), ("up", uploads)):
+        for k, message in sizes.items():  # type: ignore[attr-defined]
+            size = float(arrays.nbytes(message.arrays))
+            for key in (f"server/bytes_{direction}", f"server/bytes_{direction}_{k}"):
+                metrics[key] = metrics.get(key, 0.0) + size
+    suffix = "" if index == 0 else f"_{phase.name}"
+    metrics.update({f"train/{k}/loss{suffix}": upload.loss for k, upload in uploads.items()})
+    metrics.update({f"server/{name}": value for name, value in update.metrics.items()})
+    result.server = update.server
+    result.listening.update(update.listening)
+
+
+def _check(failures: Mapping[str, Failure], answered: int, needed: int, result: RoundResult) -> None:
+    result.failures.update({k: failure.reason for k, failure in failures.items()})
+    diverged = [failure.reason for failure in failures.values() if failure.diverged]
+    if diverged:
+        raise TrainingError("\n".join(diverged))
+    if answered < needed:
+        reasons = "; ".join(f"{k}: {failure.reason}" for k, failure in sorted(failures.items()))
+        raise TrainingError(f"round {result.round}: {answered} clients answered, the quorum is {needed}. {reasons}")

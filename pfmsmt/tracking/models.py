@@ -1,0 +1,124 @@
+"""A scenario's model as a LoggedModel: code, safetensors and JSON, no pickle."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pfmsmt.data.schema import ScenarioSchema
+from pfmsmt.errors import SchemaError
+from pfmsmt.tracking.faults import readable
+from pfmsmt.tracking.origin import installed
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities import Run
+    from mlflow.models import ModelSignature
+
+    from pfmsmt.tracking.store import Tracking
+
+_CODE = Path(__file__).parents[1] / "serving" / "pyfunc_model.py"
+_NEEDED = ("mlflow", "torch", "numpy", "pandas", "pydantic", "pyyaml", "safetensors")
+
+
+def log_model(
+    tracking: "Tracking",
+    run_id: str,
+    name: str,
+    folder: Path,
+    example: "pd.DataFrame",
+    params: Mapping[str, Any],
+) -> str:
+    """Log the model in `folder` (weights.safetensors, model.json) with a run as its source; return its id.
+
+    The pieces of `mlflow.pyfunc.log_model` one by one, because that function also links every metric that the run
+    has at one step, of all scenarios, to this model.
+
+    Args:
+        folder: as `models.saved.save_model` writes it; its schema becomes the signature.
+        example: a few rows that hold the raw feature columns; further columns are left out.
+        params: added to the run's params, which the model gets too (the models page filters by them).
+
+    Raises:
+        SchemaError: the folder holds no model, or the example lacks one of its columns.
+        TrackingError: the store does not take it.
+    """
+    schema = _schema(folder)
+    example = typed(example, schema)
+    import mlflow
+    from mlflow.entities import LoggedModelStatus
+    from mlflow.models import Model
+
+    client = tracking.client
+    with readable(tracking.uri, f"logging model {name}"):
+        known = client.get_run(run_id).data.params
+        known |= {key: str(value) for key, value in params.items()}
+        model = client.create_logged_model(
+            tracking.experiment_id, name, source_run_id=run_id, params=known, model_type="pfmsmt"
+        )
+        try:
+            with TemporaryDirectory() as temporary:
+                saved = Path(temporary, "model")
+                mlflow.pyfunc.save_model(
+                    saved,
+                    python_model=str(_CODE),
+                    artifacts={"model": str(folder)},
+                    signature=signature(schema),
+                    input_example=example,
+                    pip_requirements=requirements(),
+                    metadata={"pfmsmt": installed("pfmsmt") or "unknown"},
+                    mlflow_model=Model(model.artifact_location, run_id, model_id=model.model_id),
+                )
+                client.log_model_artifacts(model.model_id, str(saved))
+        except BaseException:
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+            raise
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return str(model.model_id)
+
+
+def discard_models(tracking: "Tracking", run: "Run") -> None:
+    """Delete what a run that did not finish has logged of models."""
+    found = tracking.client.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
+    )
+    for model in found:
+        tracking.client.delete_logged_model(model.model_id)
+
+
+def signature(schema: ScenarioSchema) -> "ModelSignature":
+    """Return MLflow's signature: categories as long, numbers as double; a double probability for each task."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    inputs = [ColSpec("long", field.name) for field in schema.categorical]
+    inputs += [ColSpec("double", field.name) for field in schema.numerical]
+    return ModelSignature(Schema([*inputs]), Schema([ColSpec("double", task.name) for task in schema.tasks]))
+
+
+def typed(frame: "pd.DataFrame", schema: ScenarioSchema) -> "pd.DataFrame":
+    """Return the schema's columns of B rows with the types of the signature.
+
+    Raises:
+        SchemaError: a column is missing.
+    """
+    missing = [name for name in schema.columns if name not in frame]
+    if missing:
+        raise SchemaError(f"the example lacks the columns {', '.join(missing)} of scenario {schema.scenario}")
+    kinds = {field.name: "int64" for field in schema.categorical}
+    kinds |= {field.name: "float64" for field in schema.numerical}
+    return frame[list(schema.columns)].astype(kinds)
+
+
+def _schema(folder: Path) -> ScenarioSchema:
+    try:
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        return ScenarioSchema.model_validate(description["schema"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SchemaError(f"{folder} holds no saved model: {error}") from error
+
+
+def requirements() -> list[str]:
+    """Pin what a loaded model imports. Asking MLflow to find out would take seconds for each model."""
+    return [f"{package}=={installed(package)}" for package in _NEEDED if installed(package)]

@@ -1,0 +1,162 @@
+"""Local training: some optimiser steps on one client's own rows. Legend: B batch, T tasks."""
+
+import math
+from collections.abc import Collection
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pfmsmt.config import Train
+from pfmsmt.data.batches import ClientData, batch_rows
+from pfmsmt.errors import TrainingError
+from pfmsmt.methods import LocalResult
+from pfmsmt.models.heads import loss
+from pfmsmt.models.mmoe import MMoE
+from pfmsmt.models.spec import ModelSpec
+from pfmsmt.models.template import Binding
+from pfmsmt.types import NamedArrays, Role, Stream
+
+DECAY_FLOOR = 0.1
+"""The cosine decay ends at this share of the learning rate."""
+
+
+class Learner(NamedTuple):
+    """A client's model, data and budget, as local training needs them."""
+
+    model: MMoE
+    binding: Binding
+    data: ClientData
+    batch_size: int
+    budget: Train
+    device: torch.device
+
+
+def build_learner(
+    client: str, spec: ModelSpec, data: ClientData, batch_size: int, budget: Train, seed: int, device: torch.device
+) -> Learner:
+    """Build a client's model on `device`, with its initial values, and move its training rows there."""
+    torch.set_flush_denormal(True)
+    model = MMoE(spec).initialise(seed, client).to(device)
+    train = data.train
+    moved = train._replace(codes=train.codes.to(device), values=train.values.to(device), labels=train.labels.to(device))
+    return Learner(model, Binding(model), data._replace(train=moved), batch_size, budget, device)
+
+
+def client_batch_size(mean: int, rows: int, mean_rows: float) -> int:
+    """Return client s's batch size, in proportion to its rows: all clients take the same number of steps.
+
+    At least 2, because BatchNorm needs two rows.
+    """
+    return max(2, round(mean * rows / mean_rows))
+
+
+def local_train(
+    parameters: NamedArrays,
+    optimizer: NamedArrays,
+    data: Learner,
+    stream: Stream,
+    *,
+    federated: Collection[Role],
+    learning_rate: float,
+    private_learning_rate: float,
+    frozen: Collection[Role] = (),
+    anchor: NamedArrays | None = None,
+    regularizer: float = 0.0,
+    steps: int | None = None,
+) -> LocalResult:
+    """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
+
+    Plain SGD, because what is averaged must be proportional to the gradient (docs/method.md, who holds the
+    optimiser). The regulariser adds (regularizer / 2) |theta - anchor|^2 over the arrays in `anchor`.
+
+    Args:
+        parameters: every tensor of the model.
+        optimizer: Adam's state of private tensors from an earlier call, or nothing.
+        data: the client's model and rows.
+        stream: names the randomness of batches and dropout.
+        federated: roles that leave the client.
+        learning_rate: of SGD.
+        private_learning_rate: of Adam.
+        frozen: roles that keep their values.
+        anchor: what the federated arrays are pulled towards.
+        regularizer: mu.
+        steps: `train.local_steps` if left out.
+
+    Raises:
+        TrainingError: the loss is not finite; round, client and value are named.
+    """
+    model, binding, budget = data.model, data.binding, data.budget
+    binding.write(parameters)
+    model.train()
+    steps = budget.local_steps if steps is None else steps
+    rate = _decay(stream.round, budget)
+    trained = {role: [p for p in model.parameters() if binding.role(p) is role] for role in Role if role not in frozen}
+    shared = [p for role, tensors in trained.items() if role in federated for p in tensors]
+    own = {name: p for name, p in model.named_parameters() if binding.role(p) not in {*federated, *frozen}}
+    for parameter in model.parameters():
+        parameter.requires_grad_(binding.role(parameter) not in frozen)
+    sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
+    adam = _adam(own, optimizer, private_learning_rate * rate, data.device) if own else None
+    anchors = _anchors(model, binding, anchor, shared) if anchor is not None and regularizer > 0 else None
+    weights = torch.tensor(budget.task_weights, dtype=torch.float32, device=data.device)
+    rows = data.data.train
+    total = torch.zeros((), device=data.device)
+    first = (stream.round - 1) * budget.local_steps
+    seed = int(stream.generator().integers(2**63))
+    model.dropout.generator = torch.Generator(data.device).manual_seed(seed)
+    for chosen in batch_rows(stream, rows.rows, data.batch_size, first, steps):
+        index = torch.from_numpy(chosen).to(data.device)
+        model.zero_grad()
+        value = loss(model(rows.codes[index], rows.values[index]), rows.labels[index], weights, model.spec)
+        value.backward()
+        total += value.detach()
+        if anchors is not None:
+            torch._foreach_add_([p.grad for p in shared], torch._foreach_sub(shared, anchors), alpha=regularizer)
+        for optimizer_ in (sgd, adam):
+            if optimizer_ is not None:
+                optimizer_.step()
+    mean = float(total) / max(steps, 1)
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"round {stream.round}, client {stream.client}: the training loss became {mean}; "
+            "lower this method's learning rates in params.yaml, or look for extreme values in the client's data"
+        )
+    state = dict(optimizer) if adam is None else {**optimizer, **_adam_state(own, adam)}
+    return LocalResult(binding.read(), state, mean, rows.rows)
+
+
+def _decay(round_: int, budget: Train) -> float:
+    if budget.learning_rate_decay == "none":
+        return 1.0
+    progress = (round_ - 1) / budget.rounds
+    return DECAY_FLOOR + (1 - DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _anchors(model: MMoE, binding: Binding, anchor: NamedArrays, shared: list[Tensor]) -> list[Tensor]:
+    """Return the anchor's values in the order of `shared`; a tensor that the anchor lacks is its own anchor."""
+    now = binding.read()
+    binding.write(anchor)
+    values = [tensor.detach().clone() for tensor in shared]
+    binding.write(now)
+    return values
+
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def _adam(own: dict[str, Tensor], state: NamedArrays, rate: float, device: torch.device) -> torch.optim.Adam:
+    adam = torch.optim.Adam(own.values(), lr=rate, fused=device.type in ("cpu", "cuda"))
+    for name, tensor in own.items():
+        if f"{name}/step" in state:
+            adam.state[tensor] = {key: torch.tensor(state[f"{name}/{key}"], device=device) for key in _MOMENTS}
+    return adam
+
+
+def _adam_state(own: dict[str, Tensor], adam: torch.optim.Adam) -> NamedArrays:
+    return {
+        f"{name}/{key}": adam.state[tensor][key].cpu().numpy().copy()
+        for name, tensor in own.items()
+        for key in _MOMENTS
+        if tensor in adam.state
+    }

@@ -1,0 +1,1 @@
+"""DVC's entry points: load the config, call pfmsmt, write the outputs."""

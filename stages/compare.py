@@ -1,0 +1,19 @@
+"""One comparison of all runs: tables, pictures, data for DVC's plots."""
+
+from pathlib import Path
+
+from pfmsmt.comparison import compare
+from pfmsmt.config import load_config
+from pfmsmt.console import run_main
+from pfmsmt.data.schema import read_schema
+from pfmsmt.places import SCHEMA
+from pfmsmt.tracking import connect
+
+
+def main() -> None:
+    """Write reports/ and give every MLflow run the pictures."""
+    compare(load_config(), read_schema(SCHEMA), connect(Path.cwd()), Path.cwd())
+
+
+if __name__ == "__main__":
+    run_main(main)

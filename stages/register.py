@@ -1,0 +1,22 @@
+"""Make each scenario's best model by validation the champion of the MLflow registry; show the table."""
+
+from pathlib import Path
+
+from pfmsmt.comparison import show
+from pfmsmt.config import load_config
+from pfmsmt.console import run_main, say
+from pfmsmt.data.schema import read_schema
+from pfmsmt.places import SCHEMA
+from pfmsmt.registration import register
+from pfmsmt.tracking import connect
+
+
+def main() -> None:
+    """Write champions.json, then print what the whole pipeline found and what to do next."""
+    config, schema = load_config(), read_schema(SCHEMA)
+    register(config, schema, connect(Path.cwd()), Path.cwd())
+    say(show(config, schema, Path.cwd()))
+
+
+if __name__ == "__main__":
+    run_main(main)

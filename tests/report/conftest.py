@@ -1,0 +1,93 @@
+"""Tiny hand-written inputs of a comparison: two scenarios, two tasks, one cell undefined."""
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+
+from pfmsmt.report.loading import load_results
+from pfmsmt.report.writing import write_report
+
+AUCS = {  # method -> seed -> NL ctr, NL ctcvr, ES ctr (ES ctcvr has no positive)
+    "pf_msmtrec": {0: (0.75, 0.875, 0.5), 1: (0.875, 0.875, 0.5)},
+    "fedavg": {0: (0.5, 0.75, 0.625), 1: (0.5, 0.75, 0.625)},
+    "centralized": {0: (0.9375, 0.9375, 0.75), 1: (0.9375, 0.9375, 0.75)},
+}
+
+
+def task_score(auc, rows=80, positives=8):
+    undefined = auc is None
+    return {
+        "auc": auc,
+        "auc_low": None if undefined else auc - 0.0625,
+        "auc_high": None if undefined else auc + 0.0625,
+        "gauc": None if undefined else auc - 0.125,
+        "logloss": 0.25,
+        "ece": 0.03125,
+        "predicted_to_actual": None if undefined else 1.5,
+        "rows": rows,
+        "positives": 0 if undefined else positives,
+    }
+
+
+def score_tree(aucs):
+    nl_ctr, nl_ctcvr, es_ctr = map(task_score, aucs)
+    return {"NL": {"ctr": nl_ctr, "ctcvr": nl_ctcvr}, "ES": {"ctr": es_ctr, "ctcvr": task_score(None)}}
+
+
+def write_run(root: Path, method: str, seed: int):
+    evaluation, model = root / "evaluation" / f"{method}-seed{seed}", root / "models" / f"{method}-seed{seed}"
+    evaluation.mkdir(parents=True)
+    model.mkdir(parents=True)
+    metrics = {"method": method, "seed": seed, "scenarios": score_tree(AUCS[method][seed])}
+    (evaluation / "metrics.json").write_text(json.dumps(metrics))
+    places = [("NL", "ctr"), ("NL", "ctcvr"), ("ES", "ctr")]
+    roc = [f"{s},{t},{x},{y}" for s, t in places for x, y in [(0.0, 0.0), (0.25, 0.5), (1.0, 1.0)]]
+    (evaluation / "roc.csv").write_text("\n".join(["scenario,task,false_positive_rate,true_positive_rate", *roc]))
+    bins = [f"{s},{t},{p},{a},40" for s, t in [*places, ("ES", "ctcvr")] for p, a in [(0.05, 0.0), (0.2, 0.25)]]
+    (evaluation / "calibration.csv").write_text("\n".join(["scenario,task,predicted,actual,rows", *bins]))
+    history = [f"{r},{s},{t},{0.5 + r / 16},0.5" for r in (1, 2) for s, t in places]
+    history += [f"{r},ES,ctcvr,,0.5" for r in (1, 2)]
+    (model / "history.csv").write_text("\n".join(["round,scenario,task,auc,logloss", *history]))
+    if method == "pf_msmtrec":
+        groups = {"expert/0": [[0.75, 0.25], [0.5, 0.5]], "tower/ctr": [[1.0, 0.0], [0.0, 1.0]]}
+        (model / "listening.json").write_text(json.dumps({"clients": ["NL", "ES"], "groups": groups}))
+
+
+def write_inputs(root: Path):
+    for method, seeds in AUCS.items():
+        for seed in seeds:
+            write_run(root, method, seed)
+    tree = {"scenarios": score_tree((0.96875, 0.96875, 0.96875))}
+    (root / "oracle.json").write_text(json.dumps(tree))
+
+
+def load_inputs(root: Path, seeds=(0,), methods=tuple(AUCS), **options):
+    return load_results(
+        [(method, seed) for method in methods for seed in seeds],
+        evaluation=root / "evaluation",
+        models=root / "models",
+        **{"oracle": root / "oracle.json", **options},
+    )
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Folder with every run's files and the oracle."""
+    write_inputs(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def load(inputs):
+    """Load some seeds of some methods."""
+    return functools.partial(load_inputs, inputs)
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+    """One report of two seeds, written once: drawing takes a second or two."""
+    root = tmp_path_factory.mktemp("report")
+    write_inputs(root)
+    return write_report(load_inputs(root, seeds=(0, 1)), root / "reports")
