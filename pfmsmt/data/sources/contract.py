@@ -1,0 +1,53 @@
+"""What a source of data offers: one file a source, one `Source` a file."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pfmsmt.config import Data
+from pfmsmt.data.schema import Task
+
+Progress = Callable[[str], None]
+"""Takes one line of text."""
+
+RAW_SPLITS = ("train", "test")
+"""What a source can be read as; partition cuts the validation part from `train`."""
+
+
+class Columns(NamedTuple):
+    """The raw columns of a source; label columns are named by its tasks."""
+
+    group: str
+    """The search, session or user whose rows are compared with each other (GAUC) and never split."""
+    categorical: tuple[str, ...]
+    numerical: tuple[str, ...]
+
+
+class Source(NamedTuple):
+    """How one data set is obtained and read.
+
+    `scenarios(config)` names the clients, in order. `obtain(config, seed, raw_folder, progress)` fills an empty
+    folder. `read(raw_folder, scenario, split)` yields record batches of `record_schema`, validated, and raises
+    DataError naming file, row, column and value.
+    """
+
+    name: str
+    columns: Columns
+    tasks: tuple[Task, ...]
+    scenarios: Callable[[Data], tuple[str, ...]]
+    obtain: Callable[[Data, int, Path, Progress], None]
+    read: Callable[[Path, str, str], Iterator[pa.RecordBatch]]
+
+
+def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:
+    """Return the one form in which every source yields its rows: integers, numbers, then labels 0 or 1."""
+    return pa.schema(
+        [
+            (columns.group, pa.int64()),
+            *((name, pa.int64()) for name in columns.categorical),
+            *((name, pa.float64()) for name in columns.numerical),
+            *((task.label, pa.int8()) for task in tasks),
+        ]
+    )

@@ -1,0 +1,86 @@
+"""Both forms of AliExpress are read into the same columns."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from raw_files import (
+    JOINED_HEADER,
+    collect,
+    csv_bytes,
+    item_row,
+    joined_rows,
+    tables,
+    user_row,
+    write_joined,
+    write_raw,
+    zip_bytes,
+)
+
+from pfmsmt.data.sources import SOURCES, record_schema
+from pfmsmt.data.sources.aliexpress import read
+
+SOURCE = SOURCES["aliexpress"]
+
+
+def test_columns_land_where_the_publication_says(tmp_path):
+    """A cell of the user file is 100 + c or c / 100, of the item file 200 + c or -c / 100, c its column from 1."""
+    contents = tables() | {"user_test": [user_row(7)], "item_test": [item_row(7, 0), item_row(7, 1), item_row(7, 2)]}
+    write_raw(tmp_path, contents)
+    rows = collect(read(tmp_path, "NL", "test"))
+    assert list(rows) == JOINED_HEADER
+    user_categories = [102, 103, 104, 105, 106, 107, 108, 132, 133]
+    item_categories = [219, 234, 235, 236, 240, 241, 242]
+    assert [rows[f"categorical_{i}"][0] for i in range(1, 17)] == user_categories + item_categories
+    item_numbers = [c for c in range(2, 49) if c not in (19, 34, 35, 36, 40, 41, 42)]
+    expected = [c / 100 for c in range(9, 32)] + [-c / 100 for c in item_numbers]
+    assert [rows[f"numerical_{i}"][0] for i in range(1, 64)] == expected
+    assert rows["click"].tolist() == [0, 1, 1]
+    assert rows["conversion"].tolist() == [0, 0, 1]
+
+
+def test_the_join_does_not_need_any_order(tmp_path):
+    """Every row must carry its own search's user value, whatever the order and whoever has no item."""
+    rng = np.random.default_rng(0)
+    searches = rng.permutation(np.arange(-50, 50) * 10**12)
+    users = [user_row(search, int(search // 10**12)) for search in searches]
+    impressions = rng.choice(searches[:90], 400)
+    items = [item_row(search, i % 3, int(search // 10**12)) for i, search in enumerate(impressions)]
+    write_raw(tmp_path, tables() | {"user_train": users, "item_train": items})
+    rows = collect(read(tmp_path, "NL", "train"))
+    assert rows["search_id"].tolist() == impressions.tolist()
+    assert (rows["categorical_1"] - 102 == impressions // 10**12).all()
+    assert (rows["categorical_10"] - 219 == impressions // 10**12).all()
+
+
+@pytest.mark.parametrize("folder", ["NL", "AliExpress_NL"])
+def test_the_joined_form_is_read_by_header(folder, tmp_path):
+    table = [["index", *row[::-1]] for row in joined_rows(2, 2)]
+    write_joined(tmp_path, table, joined_rows(), folder)
+    rows = collect(read(tmp_path, "NL", "train"))
+    assert list(rows) == JOINED_HEADER
+    assert rows["search_id"].tolist() == [1, 1, 2, 2]
+    assert rows["categorical_16"].tolist() == [16, 17, 16, 17]
+    assert rows["numerical_63"].tolist() == [0.63, 1.63, 0.63, 1.63]
+    assert rows["click"].tolist() == [0, 1, 0, 1]
+
+
+def test_both_forms_yield_the_declared_types(tmp_path):
+    write_raw(tmp_path / "raw", tables())
+    write_joined(tmp_path / "joined", joined_rows(), joined_rows())
+    declared = record_schema(SOURCE.columns, SOURCE.tasks)
+    for folder in ("raw", "joined"):
+        assert next(read(tmp_path / folder, "NL", "test")).schema == declared
+    assert declared.field("search_id").type == pa.int64()
+    assert declared.field("categorical_16").type == pa.int64()
+    assert declared.field("numerical_1").type == pa.float64()
+    assert declared.field("conversion").type == pa.int8()
+
+
+def test_whole_numbers_with_a_point_crlf_and_capitals_are_understood(tmp_path):
+    contents = tables(2, 1)
+    contents["user_train"][0][1] = "-3.0"
+    text = csv_bytes(contents["user_train"]).replace(b"\n", b"\r\n")
+    members = {f"NL_{part}.ZIP": zip_bytes({f"{part}.CSV": csv_bytes(rows)}) for part, rows in contents.items()}
+    members["NL_user_train.ZIP"] = zip_bytes({"x/user_train.CSV": text})
+    (tmp_path / "aliexpress_NL_datasets.zip").write_bytes(zip_bytes(members))
+    assert collect(read(tmp_path, "NL", "train"))["categorical_1"].tolist() == [-3, 102]

@@ -1,0 +1,260 @@
+"""Every damage to raw files is an error that says where it is, and no damage costs an earlier good output."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from raw_files import (
+    JOINED_HEADER,
+    contents_of,
+    inner_zips,
+    item_row,
+    joined_rows,
+    make_config,
+    quiet,
+    tables,
+    user_row,
+    write_joined,
+    write_raw,
+    write_source_file,
+    zip_bytes,
+)
+
+from pfmsmt.data.partition import partition
+from pfmsmt.errors import ConfigError, DataError
+
+OUTER = "aliexpress_NL_datasets.zip"
+
+
+def cell(part, row, column, text):
+    """Set one cell (row and column from 1) of one file."""
+
+    def change(raw):
+        contents = tables()
+        contents[part][row - 1][column - 1] = text
+        write_raw(raw, contents)
+
+    return change
+
+
+def lines(part, edit):
+    """Replace one file's rows by `edit(rows)`."""
+
+    def change(raw):
+        contents = tables()
+        contents[part] = edit(contents[part])
+        write_raw(raw, contents)
+
+    return change
+
+
+def outer_of(edit):
+    """Replace the four inner zips by `edit(zips)`."""
+
+    def change(raw):
+        (raw / OUTER).write_bytes(zip_bytes(edit(inner_zips(tables()))))
+
+    return change
+
+
+def cut_outer(raw):
+    whole = (raw / OUTER).read_bytes()
+    (raw / OUTER).write_bytes(whole[: len(whole) // 2])
+
+
+def flip_bytes(packed):
+    """Damage the compressed data and leave the directory of the zip as it was."""
+    middle = len(packed) // 3
+    return packed[:middle] + bytes(byte ^ 0xFF for byte in packed[middle : middle + 16]) + packed[middle + 16 :]
+
+
+RAW_FAULTS = {
+    "outer zip missing": (lambda raw: (raw / OUTER).unlink(), f"no data of scenario NL: expected {OUTER}"),
+    "outer zip cut": (cut_outer, f"{OUTER} is damaged or cut short"),
+    "outer zip empty": (lambda raw: (raw / OUTER).write_bytes(b""), f"{OUTER} is damaged or cut short"),
+    "inner zip cut": (
+        outer_of(lambda zips: zips | {"nl_item_train.zip": zips["nl_item_train.zip"][:200]}),
+        "nl_item_train.zip is damaged or cut short",
+    ),
+    "inner zip damaged inside": (
+        outer_of(lambda zips: zips | {"nl_item_train.zip": flip_bytes(zips["nl_item_train.zip"])}),
+        "nl_item_train.csv is damaged or cut short",
+    ),
+    "inner zip missing": (
+        outer_of(lambda zips: {name: zips[name] for name in zips if name != "nl_user_test.zip"}),
+        f"{OUTER} must hold one nl_user_test.zip, but holds 0; its members: nl_user_train.zip",
+    ),
+    "no csv in the inner zip": (
+        outer_of(lambda zips: zips | {"nl_user_train.zip": zip_bytes({"readme.txt": b"x"})}),
+        r"nl_user_train.zip must hold one \*.csv, but holds 0; its members: readme.txt",
+    ),
+    "empty file": (lines("item_train", lambda rows: b""), "nl_item_train.csv is empty"),
+    "user row too short": (
+        lines("user_train", lambda rows: [*rows[:4], rows[4][:-1], *rows[5:]]),
+        "nl_user_train.csv, row 5: 32 columns, expected 33",
+    ),
+    "item row too long": (
+        lines("item_test", lambda rows: [[*rows[0], "7"], *rows[1:]]),
+        "nl_item_test.csv, row 1: 50 columns, expected 49",
+    ),
+    "blank line": (lines("user_test", lambda rows: [*rows[:3], [], *rows[3:]]), "nl_user_test.csv, row 4"),
+    "not a number": (
+        cell("user_train", 3, 9, "abc"),
+        r"nl_user_train.csv, row 3, column 9 \(numerical_1\): 'abc' is not a number",
+    ),
+    "empty cell": (cell("item_train", 30, 2, ""), r"row 30, column 2 \(numerical_24\): the value is empty"),
+    "NULL": (cell("item_train", 2, 20, "NULL"), r"row 2, column 20 \(numerical_41\): 'NULL' is not a number"),
+    "NaN": (cell("item_train", 7, 48, "nan"), r"row 7, column 48 \(numerical_63\): nan is not a finite number"),
+    "infinite": (cell("user_test", 1, 31, "-inf"), r"row 1, column 31 \(numerical_23\): -inf is not a finite number"),
+    "beyond float64": (cell("user_test", 2, 10, "1e999"), r"row 2, column 10 \(numerical_2\): inf is not a finite"),
+    "fractional category": (
+        cell("item_test", 4, 19, "1.5"),
+        r"row 4, column 19 \(categorical_10\): 1.5 is not an integer category",
+    ),
+    "category beyond exact integers": (cell("user_train", 1, 2, "1e16"), r"column 2 \(categorical_1\): 1e\+16 is not"),
+    "label 3": (cell("item_train", 12, 49, "3"), r"row 12, column 49 \(label\): 3 is not a label \(0, 1, 2\)"),
+    "label -1": (cell("item_test", 12, 49, "-1"), r"row 12, column 49 \(label\): -1 is not a label"),
+    "label 0.5": (cell("item_train", 1, 49, "0.5"), r"row 1, column 49 \(label\): 0.5 is not a label"),
+    "search id no integer": (
+        cell("item_train", 2, 1, "7.5"),
+        r"row 2, column 1 \(search_id\): '7.5' is not an integer",
+    ),
+    "item row without user row": (
+        lines("item_train", lambda rows: [*rows, item_row(4711, 0)]),
+        "nl_item_train.csv, row 31: search 4711 has no row in the user file",
+    ),
+    "two user rows": (
+        lines("user_test", lambda rows: [*rows, user_row(3)]),
+        "nl_user_test.csv: search 3 has two rows, 3 and 11",
+    ),
+    "header in a headerless file": (
+        lines("user_train", lambda rows: [[f"c{i}" for i in range(33)], *rows]),
+        r"row 1, column 1 \(search_id\): 'c0' is not an integer",
+    ),
+    "numbers beyond float32": (
+        lines("item_test", lambda rows: [[row[0], "1e300", *row[2:]] for row in rows]),
+        "NL test, column numerical_24: 1e\\+300 is too large",
+    ),
+    "numbers without a deviation": (
+        lines("item_train", lambda rows: [[row[0], f"{(-1) ** i}e300", *row[2:]] for i, row in enumerate(rows)]),
+        "numerical_24: its numbers are too large",
+    ),
+    "source.json missing": (lambda raw: (raw / "source.json").unlink(), "source.json does not exist; run"),
+    "source.json damaged": (lambda raw: (raw / "source.json").write_text("{"), "source.json is damaged"),
+    "another source": (lambda raw: write_source_file(raw, ["NL"], "synthetic"), "holds synthetic, but data.source is"),
+    "scenario not downloaded": (
+        lambda raw: write_source_file(raw, ["ES"]),
+        "lacks scenarios NL of params.yaml; it holds ES",
+    ),
+}
+
+
+def joined_cell(row, column, text, split="train"):
+    def change(raw):
+        files = {"train": joined_rows(), "test": joined_rows()}
+        files[split][row - 1][JOINED_HEADER.index(column)] = text
+        write_joined(raw, files["train"], files["test"])
+
+    return change
+
+
+JOINED_FAULTS = {
+    "conversion without click": (joined_cell(2, "conversion", "1"), "train.csv, row 2: conversion is 1 but click is 0"),
+    "click 2": (joined_cell(5, "click", "2"), r"row 5, column 81 \(click\): 2 is not a label \(0, 1\)"),
+    "header renamed": (joined_cell(1, "numerical_7", "n7"), "row 1: column numerical_7 is missing in the header"),
+    "column twice": (joined_cell(1, "numerical_7", "numerical_8"), "numerical_7 is missing.*1 more.*numerical_8"),
+    "not a number": (joined_cell(3, "numerical_2", "x", "test"), r"test.csv, row 3, column 19 \(numerical_2\): 'x'"),
+    "nan": (joined_cell(4, "numerical_2", "nan"), r"row 4, column 19 \(numerical_2\): nan"),
+    "only a header": (lambda raw: write_joined(raw, joined_rows()[:1], joined_rows()), "train.csv has no rows"),
+    "empty": (lambda raw: write_joined(raw, [], joined_rows()), "train.csv is empty"),
+    "one split": (lambda raw: (raw / "NL" / "test.csv").unlink(), "expected .*, or train.csv and test.csv in NL/ or"),
+    "row too short": (
+        lambda raw: write_joined(raw, joined_rows(), [*joined_rows(), ["1", "2"]]),
+        "test.csv, row 32: 2 columns, expected 82",
+    ),
+}
+
+
+def good_output(tmp_path, raw):
+    """Partition good data; return the output's bytes."""
+    partition(make_config(), 0, raw, tmp_path / "clients", quiet)
+    return contents_of(tmp_path / "clients")
+
+
+def refused(tmp_path, raw, message):
+    """The fault is reported on first use, leaving nothing, and over an earlier output, leaving that."""
+    with pytest.raises(DataError, match=message):
+        partition(make_config(), 0, raw, tmp_path / "new" / "clients", quiet)
+    assert not (tmp_path / "new").exists() or os.listdir(tmp_path / "new") == []
+    before = contents_of(tmp_path / "clients")
+    with pytest.raises(DataError, match=message):
+        partition(make_config(), 0, raw, tmp_path / "clients", quiet)
+    assert contents_of(tmp_path / "clients") == before
+    assert set(os.listdir(tmp_path)) - {"new"} == {"clients", "raw"}
+
+
+@pytest.mark.parametrize("fault", RAW_FAULTS)
+def test_a_fault_in_the_published_form_is_named_and_costs_nothing(fault, tmp_path):
+    damage, message = RAW_FAULTS[fault]
+    write_raw(tmp_path / "raw", tables())
+    assert good_output(tmp_path, tmp_path / "raw")
+    damage(tmp_path / "raw")
+    refused(tmp_path, tmp_path / "raw", message)
+
+
+@pytest.mark.parametrize("fault", JOINED_FAULTS)
+def test_a_fault_in_the_joined_form_is_named_and_costs_nothing(fault, tmp_path):
+    damage, message = JOINED_FAULTS[fault]
+    write_joined(tmp_path / "raw", joined_rows(), joined_rows())
+    assert good_output(tmp_path, tmp_path / "raw")
+    damage(tmp_path / "raw")
+    refused(tmp_path, tmp_path / "raw", message)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("category_12", "'category_12' is no column of this source; the nearest .* is 'categorical_12'"),
+        ("Categorical_3", "'Categorical_3' is no column of this source; the nearest .* is 'categorical_3'"),
+        ("numerical_5", "'numerical_5' is a numerical column"),
+    ],
+)
+def test_an_unknown_private_field_names_the_nearest_column(name, message, tmp_path):
+    write_raw(tmp_path / "raw", tables())
+    with pytest.raises(ConfigError, match=message):
+        partition(make_config(private_fields=(name,)), 0, tmp_path / "raw", tmp_path / "clients", quiet)
+    assert not (tmp_path / "clients").exists()
+
+
+def test_a_part_without_searches_is_refused(tmp_path):
+    write_raw(tmp_path / "raw", tables(searches=1))
+    with pytest.raises(DataError, match=r"NL: no search falls into (train|val) \(data.validation_fraction is 0.4\)"):
+        partition(make_config(), 0, tmp_path / "raw", tmp_path / "clients", quiet)
+    assert os.listdir(tmp_path) == ["raw"]
+
+
+FULL_DISK = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from raw_files import make_config, quiet
+from pfmsmt.data.partition import partition
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+try:
+    partition(make_config(), 0, Path(sys.argv[2]) / "raw", Path(sys.argv[2]) / "clients", quiet)
+except OSError as error:
+    print("OSError", error.errno)
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes here")
+def test_when_writing_fails_nothing_half_written_stays(tmp_path):
+    write_raw(tmp_path / "raw", tables())
+    before = good_output(tmp_path, tmp_path / "raw")
+    command = [sys.executable, "-c", FULL_DISK, os.path.dirname(__file__), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("OSError")
+    assert contents_of(tmp_path / "clients") == before
+    assert sorted(os.listdir(tmp_path)) == ["clients", "raw"]

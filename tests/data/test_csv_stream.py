@@ -1,0 +1,58 @@
+"""Numbers out of a CSV, whatever the size of blocks."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfmsmt.data.csv_stream import Column, read_blocks
+from pfmsmt.errors import DataError
+
+COLUMNS = (Column("key", "id"), Column("kind", "category"), Column("size", "number"), Column("done", "label"))
+LINE = b"12345678901234567,7,0.5,1\n"
+
+
+def blocks(text, block_bytes=64, **options):
+    return list(read_blocks(io.BytesIO(text), "x.csv", COLUMNS, block_bytes=block_bytes, **options))
+
+
+def test_blocks_know_their_first_row_and_ids_keep_all_digits():
+    held = blocks(LINE * 10)
+    assert len(held) > 2
+    sizes = [len(block.columns["key"]) for block in held]
+    assert sum(sizes) == 10
+    assert [block.first_row for block in held] == [1 + sum(sizes[:i]) for i in range(len(sizes))]
+    assert {int(key) for block in held for key in block.columns["key"]} == {12345678901234567}
+    assert [values.dtype.name for values in held[0].columns.values()] == ["int64", "int64", "float64", "int8"]
+
+
+@given(good=st.integers(0, 40), block_bytes=st.integers(40, 400), header=st.booleans())
+def test_a_fault_has_the_same_place_whatever_the_blocks(good, block_bytes, header):
+    """Row = good rows before it, one for itself, one more under a header."""
+    top = b"key,kind,size,done\n" if header else b""
+    options = {"header": ["key", "kind", "size", "done"]} if header else {}
+    row = good + 1 + header
+    for line, message in (
+        (b"1,2,x,0\n", rf"^x.csv, row {row}, column 3 \(size\): 'x' is not a number$"),
+        (b"1,2,nan,0\n", rf"^x.csv, row {row}, column 3 \(size\): nan is not a finite number$"),
+        (b"1,2,3,2\n", rf"^x.csv, row {row}, column 4 \(done\): 2 is not a label \(0, 1\)$"),
+        (b"1,2\n", rf"^x.csv, row {row}: 2 columns, expected 4$"),
+    ):
+        with pytest.raises(DataError, match=message):
+            blocks(top + LINE * good + line + LINE * 3, block_bytes, **options)
+
+
+def test_columns_are_picked_by_name_under_a_header():
+    (block,) = blocks(b"done,other,size,kind,key\n1,text,0.5,7,3\n", header=["done", "other", "size", "kind", "key"])
+    assert {name: values.tolist() for name, values in block.columns.items()} == {
+        "key": [3],
+        "kind": [7],
+        "size": [0.5],
+        "done": [1],
+    }
+
+
+def test_a_binary_file_is_refused_not_crashed_on():
+    with pytest.raises(DataError, match=r"^x.csv"):
+        blocks(bytes(range(256)) * 40)
