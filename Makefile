@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 5000
+SERVE_PORT ?= 5001
 SCENARIO ?= NL
 
 # The store does not depend on where a command is run; set the variable yourself to use a server.
@@ -42,8 +43,8 @@ lint: $(READY) ## style, types and import floors
 ui: $(READY) ## MLflow UI at PORT, and links to its useful pages
 	@pfmsmt ui --port $(PORT)
 
-serve: $(READY) ## serve the champion of SCENARIO over HTTP
-	@pfmsmt serve $(SCENARIO)
+serve: $(READY) ## serve the champion of SCENARIO over HTTP at SERVE_PORT
+	@pfmsmt serve $(SCENARIO) --port $(SERVE_PORT)
 
 show: $(READY) ## print the comparison table again
 	@pfmsmt show

@@ -59,7 +59,10 @@ class Client:
         stream = Stream(self._seed, self.name, request.round, request.phase)
         update = self._method.phases[request.phase].client_update
         upload, state = update(request.arrays, self._states[before], self._learner, stream)
-        self._states = {before: self._states[before], now: state}
+        # The state after the last complete round stays: a round that fails must not take it along.
+        kept = {key: old for key, old in self._states.items() if key[0] == now[0] and key < now}
+        settled = max(key for key in self._states if key[0] < now[0])
+        self._states = {settled: self._states[settled], **kept, now: state}
         return upload
 
     def _validate(self, request: Request) -> Validation:
@@ -72,9 +75,10 @@ class Client:
             self.best = Best(request.round, found, validation, parameters)
         return validation
 
-    def save(self, folder: Path) -> None:
-        """Write private state and best model to `<folder>/<name>.safetensors`, on the client's own disk."""
-        (round_, phase), state = max(self._states.items())
+    def save(self, folder: Path, round: int) -> None:
+        """Write the private state after `round` and the best model to `<folder>/<name>.safetensors`."""
+        round_, phase = max(key for key in self._states if key[0] <= round)
+        state = self._states[round_, phase]
         tree = {"state": state._asdict(), "best": self.best.parameters if self.best else {}}
         notes = {"round": round_, "phase": phase, "best": self.best and self.best._replace(parameters={})._asdict()}
         write_tree(folder / f"{self.name}.safetensors", tree, notes)

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
@@ -39,7 +40,7 @@ class Synthetic(_Frozen):
     """The embedded generator."""
 
     scenarios: Annotated[dict[ScenarioName, ScenarioSize], Field(min_length=1)]
-    rows_per_search: Annotated[float, Field(ge=1)]
+    rows_per_search: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     ctr: OpenFraction
     cvr: OpenFraction
     shared: Fraction
@@ -114,7 +115,7 @@ class Train(_Frozen):
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
-        if device.split(":")[0] not in {"auto", "cuda", "mps", "cpu"}:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
             raise ValueError(f"{device!r} is not one of auto, cuda, cuda:N, mps, cpu")
         return device
 
@@ -214,7 +215,9 @@ def load_config(path: Path = PARAMS_FILE) -> Config:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; run from the project's folder") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys at the top")
@@ -230,12 +233,26 @@ def parse_config(tree: dict[str, Any], name: str = "params.yaml") -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        faults = [_describe(dict(fault)) for fault in error.errors()]
+        faults = [_describe(fault) for fault in _telling([dict(fault) for fault in error.errors()])]
         raise ConfigError("\n".join(f"{name}: {fault}" for fault in faults)) from None
 
 
+def _telling(faults: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what only follows from another fault: a list short of its bad entry, `auto` where a number stands."""
+    return [
+        fault
+        for fault in faults
+        if not (fault["type"] == "too_short" and any(_is_inside(other["loc"], fault["loc"]) for other in faults))
+        and not (fault["loc"][-1:] == ("literal['auto']",) and isinstance(fault["input"], (int, float)))
+    ]
+
+
+def _is_inside(place: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
+    return len(place) > len(outer) and place[: len(outer)] == outer
+
+
 def _describe(fault: dict[str, Any]) -> str:
-    place = [part for part in fault["loc"] if part not in ("auto", "constrained-int", "literal['auto']")]
+    place = [part for part in fault["loc"] if part not in ("constrained-int", "literal['auto']", "[key]")]
     key = ".".join(str(part) for part in place) or "(whole file)"
     if fault["type"] == "extra_forbidden":
         valid = _keys_at(place[:-1])

@@ -18,7 +18,7 @@ from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.console import Progress, say
 from pfmsmt.data.schema import Schema
 from pfmsmt.devices import choose_device, choose_workers
-from pfmsmt.errors import CheckpointError, TrackingError
+from pfmsmt.errors import CheckpointError, TrackingError, TrainingError
 from pfmsmt.evaluation import score
 from pfmsmt.exchange import InProcess
 from pfmsmt.federation import POOLED_CLIENT, Federation, build_federation, scenario_parameters
@@ -89,7 +89,7 @@ class Checkpoint:
         }  # fmt: skip
         with new_folder(self._folder) as temporary:
             for client in federation.clients.values():
-                client.save(temporary)
+                client.save(temporary, result.round)
             write_tree(temporary / "server.safetensors", result.server, notes)
 
     def load(self, federation: Federation, history: History) -> tuple[ServerState, int, str] | None:
@@ -155,15 +155,28 @@ def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Track
             federation.method, exchange, server, federation.names,
             rounds=config.train.rounds, quorum=config.train.quorum, first=first,
         )  # fmt: skip
-        for result in rounds:
-            metrics = history.add(result)
-            tracked.log_round(result.round, metrics)
-            for client, reason in result.failures.items():
-                say(f"{run}: round {result.round}: client {client} did not answer: {reason}")
-            progress.show(result.round, _summary(metrics))
-            if result.round % config.train.checkpoint_every == 0 and result.round < config.train.rounds:
-                tracked.flush()
-                checkpoint.save(result, federation, history, tracked.id)
+        last: RoundResult | None = None
+        try:
+            for result in rounds:
+                metrics = history.add(result)
+                tracked.log_round(result.round, metrics)
+                for client, reason in result.failures.items():
+                    say(f"{run}: round {result.round}: client {client} did not answer: {reason}")
+                progress.show(result.round, _summary(metrics))
+                last = result
+                if result.round % config.train.checkpoint_every == 0 and result.round < config.train.rounds:
+                    tracked.flush()
+                    checkpoint.save(result, federation, history, tracked.id)
+        except (TrainingError, KeyboardInterrupt) as error:
+            if last is None:
+                raise
+            tracked.flush()
+            checkpoint.save(last, federation, history, tracked.id)
+            kept = f"The last good round, {last.round}, is kept in {CHECKPOINTS / run}."
+            if isinstance(error, TrainingError):
+                raise TrainingError(f"{error}\n{kept}") from error
+            say(kept)
+            raise
         folder = root / MODELS / run
         write_models(folder, federation, schema, history)
         model_ids = {
@@ -206,7 +219,8 @@ def best_rounds(federation: Federation, schema: Schema) -> dict[str, dict[str, A
     found = {}
     for scenario in schema.scenarios:
         best = _client_of(federation, scenario).best
-        assert best is not None
+        if best is None:
+            raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to keep")
         own = best.validation[scenario]
         found[scenario] = {"round": best.round, "mean_auc": score({scenario: own}).mean_auc, "validation": own}
     return found

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pfmsmt import arrays
 from pfmsmt.config import Train
 from pfmsmt.data.batches import ClientData, batch_rows
 from pfmsmt.errors import TrainingError
@@ -68,7 +69,8 @@ def local_train(
     """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
 
     Plain SGD, because what is averaged must be proportional to the gradient (docs/method.md, who holds the
-    optimiser). The regulariser adds (regularizer / 2) |theta - anchor|^2 over the arrays in `anchor`.
+    optimiser). The regulariser (mu / 2) |theta - anchor|^2, over the federated arrays in `anchor`, takes an implicit
+    step after each of SGD's, theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu: stable for any mu.
 
     Args:
         parameters: every tensor of the model.
@@ -91,14 +93,14 @@ def local_train(
     model.train()
     steps = budget.local_steps if steps is None else steps
     rate = _decay(stream.round, budget)
-    trained = {role: [p for p in model.parameters() if binding.role(p) is role] for role in Role if role not in frozen}
-    shared = [p for role, tensors in trained.items() if role in federated for p in tensors]
+    shared = [p for p in model.parameters() if binding.role(p) in federated and binding.role(p) not in frozen]
     own = {name: p for name, p in model.named_parameters() if binding.role(p) not in {*federated, *frozen}}
     for parameter in model.parameters():
         parameter.requires_grad_(binding.role(parameter) not in frozen)
     sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
     adam = _adam(own, optimizer, private_learning_rate * rate, data.device) if own else None
-    anchors = _anchors(model, binding, anchor, shared) if anchor is not None and regularizer > 0 else None
+    pull = learning_rate * rate * regularizer
+    anchors = _anchors(model, binding, anchor, shared) if anchor is not None and pull > 0 and shared else None
     weights = torch.tensor(budget.task_weights, dtype=torch.float32, device=data.device)
     rows = data.data.train
     total = torch.zeros((), device=data.device)
@@ -111,11 +113,12 @@ def local_train(
         value = loss(model(rows.codes[index], rows.values[index]), rows.labels[index], weights, model.spec)
         value.backward()
         total += value.detach()
-        if anchors is not None:
-            torch._foreach_add_([p.grad for p in shared], torch._foreach_sub(shared, anchors), alpha=regularizer)
         for optimizer_ in (sgd, adam):
             if optimizer_ is not None:
                 optimizer_.step()
+        if anchors is not None:
+            with torch.no_grad():
+                torch._foreach_lerp_(shared, anchors, pull / (1 + pull))
     mean = float(total) / max(steps, 1)
     if not math.isfinite(mean):
         raise TrainingError(
@@ -123,7 +126,9 @@ def local_train(
             "lower this method's learning rates in params.yaml, or look for extreme values in the client's data"
         )
     state = dict(optimizer) if adam is None else {**optimizer, **_adam_state(own, adam)}
-    return LocalResult(binding.read(), state, mean, rows.rows)
+    # A forward pass moves BatchNorm's running statistics, even where nothing of it is trained.
+    final = {**binding.read(), **arrays.select(parameters, binding.template, frozen)}
+    return LocalResult(final, state, mean, rows.rows)
 
 
 def _decay(round_: int, budget: Train) -> float:

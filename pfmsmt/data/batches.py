@@ -63,7 +63,7 @@ def load_shard(folder: Path, split: str, schema: ScenarioSchema) -> Shard:
             torch.from_numpy(_matrix(table, tasks, np.float32)),
             table[schema.group].to_numpy(),
         )
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); run `dvc repro -f partition`") from error
 
 

@@ -45,7 +45,8 @@ def partial(
         return ClientState(arrays.select(parameters, template, private), {})
 
     def broadcast(server: ServerState, client: str) -> NamedArrays:
-        return dict(server["global"])
+        # A server that shares nothing comes back from disk without this entry.
+        return dict(server.get("global", {}))
 
     def client_update(
         received: NamedArrays, state: ClientState, data: Any, stream: Stream

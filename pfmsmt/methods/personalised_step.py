@@ -60,14 +60,14 @@ class PersonalisedStep(NamedTuple):
             if self.template[next(iter(names))].role is Role.NORM:
                 mean = arrays.combine(uploaded, weights)
                 new["global"].update(mean)
-                for k in new["clients"]:
+                for k in present:
                     new["clients"][k].update(mean)
                 continue
             rows, found = self._group(group, server, new, dict(zip(present, uploaded, strict=True)), weights)
             listening[group] = rows
             for key, value in found.items():
                 metrics.setdefault(key, []).append(value)
-        totals = {k: float(np.sum(v) if k.endswith("fallbacks") else np.mean(v)) for k, v in metrics.items()}
+        totals = {k: float(np.sum(v) if k.endswith("_solver_fallbacks") else np.mean(v)) for k, v in metrics.items()}
         return ServerUpdate(new, totals, listening)
 
     def _group(
@@ -103,7 +103,8 @@ class PersonalisedStep(NamedTuple):
         whole = np.eye(len(server["clients"]))
         whole[np.ix_(places, places)] = rows
         kind = group.split("/")[0]
-        found = {f"{kind}_conflicts": conflict_share(cosines), "solver_fallbacks": float(not coordination.converged)}
+        found = {f"{kind}_conflicts": conflict_share(cosines)}
+        found[f"{kind}_solver_fallbacks"] = float(not coordination.converged)
         for i, k in enumerate(uploaded):
             found[f"{kind}_coefficient_{k}"] = float(coordination.coefficients[i])
             found[f"{kind}_own_weight_{k}"] = float(rows[i, i])

@@ -63,12 +63,10 @@ def pf_msmtrec(
         upload = Upload(arrays.select(result.parameters, template, sent), result.examples, result.loss)
         return upload, ClientState(arrays.select(result.parameters, template, kept), result.optimizer)
 
-    def broadcast_body(server: ServerState, client: str) -> NamedArrays:
-        return arrays.select(server["clients"][client], template, body)
-
     def train_heads(received: NamedArrays, state: ClientState, data: Any, stream: Stream) -> tuple[Upload, ClientState]:
+        # A client that missed phase 1 has no trained heads waiting, and starts from the server's.
         result = train(
-            arrays.merge(state.private, received), state.optimizer, data, stream,
+            arrays.merge(received, state.private), state.optimizer, data, stream,
             frozen=frozenset(Role) - HEADS, steps=tower_steps,
         )  # fmt: skip
         upload = Upload(arrays.select(result.parameters, template, heads), result.examples, result.loss)
@@ -81,6 +79,6 @@ def pf_msmtrec(
         return arrays.merge(state.private, received)
 
     experts = Phase("experts", broadcast, train_all, server_update)
-    towers = Phase("towers", broadcast_body, train_heads, server_update)
+    towers = Phase("towers", broadcast, train_heads, server_update)
     phases = (experts, towers) if tower_steps else (experts,)
     return Method("pf_msmtrec", init, init_client, phases, broadcast, personalise)

@@ -79,12 +79,22 @@ def load_model(folder: Path) -> SavedModel:
             raise SchemaError(f"{folder}: model format {description['format']}, this version reads {FORMAT}")
         spec = ModelSpec.model_validate(description["spec"])
         schema = ScenarioSchema.model_validate(description["schema"])
+        scenario_code = description["scenario_code"]
         arrays = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, KeyError, ValidationError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ValidationError, SafetensorError) as error:
         raise SchemaError(f"{folder} holds no readable model: {error}") from error
+    _check_fit(folder, spec, schema, scenario_code)
     model = MMoE(spec)
     binding = Binding(model)
     if arrays.keys() != binding.template.keys():
         raise SchemaError(f"{folder}: weights do not fit: {sorted(arrays.keys() ^ binding.template.keys())}")
     binding.write(arrays)
-    return SavedModel(model, schema, description["scenario_code"])
+    return SavedModel(model, schema, scenario_code)
+
+
+def _check_fit(folder: Path, spec: ModelSpec, schema: ScenarioSchema, scenario_code: int | None) -> None:
+    own = tuple(field.codes for field in schema.categorical)
+    fields = spec.field_codes if scenario_code is None else spec.field_codes[:-1]
+    tasks = tuple(task.name for task in schema.tasks)
+    if fields != own or spec.numerical != len(schema.numerical) or spec.tasks != tasks:
+        raise SchemaError(f"{folder}: the model's shapes do not fit its schema (fields, numbers or tasks)")

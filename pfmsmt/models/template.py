@@ -41,7 +41,8 @@ class Binding:
         """Label every parameter and every persistent buffer of `model`.
 
         Raises:
-            SchemaError: a tensor without a role, or with two.
+            SchemaError: a tensor without a role or with two, slices that do not match its groups, or two tensors
+                that would travel under one name.
         """
         # Buffers that a module derives from its shapes (not persistent) are constants, not state.
         tensors = dict(model.state_dict(keep_vars=True))
@@ -53,15 +54,23 @@ class Binding:
             if full in labels:
                 raise SchemaError(f"tensor {full!r} has two roles: {labels[full].role} and {label.role}")
             labels[full] = label
-            for index, group in enumerate(label.groups):
-                name = f"{group}/{local}"
-                self._places[name] = _Place(tensors[full], index if len(label.groups) > 1 else None)
-                slots[name] = Slot(label.role, group)
         if tensors.keys() != labels.keys():
             raise SchemaError(
                 f"tensors without a role: {sorted(tensors.keys() - labels.keys())}; "
                 f"roles without a tensor: {sorted(labels.keys() - tensors.keys())}"
             )
+        for path, local, label in _labels(model):
+            full = f"{path}.{local}" if path else local
+            if len(label.groups) != 1 and tuple(tensors[full].shape[:1]) != (len(label.groups),):
+                raise SchemaError(
+                    f"tensor {full!r} has shape {tuple(tensors[full].shape)}, but {len(label.groups)} groups for slices"
+                )
+            for index, group in enumerate(label.groups):
+                name = f"{group}/{local}"
+                if name in slots:
+                    raise SchemaError(f"tensor {full!r} would travel as {name!r}, which is another tensor's name")
+                self._places[name] = _Place(tensors[full], index if len(label.groups) > 1 else None)
+                slots[name] = Slot(label.role, group)
         self.template: Template = slots
         self._roles = {id(tensors[name]): label.role for name, label in labels.items()}
 

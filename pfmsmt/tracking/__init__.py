@@ -2,6 +2,6 @@
 
 from pfmsmt.tracking.connection import connect
 from pfmsmt.tracking.run import TrainingRun
-from pfmsmt.tracking.store import Tracking
+from pfmsmt.tracking.tracker import Tracking
 
 __all__ = ["Tracking", "TrainingRun", "connect"]

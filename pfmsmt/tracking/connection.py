@@ -19,7 +19,7 @@ from pfmsmt.tracking.address import (
     store_uri,
     take_launcher,
 )
-from pfmsmt.tracking.store import Tracking
+from pfmsmt.tracking.tracker import Tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,12 +7,12 @@ from urllib.parse import quote
 from pfmsmt.tracking.faults import readable
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking.store import Tracking
+    from pfmsmt.tracking.store import Store
 
 _FEDERATION = "tags.role='federation'"
 
 
-def deep_links(tracking: "Tracking", base_url: str | None = None) -> dict[str, str]:
+def deep_links(tracking: "Store", base_url: str | None = None) -> dict[str, str]:
     """See `Tracking.deep_links`."""
     default = tracking.uri if tracking.uri.startswith("http") else "http://127.0.0.1:5000"
     home = f"{(base_url or default).rstrip('/')}/#"
@@ -33,7 +33,7 @@ def _list(ids: list[str]) -> str:
     return quote(json.dumps(ids, separators=(",", ":")), safe="")
 
 
-def _newest_runs(tracking: "Tracking") -> list[str]:
+def _newest_runs(tracking: "Store") -> list[str]:
     """Return the newest finished run of each method, methods by name."""
     with readable(tracking.uri, "searching runs"):
         runs = tracking.client.search_runs(

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.models import ModelSignature
 
-    from pfmsmt.tracking.store import Tracking
+    from pfmsmt.tracking.store import Store
 
 _CODE = Path(__file__).parents[1] / "serving" / "pyfunc_model.py"
 _NEEDED = ("mlflow", "torch", "numpy", "pandas", "pydantic", "pyyaml", "safetensors")
 
 
 def log_model(
-    tracking: "Tracking",
+    tracking: "Store",
     run_id: str,
     name: str,
     folder: Path,
@@ -78,7 +78,7 @@ def log_model(
     return str(model.model_id)
 
 
-def discard_models(tracking: "Tracking", run: "Run") -> None:
+def discard_models(tracking: "Store", run: "Run") -> None:
     """Delete what a run that did not finish has logged of models."""
     found = tracking.client.search_logged_models(
         [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"

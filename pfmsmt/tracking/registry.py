@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pfmsmt.tracking.faults import readable
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking.store import Tracking
+    from pfmsmt.tracking.store import Store
 
 ALIAS = "champion"
 
 
-def register_champion(tracking: "Tracking", scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
+def register_champion(tracking: "Store", scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
     """See `Tracking.register_champion`."""
     import mlflow
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import Metric
 
-    from pfmsmt.tracking.store import Tracking
+    from pfmsmt.tracking.store import Store
 
 _ROUNDS = 10
 _SECONDS = 10.0
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[\w.\- :]+(/[\w.\- :]+)*")
 class TrainingRun:
     """A run while its training goes on; made by `Tracking.training_run`."""
 
-    def __init__(self, tracking: "Tracking", run_id: str, logged: Mapping[tuple[str, int], float]) -> None:
+    def __init__(self, tracking: "Store", run_id: str, logged: Mapping[tuple[str, int], float]) -> None:
         """`logged`: the points, (name, step) -> value, that a resumed run has already."""
         self.id = run_id
         self._tracking = tracking
@@ -109,7 +109,7 @@ def as_metrics(metrics: Mapping[str, float | None], step: int, **fields: str | N
 
 @contextmanager
 def training_run(
-    tracking: "Tracking",
+    tracking: "Store",
     *,
     method: str,
     seed: int,
@@ -147,7 +147,7 @@ def training_run(
         raise
 
 
-def _reopen(tracking: "Tracking", run_id: str, resume_round: int) -> TrainingRun:
+def _reopen(tracking: "Store", run_id: str, resume_round: int) -> TrainingRun:
     """Continue a killed run. MLflow cannot delete points, so those it has are remembered and not logged twice.
 
     Models that it had begun to log are deleted: the training that goes on logs them all.
@@ -173,7 +173,7 @@ def _reopen(tracking: "Tracking", run_id: str, resume_round: int) -> TrainingRun
 
 
 def _describe(
-    tracking: "Tracking", run_id: str, dataset: str, fingerprint: str, params: Mapping[str, Any], config_file: Path
+    tracking: "Store", run_id: str, dataset: str, fingerprint: str, params: Mapping[str, Any], config_file: Path
 ) -> None:
     from mlflow.entities import Dataset, DatasetInput, Param
 

@@ -1,13 +1,11 @@
-"""What the stages do with the MLflow store."""
+"""A reachable MLflow store and the experiment in it."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pfmsmt.errors import TrackingError
-from pfmsmt.tracking import links, registry, run
 from pfmsmt.tracking.faults import readable
 
 if TYPE_CHECKING:
@@ -15,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tracking:
-    """A reachable store and the experiment in it; made by `connect`."""
+class Store:
+    """Where runs are kept."""
 
     client: "MlflowClient"
     uri: str
@@ -24,44 +22,6 @@ class Tracking:
     root: Path
     launcher_run_id: str | None
     """The run of `mlflow run .` that started this process."""
-
-    def training_run(
-        self,
-        *,
-        method: str,
-        seed: int,
-        dataset: str,
-        fingerprint: str,
-        params: Mapping[str, Any],
-        config_file: Path,
-        resume_id: str | None = None,
-        resume_round: int = 0,
-    ) -> AbstractContextManager[run.TrainingRun]:
-        """Open the run `<method>-seed<seed>`: FINISHED at the end, FAILED on an error, KILLED on an interrupt.
-
-        Args:
-            fingerprint: of the data; also the digest of the run's data set.
-            params: flat, name -> value.
-            config_file: kept with the run as it was.
-            resume_id: continue this run of a killed training instead. Points that it has already are not logged
-                again. Rounds from `resume_round` on that the killed process had logged stay: a deterministic
-                training repeats them; where a value differs, both points stay and the newer one counts.
-            resume_round: the first round that is trained again; kept as the tag `resumed_at_round`.
-
-        Raises:
-            TrackingError: the store refuses, or has no run `resume_id`.
-        """
-        return run.training_run(
-            self,
-            method=method,
-            seed=seed,
-            dataset=dataset,
-            fingerprint=fingerprint,
-            params=params,
-            config_file=config_file,
-            resume_id=resume_id,
-            resume_round=resume_round,
-        )
 
     def check_run(self, run_id: str, stage: str = "train") -> None:
         """Make sure that this store has the run that `stage` wrote down.
@@ -84,46 +44,6 @@ class Tracking:
                 "store that has it."
             )
 
-    def attach_test_metrics(
-        self, run_id: str, models: Mapping[str, str], metrics: Mapping[str, float | None], dataset: str, digest: str
-    ) -> None:
-        """Log test metrics to a run without reopening it; `test/<scenario>/...` also to that scenario's model.
-
-        Values that the run has already are not logged again, so a repeated evaluation changes nothing.
-
-        Args:
-            models: scenario -> id of its logged model.
-            metrics: `test/<scenario>/<task>_<metric>`, `test/mean_auc`, `test/mean_<task>_auc`.
-            dataset: name of the data set, for MLflow's models page.
-            digest: its fingerprint.
-
-        Raises:
-            TrackingError: no such run or model, a metric of a scenario without model, or the store refuses.
-        """
-        self.check_run(run_id)
-        named = {name: name.split("/")[1] if name.count("/") > 1 else None for name in metrics}
-        lost = [name for name, scenario in named.items() if scenario and scenario not in models]
-        if lost:
-            raise TrackingError(f"metric {lost[0]}: there is no model of that scenario (models: {', '.join(models)})")
-        with readable(self.uri, f"logging test metrics to run {run_id}"):
-            known = self.client.get_run(run_id).data.metrics
-            self.client.log_batch(
-                run_id,
-                metrics=[
-                    metric
-                    for name, scenario in named.items()
-                    for metric in run.as_metrics(
-                        {name: metrics[name]},
-                        step=0,
-                        model_id=models[scenario] if scenario else None,
-                        dataset_name=dataset,
-                        dataset_digest=digest[:36],
-                        run_id=run_id,
-                    )
-                    if known.get(name) != metric.value
-                ],
-            )
-
     def log_run_files(self, run_id: str, files: Path | Iterable[Path], artifact_path: str | None = None) -> None:
         """Copy files, or all that a folder holds, to a run's artifacts; the run may have ended.
 
@@ -136,21 +56,3 @@ class Tracking:
                 return
             for file in [files] if isinstance(files, Path) else files:
                 self.client.log_artifact(run_id, str(file), artifact_path)
-
-    def register_champion(self, scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
-        """Give the alias `champion` of `pfmsmt-<scenario>` to a logged model; return its version.
-
-        A model that is registered already gets no second version.
-
-        Raises:
-            TrackingError: no such logged model, or the store refuses.
-        """
-        return registry.register_champion(self, scenario, model_id, tags)
-
-    def deep_links(self, base_url: str | None = None) -> dict[str, str]:
-        """Return addresses in the MLflow UI: charts, table, models, compare (if there are runs), registry.
-
-        Args:
-            base_url: of the UI; by default the tracking server, for a local store http://127.0.0.1:5000.
-        """
-        return links.deep_links(self, base_url)
