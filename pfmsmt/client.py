@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pfmsmt.checkpoint import read_tree, write_tree
+from pfmsmt.errors import TrainingError
 from pfmsmt.evaluation import Score, Validation, score, validate
 from pfmsmt.methods import ClientState, Method, Upload
 from pfmsmt.training import Learner
@@ -69,7 +70,10 @@ class Client:
         learner = self._learner
         parameters = self._method.personalise(request.arrays, self._states[max(self._states)])
         learner.binding.write(parameters)
-        validation = validate(learner.model, learner.data.validation, learner.device)
+        try:
+            validation = validate(learner.model, learner.data.validation, learner.device)
+        except TrainingError as error:
+            raise TrainingError(f"round {request.round}, client {self.name}: {error}") from error
         found = score(validation)
         if self.best is None or found > self.best.score:
             self.best = Best(request.round, found, validation, parameters)

@@ -37,7 +37,7 @@ class Progress:
         left = elapsed / max(done - self._first, 1) * (self._total - done)
         line = f"{self._name} {done}/{self._total}  {detail}  {_clock(elapsed)} done, {_clock(left)} left"
         if self._terminal:
-            width = os.get_terminal_size().columns if os.isatty(1) else 120
+            width = (os.get_terminal_size().columns if os.isatty(1) else 0) or 120
             print(f"\r\x1b[K{line[: width - 1]}", end="\n" if last else "", flush=True)
         else:
             say(line)
@@ -65,7 +65,7 @@ def run_main(main: Callable[[], None], words: Sequence[str] | None = None) -> No
             raise
         _fail(str(error))
     except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise
         _fail(f"{error.strerror}: {error.filename or 'writing a file'}; nothing half-written was left")
 

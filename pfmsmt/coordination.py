@@ -1,4 +1,4 @@
-"""Conflict coordination: one common update that no client's update opposes, from inner products alone.
+"""Conflict coordination: the common update that does most for the worst-off client, from inner products alone.
 
 CAGrad (Liu et al. 2021, eq. 3 and its dual), as FedHCA2 (Lu et al. 2024) uses it between federated clients:
 

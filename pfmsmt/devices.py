@@ -16,7 +16,9 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = name.partition(":")
+    kind, colon, index = name.partition(":")
+    if kind not in ("cuda", "mps", "cpu") or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise ConfigError(f"train.device: {name} is no device; use auto, cuda, cuda:0, mps or cpu")
     if kind == "cuda" and not (torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()):
         raise ConfigError(
             f"train.device: {name} is not here ({torch.cuda.device_count()} CUDA devices); use auto or cpu"

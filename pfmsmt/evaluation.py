@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from pfmsmt.data.batches import Shard
+from pfmsmt.errors import TrainingError
 from pfmsmt.metrics import auc, log_loss
 from pfmsmt.models.heads import log_probabilities
 from pfmsmt.models.mmoe import MMoE
@@ -31,10 +32,18 @@ def predict(model: MMoE, shard: Shard, device: torch.device, rows_at_once: int =
 
 
 def validate(model: MMoE, shards: Mapping[str, Shard], device: torch.device) -> Validation:
-    """Return AUC and log-loss of each scenario's shard and task."""
+    """Return AUC and log-loss of each scenario's shard and task.
+
+    Raises:
+        TrainingError: a prediction is not a number.
+    """
     result = {}
     for scenario, shard in shards.items():
         probabilities = predict(model, shard, device)
+        if not np.isfinite(probabilities).all():
+            raise TrainingError(
+                f"scenario {scenario}: a predicted probability is nan; lower this method's learning rates in params.yaml"
+            )
         labels = shard.labels.numpy().astype(np.uint8)
         result[scenario] = {
             task: {

@@ -18,7 +18,7 @@ from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.console import Progress, say
 from pfmsmt.data.schema import Schema
 from pfmsmt.devices import choose_device, choose_workers
-from pfmsmt.errors import CheckpointError, TrackingError, TrainingError
+from pfmsmt.errors import TrackingError, TrainingError
 from pfmsmt.evaluation import score
 from pfmsmt.exchange import InProcess
 from pfmsmt.federation import POOLED_CLIENT, Federation, build_federation, scenario_parameters
@@ -93,18 +93,19 @@ class Checkpoint:
             write_tree(temporary / "server.safetensors", result.server, notes)
 
     def load(self, federation: Federation, history: History) -> tuple[ServerState, int, str] | None:
-        """Restore clients and history; return server state, round and run id, or None to start anew."""
+        """Restore clients and history; return server state, round and run id, or None to start anew.
+
+        Raises:
+            CheckpointError: a file is missing or damaged; the message names the folder to remove.
+        """
         if not self._folder.exists():
             return None
-        try:
-            server, notes = read_tree(self._folder / "server.safetensors")
-            if notes["fingerprint"] != self._fingerprint:
-                say(f"{self._folder} is of another configuration or data: starting anew")
-                return None
-            for client in federation.clients.values():
-                client.load(self._folder)
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}\nRemove {self._folder} to start anew.") from error
+        server, notes = read_tree(self._folder / "server.safetensors")
+        if notes["fingerprint"] != self._fingerprint:
+            say(f"{self._folder} is of another configuration or data: starting anew")
+            return None
+        for client in federation.clients.values():
+            client.load(self._folder)
         history.load(notes["history"])
         return server, notes["round"], notes["run_id"]
 
@@ -203,7 +204,8 @@ def run_params(config: Config, name: str, seed: int, device: str) -> dict[str, A
 def _fingerprint(params: Mapping[str, Any], schema: Schema) -> str:
     free = ("train.checkpoint_every", "train.workers", "train.threads")
     kept = {key: value for key, value in params.items() if key not in free}
-    text = json.dumps([__version__, schema.fingerprint, kept], sort_keys=True)
+    # The whole schema: shards with the same rows may differ in which fields are private.
+    text = json.dumps([__version__, schema.model_dump(mode="json"), kept], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -215,14 +217,22 @@ def _summary(metrics: Mapping[str, float | None]) -> str:
 
 
 def best_rounds(federation: Federation, schema: Schema) -> dict[str, dict[str, Any]]:
-    """Return scenario -> {round, mean_auc, validation} of the model that was kept, chosen on validation rows."""
+    """Return scenario -> {round, mean_auc, validation} of the model that was kept, chosen on validation rows.
+
+    `mean_auc` is None where no task's AUC is defined.
+
+    Raises:
+        TrainingError: a client never validated a model.
+    """
     found = {}
     for scenario in schema.scenarios:
         best = _client_of(federation, scenario).best
         if best is None:
             raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to keep")
         own = best.validation[scenario]
-        found[scenario] = {"round": best.round, "mean_auc": score({scenario: own}).mean_auc, "validation": own}
+        defined = any(cell["auc"] is not None for cell in own.values())
+        mean = score({scenario: own}).mean_auc if defined else None
+        found[scenario] = {"round": best.round, "mean_auc": mean, "validation": own}
     return found
 
 

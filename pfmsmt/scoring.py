@@ -68,13 +68,15 @@ def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
     """Read the MLflow ids of a training run: {run_id, models: {scenario: model id}}.
 
     Raises:
-        DataError: the run was not trained.
+        DataError: the run was not trained, or its file is damaged.
     """
     path = root / RUNS / f"{run_name(name, seed)}.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; run `dvc repro train@{name}-{seed}`") from None
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); run `dvc repro -f -s train@{name}-{seed}`") from None
 
 
 def predict_shard(model: SavedModel, shard: Shard, rows_at_once: int) -> np.ndarray:

@@ -100,12 +100,12 @@ def local_train(
     sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
     adam = _adam(own, optimizer, private_learning_rate * rate, data.device) if own else None
     pull = learning_rate * rate * regularizer
-    anchors = _anchors(model, binding, anchor, shared) if anchor is not None and pull > 0 and shared else None
+    pulled, anchors = _anchors(binding, anchor, shared) if anchor is not None and pull > 0 else ([], [])
     weights = torch.tensor(budget.task_weights, dtype=torch.float32, device=data.device)
     rows = data.data.train
     total = torch.zeros((), device=data.device)
     first = (stream.round - 1) * budget.local_steps
-    seed = int(stream.generator().integers(2**63))
+    seed = int(stream.generator("dropout").integers(2**63))
     model.dropout.generator = torch.Generator(data.device).manual_seed(seed)
     for chosen in batch_rows(stream, rows.rows, data.batch_size, first, steps):
         index = torch.from_numpy(chosen).to(data.device)
@@ -116,9 +116,9 @@ def local_train(
         for optimizer_ in (sgd, adam):
             if optimizer_ is not None:
                 optimizer_.step()
-        if anchors is not None:
+        if pulled:
             with torch.no_grad():
-                torch._foreach_lerp_(shared, anchors, pull / (1 + pull))
+                torch._foreach_lerp_(pulled, anchors, pull / (1 + pull))
     mean = float(total) / max(steps, 1)
     if not math.isfinite(mean):
         raise TrainingError(
@@ -138,13 +138,15 @@ def _decay(round_: int, budget: Train) -> float:
     return DECAY_FLOOR + (1 - DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _anchors(model: MMoE, binding: Binding, anchor: NamedArrays, shared: list[Tensor]) -> list[Tensor]:
-    """Return the anchor's values in the order of `shared`; a tensor that the anchor lacks is its own anchor."""
+def _anchors(binding: Binding, anchor: NamedArrays, shared: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the tensors of `shared` whose role the anchor holds, and the anchor's values for them."""
+    roles = {binding.template[name].role for name in anchor}
+    pulled = [tensor for tensor in shared if binding.role(tensor) in roles]
     now = binding.read()
     binding.write(anchor)
-    values = [tensor.detach().clone() for tensor in shared]
+    values = [tensor.detach().clone() for tensor in pulled]
     binding.write(now)
-    return values
+    return pulled, values
 
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")

@@ -50,6 +50,7 @@ class Stream(NamedTuple):
     round: int
     phase: int = 0
 
-    def generator(self) -> np.random.Generator:
-        """Return a generator that depends on nothing but these four values."""
-        return np.random.default_rng([self.seed, self.round, self.phase, *self.client.encode()])
+    def generator(self, purpose: str = "") -> np.random.Generator:
+        """Return a generator that depends on nothing but these four values and what it is for."""
+        words = f"{self.client}|{purpose}".encode()
+        return np.random.default_rng([self.seed, self.round, self.phase, *words])

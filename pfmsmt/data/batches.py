@@ -118,7 +118,7 @@ def batch_rows(stream: Stream, rows: int, batch: int, first_step: int, steps: in
     def order(epoch: int) -> NDArray[np.int64]:
         if epoch not in orders:
             orders.clear()
-            orders[epoch] = stream._replace(round=epoch).generator().permutation(rows)
+            orders[epoch] = stream._replace(round=epoch).generator("order of rows").permutation(rows)
         return orders[epoch]
 
     for step in range(first_step, first_step + steps):

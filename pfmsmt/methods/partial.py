@@ -45,8 +45,7 @@ def partial(
         return ClientState(arrays.select(parameters, template, private), {})
 
     def broadcast(server: ServerState, client: str) -> NamedArrays:
-        # A server that shares nothing comes back from disk without this entry.
-        return dict(server.get("global", {}))
+        return dict(server["global"])
 
     def client_update(
         received: NamedArrays, state: ClientState, data: Any, stream: Stream

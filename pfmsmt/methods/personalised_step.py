@@ -106,8 +106,8 @@ class PersonalisedStep(NamedTuple):
         found = {f"{kind}_conflicts": conflict_share(cosines)}
         found[f"{kind}_solver_fallbacks"] = float(not coordination.converged)
         for i, k in enumerate(uploaded):
-            found[f"{kind}_coefficient_{k}"] = float(coordination.coefficients[i])
-            found[f"{kind}_own_weight_{k}"] = float(rows[i, i])
+            found[f"{k}/{kind}_coefficient"] = float(coordination.coefficients[i])
+            found[f"{k}/{kind}_own_weight"] = float(rows[i, i])
         return whole, found
 
     def _rows(

@@ -21,21 +21,18 @@ class ServerOptimizer(NamedTuple):
 
     def start(self, parameters: NamedArrays) -> dict[str, NamedArrays]:
         """Return the state before the first step, as a tree of arrays."""
-        # Never empty, even where there is nothing to remember: an empty mapping has no place on disk.
-        count: dict[str, NamedArrays] = {"steps": {"count": np.zeros((), np.int64)}}
         if self.kind == "plain":
-            return count
+            return {}
         zeros = {name: np.zeros_like(array) for name, array in parameters.items()}
-        return {"first": zeros, "second": zeros, **count}
+        return {"first": zeros, "second": zeros, "steps": {"count": np.zeros((), np.int64)}}
 
     def step(
         self, parameters: NamedArrays, update: NamedArrays, state: dict[str, NamedArrays]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, NamedArrays]]:
         """Return new parameters and state; all three have the same names."""
-        steps = state["steps"]["count"].item() + 1
-        count: dict[str, NamedArrays] = {"steps": {"count": np.asarray(steps, np.int64)}}
         if self.kind == "plain":
-            return arrays.combine([parameters, update], [1.0, self.rate]), count
+            return arrays.combine([parameters, update], [1.0, self.rate]), state
+        steps = int(state["steps"]["count"]) + 1
         first = {n: self.beta1 * state["first"][n] + (1 - self.beta1) * d for n, d in update.items()}
         second = {n: self.beta2 * state["second"][n] + (1 - self.beta2) * np.square(d) for n, d in update.items()}
         scale1, scale2 = 1 - self.beta1**steps, 1 - self.beta2**steps
@@ -43,4 +40,4 @@ class ServerOptimizer(NamedTuple):
             n: (p + self.rate * (first[n] / scale1) / (np.sqrt(second[n] / scale2) + EPSILON)).astype(p.dtype)
             for n, p in parameters.items()
         }
-        return moved, {"first": first, "second": second, **count}
+        return moved, {"first": first, "second": second, "steps": {"count": np.asarray(steps, np.int64)}}

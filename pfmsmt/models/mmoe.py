@@ -162,4 +162,4 @@ class MMoE(nn.Module):
 
 
 def _generator(stream: Stream) -> torch.Generator:
-    return torch.Generator().manual_seed(int(stream.generator().integers(2**63)))
+    return torch.Generator().manual_seed(int(stream.generator("initial values").integers(2**63)))

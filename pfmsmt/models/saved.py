@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from pfmsmt.atomic import new_folder, write_json
 from pfmsmt.data.schema import Encoded, ScenarioSchema, encode
@@ -57,7 +57,9 @@ def save_model(
 ) -> None:
     """Write one scenario's model as a folder, whole or not at all."""
     with new_folder(folder) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}, temporary / WEIGHTS)
+        weights = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+        # Not save_file: on a full disk it raises an error of its own, without the system's reason.
+        (temporary / WEIGHTS).write_bytes(save(weights))
         description: dict[str, Any] = {
             "format": FORMAT,
             "spec": spec.model_dump(mode="json"),

@@ -1,0 +1,46 @@
+import pytest
+import torch
+from shapes import batch, scrambled, spec
+
+from pfmsmt.models.dropout import Dropout
+from pfmsmt.models.mmoe import MMoE
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_refuses_to_train_without_a_generator():
+    with pytest.raises(RuntimeError, match="no generator"):
+        Dropout(0.5).train()(torch.ones(2, 2))
+
+
+def test_evaluation_and_rate_zero_need_none():
+    x = torch.randn(3, 3)
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(Dropout(0.0).train()(x), x)
+
+
+def test_zeroes_a_share_and_scales_up_the_rest():
+    dropout = Dropout(0.25).train()
+    dropout.generator = seeded(0)
+    y = dropout(torch.full((1000, 100), 3.0))
+    assert set(y.unique().tolist()) == {0.0, 4.0}
+    assert (y == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_same_generator_same_mask_whatever_the_global_seed():
+    model = scrambled(MMoE(spec(dropout=0.5))).train()
+    results = []
+    for global_seed, seed in ((1, 7), (2, 7), (1, 8)):
+        torch.manual_seed(global_seed)
+        model.dropout.generator = seeded(seed)
+        results.append(model(*batch()).detach())
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_every_hidden_layer_draws_a_mask_of_its_own():
+    dropout = Dropout(0.5).train()
+    dropout.generator = seeded(0)
+    assert not torch.equal(dropout(torch.ones(50)), dropout(torch.ones(50)))

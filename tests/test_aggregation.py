@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from pfmsmt.aggregation import conflict_share, cosine, shares, similarity_rows
+
+
+def test_shares_are_in_proportion_to_examples():
+    np.testing.assert_array_equal(shares(np.array([30.0, 10.0])), [0.75, 0.25])
+    for counts in ([], [1.0, 0.0], [2.0, -1.0]):
+        with pytest.raises(ValueError, match="must be positive"):
+            shares(np.array(counts))
+
+
+def test_cosine_by_hand():
+    """Vectors (3, 0), (1, 1), (0, 0): cos = 1/sqrt 2; nothing is like a zero vector but itself."""
+    gram = np.array([[9.0, 3.0, 0.0], [3.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    half = 1 / np.sqrt(2)
+    np.testing.assert_allclose(cosine(gram), [[1, half, 0], [half, 1, 0], [0, 0, 1]], rtol=0, atol=1e-15)
+
+
+def test_cosine_does_not_depend_on_length_and_stays_in_range():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(4, 3))
+    scaled = vectors * np.array([[1e-8], [1.0], [1e6], [3.0]])
+    np.testing.assert_allclose(cosine(scaled @ scaled.T), cosine(vectors @ vectors.T), rtol=0, atol=1e-12)
+    parallel = np.outer([0.1, 0.7, 1.3], [0.3, 0.7])
+    assert np.abs(cosine(parallel @ parallel.T)).max() <= 1
+
+
+def test_conflict_share_counts_opposed_pairs():
+    assert conflict_share(np.array([[1, -0.1, 0.2], [-0.1, 1, 0.0], [0.2, 0.0, 1]])) == pytest.approx(1 / 3)
+    assert conflict_share(np.eye(1)) == 0
+
+
+def test_rows_by_hand():
+    """Row 1: 1/4 e^(1/2) against 3/4 e^(0/2)."""
+    rows = similarity_rows(np.eye(2), np.array([0.25, 0.75]), 2.0)
+    e = np.exp(0.5)
+    np.testing.assert_allclose(rows, [[e / (e + 3), 3 / (e + 3)], [1 / (1 + 3 * e), 3 * e / (1 + 3 * e)]], rtol=1e-14)
+
+
+def test_temperature_goes_from_the_identity_to_fedavg():
+    similarity = np.array([[1.0, 0.3, -0.5], [0.3, 1.0, 0.9], [-0.5, 0.9, 1.0]])
+    weights = np.array([0.5, 0.3, 0.2])
+    np.testing.assert_allclose(similarity_rows(similarity, weights, 1e9), np.tile(weights, (3, 1)), rtol=1e-8)
+    np.testing.assert_allclose(similarity_rows(similarity, weights, 1e-3), np.eye(3), rtol=0, atol=1e-12)
+    for temperature in (1e-300, 0.1, 1.0, 1e300):
+        np.testing.assert_allclose(similarity_rows(similarity, weights, temperature).sum(axis=1), 1, rtol=1e-14)
+    for temperature in (0.0, -1.0):
+        with pytest.raises(ValueError, match="not positive"):
+            similarity_rows(similarity, weights, temperature)

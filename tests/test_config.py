@@ -1,0 +1,258 @@
+"""params.yaml: what is refused, and how the message helps."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pfmsmt.config import Config, load_config, parse_config
+from pfmsmt.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def changed(key, value):
+    """The repository's params.yaml with one dotted key set."""
+    tree = copy.deepcopy(TREE)
+    *path, last = key.split(".")
+    node = tree
+    for part in path:
+        node = node[part]
+    node[last] = value
+    return tree
+
+
+def without(key):
+    tree = changed(key, None)
+    *path, last = key.split(".")
+    node = tree
+    for part in path:
+        node = node[part]
+    del node[last]
+    return tree
+
+
+def message(tree):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tree)
+    return str(caught.value)
+
+
+def test_the_repositorys_params_parse():
+    config = load_config(ROOT / "params.yaml")
+    assert config.model_dump(mode="json", by_alias=True) == TREE
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("sed", "seed"),
+        ("regsiter", "register"),
+        ("train.round", "rounds"),
+        ("train.batchsize", "batch_size"),
+        ("model.ebedding_dim", "embedding_dim"),
+        ("data.synthetic.scenarios.NL.train_row", "train_rows"),
+        ("data.synthetic.covariate_shfit", "covariate_shift"),
+        ("methods.fedagv", "fedavg"),
+        ("methods.pf_msmtrec.conflct", "conflict"),
+        ("methods.pf_msmtrec.server_learningrate", "server_learning_rate"),
+        ("evaluate.bootstraps", "bootstrap"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_nearest_valid_one(key, near):
+    assert message(changed(key, 1)) == f"params.yaml: {key}: unknown key; did you mean {near!r}?"
+
+
+def test_a_key_like_no_other_lists_the_valid_ones():
+    text = message(changed("model.zzz", 1))
+    assert text.startswith("params.yaml: model.zzz: unknown key; valid keys here: embedding_dim, experts, ")
+
+
+RANGES = [
+    ("seed", [-1, 2**31, 0.5, "a"]),
+    ("data.validation_fraction", [0, 1, -0.1, float("nan")]),
+    ("data.min_count", [0]),
+    ("data.synthetic.scenarios.NL.train_rows", [99]),
+    ("data.synthetic.rows_per_search", [0.5, float("inf"), float("nan")]),
+    ("data.synthetic.ctr", [0, 1, 8]),
+    ("data.synthetic.covariate_shift", [-1, float("inf")]),
+    ("model.experts", [0]),
+    ("model.expert_layers", [[], [64, 0], 64]),
+    ("model.tower_layers", [[-1]]),
+    ("model.dropout", [1, -0.1]),
+    ("train.methods", [[]]),
+    ("train.seeds", [[], [-1]]),
+    ("train.rounds", [0]),
+    ("train.batch_size", [1]),
+    ("train.task_weights", [[], [-1.0]]),
+    ("train.quorum", [0, 1.1]),
+    ("train.device", ["gpu", "cuda:x", "cpu:1", "cuda:", ""]),
+    ("train.workers", [0, -1, "many"]),
+    ("methods.pf_msmtrec.rank", [-1]),
+    ("methods.pf_msmtrec.conflict", [1, -0.1, float("nan")]),
+    ("methods.pf_msmtrec.temperature", [0, -1]),
+    ("methods.pf_msmtrec.smoothing", [1]),
+    ("methods.pf_msmtrec.coupling", [1.1]),
+    ("methods.pf_msmtrec.server_beta2", [1]),
+    ("methods.local.learning_rate", [0, float("inf")]),
+    ("evaluate.bins", [1]),
+    ("evaluate.confidence", [1]),
+    ("register.methods", [[]]),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in RANGES for value in values])
+def test_a_value_out_of_range_is_named_once_with_its_key(key, value):
+    lines = message(changed(key, value)).splitlines()
+    assert all(line.startswith(f"params.yaml: {key}") for line in lines)
+    assert len(lines) == (2 if value == "many" else 1)  # neither the word nor a number
+    shown = value[-1] if isinstance(value, list) and value else value
+    assert repr(shown) in lines[0]
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:1"])
+def test_devices(device):
+    assert parse_config(changed("train.device", device)).train.device == device
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        (
+            "train.methods",
+            ["fedagv"],
+            "train.methods.0: 'fedagv' is unknown; did you mean 'fedavg'? valid: pf_msmtrec, ",
+        ),
+        (
+            "train.methods",
+            ["local", "x"],
+            "train.methods.1: 'x' is unknown; valid: pf_msmtrec, fedavg, local, centralized",
+        ),
+        (
+            "data.source",
+            "aliexpres",
+            "data.source: 'aliexpres' is unknown; did you mean 'aliexpress'? valid: synthetic, ",
+        ),
+        (
+            "register.methods",
+            ["centralized"],
+            "register.methods.0: 'centralized' is unknown; valid: pf_msmtrec, fedavg, ",
+        ),
+        ("train.methods", ["fedavg", "fedavg"], "train.methods: 'fedavg' stands here twice"),
+        ("train.seeds", [3, 4, 3], "train.seeds: 3 stands here twice"),
+        ("data.aliexpress.scenarios", ["NL", "NL"], "data.aliexpress.scenarios: 'NL' stands here twice"),
+        (
+            "methods.pf_msmtrec.rank",
+            33,
+            "methods.pf_msmtrec.rank = 33 is larger than the smallest of model.expert_layers",
+        ),
+        ("data.synthetic.own", 0.4, "data.synthetic: shared + cluster + own must be 1, not 1.25"),
+        ("train", None, "train: input should be a valid dictionary"),
+    ],
+)
+def test_faults_of_meaning(key, value, expected):
+    text = message(changed(key, value))
+    assert text.startswith(f"params.yaml: {expected}")
+    assert "\n" not in text
+
+
+def test_the_largest_rank_that_fits():
+    assert parse_config(changed("methods.pf_msmtrec.rank", 32)).methods.pf_msmtrec.rank == 32
+
+
+def test_a_bad_scenario_name_is_shown():
+    text = message(changed("data.synthetic.scenarios.N L", {"train_rows": 100, "test_rows": 100}))
+    assert text.startswith("params.yaml: data.synthetic.scenarios.N L: string should match pattern")
+
+
+def test_a_scenario_may_be_called_auto():
+    text = message(changed("data.synthetic.scenarios.auto", {"train_rows": 1, "test_rows": 100}))
+    assert text.startswith("params.yaml: data.synthetic.scenarios.auto.train_rows: input should be greater than")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["seed", "train.rounds", "data.synthetic.scenarios.NL.test_rows", "methods.local", "register", "evaluate.bins"],
+)
+def test_a_missing_key_is_named(key):
+    assert message(without(key)) == f"params.yaml: {key}: this key is missing"
+
+
+def test_all_faults_are_told_at_once():
+    tree = changed("train.rounds", 0)
+    tree["model"]["expert"] = tree["model"].pop("experts")
+    assert sorted(message(tree).splitlines()) == [
+        "params.yaml: model.expert: unknown key; did you mean 'experts'?",
+        "params.yaml: model.experts: this key is missing",
+        "params.yaml: train.rounds: input should be greater than or equal to 1 (it is 0)",
+    ]
+
+
+def test_files_that_are_no_params(tmp_path):
+    path = tmp_path / "params.yaml"
+    with pytest.raises(ConfigError, match=r"params\.yaml does not exist; run from"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_config(tmp_path)
+    for content, expected in (
+        (b"seed: [1", "is not valid YAML"), (b"", "expected a mapping"), (b"- 1\n", "expected a mapping"),
+        (b"seed: \xff\n", "is not valid YAML"), (b"a: 1\n\tb: 2\n", "is not valid YAML"),
+    ):  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=expected):
+            load_config(path)
+
+
+def test_config_cannot_be_changed():
+    config = parse_config(TREE)
+    for part, key in ((config, "seed"), (config.train, "rounds"), (config.methods.pf_msmtrec, "rank")):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(part, key, 1)
+    assert hash(config.train) == hash(parse_config(TREE).train)
+
+
+def leaves(tree, path=()):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def test_every_value_of_params_has_a_comment_on_its_line_or_its_blocks():
+    commented, path = set(), []
+    for line in (ROOT / "params.yaml").read_text().splitlines():
+        found = re.match(r"( *)(\w+):(.*)", line)
+        if not found:
+            continue
+        del path[len(found[1]) // 2 :]
+        path.append(found[2])
+        if " #" in found[3]:
+            commented.add(tuple(path))
+    # A comment on a block's line is for all values in it.
+    bare = [".".join(leaf) for leaf in leaves(TREE) if not any(leaf[:n] in commented for n in range(len(leaf), 0, -1))]
+    assert bare == []
+
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def test_dvc_knows_every_parameter_that_decides_a_training():
+    """What is left out only names what else runs, or where and how fast."""
+    free = {"methods", "seeds", "workers", "threads", "checkpoint_every"}
+    keys = {f"train.{key}" for key in Config.model_fields["train"].annotation.model_fields if key not in free}
+    assert {"model", "methods.${item.method}", *keys} == set(STAGES["train"]["params"])
+    assert STAGES["train"]["matrix"] == {"method": "${train.methods}", "seed": "${train.seeds}"}
+
+
+def test_dvc_knows_the_parameters_of_the_other_stages():
+    assert set(STAGES["evaluate"]["params"]) == {"seed", "evaluate"}
+    assert STAGES["evaluate"]["matrix"] == STAGES["train"]["matrix"]
+    assert {"seed", "data.source", "data.${data.source}"} <= set(STAGES["download"]["params"])
+    blocks = set(Config.model_fields["data"].annotation.model_fields) - {"synthetic", "aliexpress"}
+    assert {"seed", *(f"data.{key}" for key in blocks)} <= set(STAGES["partition"]["params"])
+    assert {"register", "train.methods", "train.seeds"} <= set(STAGES["register"]["params"])
+    assert {"train.methods", "train.seeds"} <= set(STAGES["compare"]["params"])

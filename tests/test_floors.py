@@ -1,0 +1,57 @@
+"""Imports point downward only; methods load without torch or mlflow."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from pfmsmt.config import MethodName, load_config
+from pfmsmt.methods import LocalResult, Method
+from pfmsmt.methods.catalogue import POOLED, build_method, rank
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_imports_keep_to_their_floors():
+    lint = Path(sys.executable).with_name("lint-imports")
+    assert lint.exists(), "import-linter is missing: install the dev extra"
+    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ", 0 broken." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("pfmsmt.methods.catalogue", {"torch", "mlflow", "flwr", "pandas"}),
+        ("pfmsmt.metrics", {"torch", "mlflow"}),
+        ("pfmsmt.models.saved", {"mlflow"}),
+        ("pfmsmt.client", {"mlflow"}),
+    ],
+)
+def test_importing_loads_nothing_from_above(module, absent):
+    """In a process of its own: here, other tests have loaded everything."""
+    code = f"import sys, {module}; print(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert set(done.stdout.split()) & absent == set()
+
+
+@pytest.mark.parametrize("name", get_args(MethodName))
+def test_every_method_of_the_config_can_be_built(name):
+    def never_called(*_: object, **__: object) -> LocalResult:
+        raise AssertionError("building a method must not train")
+
+    methods = load_config(ROOT / "params.yaml").methods
+    method = build_method(name, methods, never_called, {})
+    assert isinstance(method, Method)
+    assert method.name == name
+    assert rank(name, methods) == (methods.pf_msmtrec.rank if name == "pf_msmtrec" else 0)
+
+
+def test_names_of_the_config_are_the_methods_blocks():
+    assert set(get_args(MethodName)) == set(type(load_config(ROOT / "params.yaml").methods).model_fields)
+    assert set(get_args(MethodName)) >= POOLED
