@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS ?= true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint ui serve show clean
+.PHONY: help setup repro test lint ui serve show bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -48,6 +48,9 @@ serve: $(READY) ## serve the champion of SCENARIO over HTTP at SERVE_PORT
 
 show: $(READY) ## print the comparison table again
 	@pfmsmt show
+
+bench: $(READY) ## speed of the batched model beside the usual one
+	@python benchmarks/experts.py
 
 clean: ## remove all that the pipeline made (data, models, reports, checkpoints); keeps MLflow's store
 	rm -rf data models runs evaluation reports checkpoints champions.json .dvc/cache .dvc/tmp

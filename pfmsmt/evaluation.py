@@ -42,7 +42,8 @@ def validate(model: MMoE, shards: Mapping[str, Shard], device: torch.device) -> 
         probabilities = predict(model, shard, device)
         if not np.isfinite(probabilities).all():
             raise TrainingError(
-                f"scenario {scenario}: a predicted probability is nan; lower this method's learning rates in params.yaml"
+                f"scenario {scenario}: a predicted probability is nan; "
+                "lower this method's learning rates in params.yaml"
             )
         labels = shard.labels.numpy().astype(np.uint8)
         result[scenario] = {

@@ -1,8 +1,6 @@
-"""A fresh sqlite store for each test: MLflow's slow migration runs once, then its file is copied."""
+"""A fresh sqlite store for each test, and a tiny saved model."""
 
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +10,6 @@ import pytest
 from pfmsmt.config import Model
 from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
 from pfmsmt.tracking import Tracking, TrainingRun, connect
-
-
-@pytest.fixture
-def clean_environment() -> Iterator[None]:
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "PFMSMT_"))]:
-        del os.environ[name]
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import mlflow
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    before = Path.cwd()
-    os.chdir(path.parent)  # MLflow makes a folder mlruns where it is
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    os.chdir(before)
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,222 @@
+"""Shared by all tests: a tiny generated data set, a tiny configuration, a fresh MLflow store, a project folder."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pfmsmt.config import Config, parse_config
+from pfmsmt.data.schema import Schema, read_schema
+
+# Before torch and numpy are loaded: many small products are faster on one thread, above all when tests run in parallel.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REPOSITORY = Path(__file__).parents[1]
+
+SMALL = {
+    "data.validation_fraction": 0.3,
+    "data.synthetic.scenarios": {
+        "NL": {"train_rows": 500, "test_rows": 200},
+        "ES": {"train_rows": 300, "test_rows": 200},
+        "US": {"train_rows": 200, "test_rows": 200},
+    },
+    "data.synthetic.rows_per_search": 4,
+    "data.synthetic.ctr": 0.3,
+    "data.synthetic.cvr": 0.4,
+    "model.embedding_dim": 2,
+    "model.experts": 2,
+    "model.expert_layers": [6, 4],
+    "model.tower_layers": [3],
+    "model.dropout": 0.2,
+    "train.rounds": 4,
+    "train.local_steps": 3,
+    "train.batch_size": 24,
+    "train.checkpoint_every": 2,
+    "train.device": "cpu",
+    "train.workers": 1,
+    "train.threads": 1,
+    "methods.pf_msmtrec.rank": 2,
+    "evaluate.bootstrap": 20,
+    "evaluate.bins": 5,
+}
+
+
+def small_tree(changes: dict | None = None) -> dict:
+    """The repository's params.yaml as plain values, with small sizes and then `changes` ("train.rounds": 2)."""
+    tree = copy.deepcopy(yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8")))
+    for key, value in {**SMALL, **(changes or {})}.items():
+        *blocks, leaf = key.split(".")
+        place = tree
+        for block in blocks:
+            place = place[block]
+        place[leaf] = value
+    return tree
+
+
+@pytest.fixture(scope="session")
+def make_tree():
+    return small_tree
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    def make(changes: dict | None = None) -> Config:
+        return parse_config(small_tree(changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_data(tmp_path_factory: pytest.TempPathFactory, make_config):
+    """Return a function that generates and partitions; the folder it returns holds data/raw and data/clients."""
+    from pfmsmt.data.download import obtain
+    from pfmsmt.data.partition import partition
+
+    made: dict[str, Path] = {}
+
+    def make(**changes) -> Path:
+        name = str(sorted(changes.items()))
+        if name not in made:
+            config = make_config({f"data.{key}": value for key, value in changes.items()})
+            folder = tmp_path_factory.mktemp("data")
+            obtain(config.data, config.seed, folder / "data/raw", lambda _: None)
+            partition(config.data, config.seed, folder / "data/raw", folder / "data/clients", lambda _: None)
+            made[name] = folder
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data(make_data) -> Path:
+    return make_data()
+
+
+@pytest.fixture(scope="session")
+def shards(data: Path) -> Path:
+    return data / "data/clients"
+
+
+@pytest.fixture(scope="session")
+def schema(shards: Path) -> Schema:
+    return read_schema(shards / "schema.json")
+
+
+@pytest.fixture
+def clean_environment() -> Iterator[None]:
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "PFMSMT_"))]:
+        del os.environ[name]
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's slow migration runs once; tests copy its file."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    before = Path.cwd()
+    os.chdir(path.parent)  # MLflow makes a folder mlruns where it is
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    os.chdir(before)
+    return path
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, data: Path, empty_database: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with the tiny data, a small params.yaml and an empty MLflow store; the working directory."""
+    folder = tmp_path / "project"
+    shutil.copytree(data, folder)
+    shutil.copy(empty_database, folder)
+    (folder / "params.yaml").write_text(yaml.safe_dump(small_tree()), encoding="utf-8")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def configure(project: Path, make_config):
+    """Return a function that changes the project's params.yaml and returns it parsed."""
+
+    def change(changes: dict | None = None) -> Config:
+        (project / "params.yaml").write_text(yaml.safe_dump(small_tree(changes)), encoding="utf-8")
+        return make_config(changes)
+
+    return change
+
+
+@pytest.fixture
+def run_python(project: Path):
+    """Return a function that runs this Python in the project's folder, as a user would."""
+
+    def run(*words: str, **variables: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
+        return subprocess.run(
+            [sys.executable, *words], cwd=project, env=environment, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def make_federation(make_config, shards: Path, schema: Schema):
+    """Return a function that builds a method and its clients on the tiny data."""
+    import torch
+
+    from pfmsmt.federation import Federation, build_federation
+
+    def make(name: str, changes: dict | None = None, seed: int = 0) -> Federation:
+        return build_federation(make_config(changes), schema, shards, name, seed, torch.device("cpu"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def equal_arrays():
+    """Return a function that tells whether two sets of named arrays are the same, bit for bit."""
+
+    def equal(first, second) -> bool:
+        return first.keys() == second.keys() and all(
+            first[n].dtype == second[n].dtype
+            and first[n].shape == second[n].shape
+            and first[n].tobytes() == second[n].tobytes()
+            for n in first
+        )
+
+    return equal
+
+
+@pytest.fixture
+def train_all(project: Path):
+    """Return a function that does what the stages do, up to one of them, for every method of a configuration."""
+    from pfmsmt.atomic import write_json
+    from pfmsmt.comparison import compare
+    from pfmsmt.experiment import train
+    from pfmsmt.registration import register
+    from pfmsmt.scoring import evaluate
+    from pfmsmt.tracking import connect
+
+    def run(config: Config, last: str = "register"):
+        schema, tracking = read_schema(Path("data/clients/schema.json")), connect(project)
+        for method in config.train.methods:
+            ids = train(config, schema, method, 0, tracking, project)
+            write_json(project / f"runs/{method}-seed0.json", ids)
+            if last != "train":
+                evaluate(config, schema, method, 0, tracking, project)
+        if last in ("compare", "register"):
+            compare(config, schema, tracking, project)
+        if last == "register":
+            register(config, schema, tracking, project)
+        return tracking
+
+    return run

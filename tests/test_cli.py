@@ -1,0 +1,53 @@
+import pytest
+
+from pfmsmt.comparison import show
+
+
+def assert_readable(done, *words):
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.startswith("\nERROR: ")
+    assert "Traceback" not in done.stderr + done.stdout
+    for word in words:
+        assert word in done.stderr
+
+
+def test_show_prints_the_table_and_the_next_commands(project, configure, train_all, run_python):
+    config = configure({"train.methods": ["local"]})
+    train_all(config, "compare")
+    done = run_python("-m", "pfmsmt.cli", "show")
+    assert done.returncode == 0, done.stderr
+    from pfmsmt.data.schema import read_schema
+    from pfmsmt.places import SCHEMA
+
+    assert done.stdout == show(config, read_schema(SCHEMA), project) + "\n"
+    assert "make serve SCENARIO=NL" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 110
+
+
+def test_show_before_anything_ran(project, run_python):
+    assert_readable(
+        run_python("-m", "pfmsmt.cli", "show"), "metrics.json does not exist; run `dvc repro evaluate` first"
+    )
+
+
+def test_links(project, run_python):
+    done = run_python("-m", "pfmsmt.cli", "ui", "--links-only", "--port", "5123")
+    assert done.returncode == 0, done.stderr
+    assert "http://127.0.0.1:5123/#/experiments/" in done.stdout
+    assert "compareRunsMode=CHART" in done.stdout
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 2), (["--help"], 0), (["shwo"], 2), (["ui", "--port", "0"], 2)])
+def test_words(project, run_python, words, code):
+    done = run_python("-m", "pfmsmt.cli", *words)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_readable_unless_asked(project, run_python):
+    (project / "params.yaml").write_text("seed: [1")
+    assert_readable(run_python("-m", "pfmsmt.cli", "show"), "params.yaml is not valid YAML")
+    done = run_python("-m", "pfmsmt.cli", "--debug", "show")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ConfigError" in done.stderr

@@ -1,0 +1,273 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from pfmsmt import arrays
+from pfmsmt.config import Train
+from pfmsmt.data.batches import batch_rows
+from pfmsmt.errors import TrainingError
+from pfmsmt.models.mmoe import MMoE
+from pfmsmt.models.template import Binding
+from pfmsmt.training import build_learner, client_batch_size, local_train
+from pfmsmt.types import Role, Stream
+
+EVERYTHING = frozenset(Role)
+HEADS = frozenset({Role.TOWER, Role.GATE})
+PLAIN = {"train.learning_rate_decay": "none", "model.dropout": 0.0}
+RATES = {"learning_rate": 0.1, "private_learning_rate": 0.01}
+
+
+@pytest.fixture
+def learner(make_federation):
+    def make(changes=None, method="pf_msmtrec", client="ES"):
+        return make_federation(method, PLAIN | (changes or {})).clients[client].learner
+
+    return make
+
+
+def stream(round=1, phase=0):
+    return Stream(0, "ES", round, phase)
+
+
+def test_sgd_on_federated_roles_is_a_plain_torch_loop(learner, equal_arrays):
+    data = learner({"train.task_weights": [1.0, 0.5]})
+    start = data.binding.read()
+    result = local_train(start, {}, data, stream(), federated=EVERYTHING, **RATES)
+
+    model = MMoE(data.model.spec)
+    binding = Binding(model)
+    binding.write(start)
+    model.train()
+    rows, losses = data.data.train, []
+    for chosen in batch_rows(stream(), rows.rows, data.batch_size, 0, 3):
+        p = functional.logsigmoid(model(rows.codes[chosen], rows.values[chosen])).exp()
+        click, both = p[:, 0], p[:, 0] * p[:, 1]
+        bce = functional.binary_cross_entropy
+        value = bce(click, rows.labels[chosen][:, 0]) + 0.5 * bce(both, rows.labels[chosen][:, 1])
+        model.zero_grad()
+        value.backward()
+        losses.append(value.item())
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.1 * parameter.grad
+    expected = binding.read()
+    assert result.parameters.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(result.parameters[name], expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert result.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert result.examples == rows.rows
+    assert result.optimizer == {}
+    assert not equal_arrays(start, expected)
+
+
+def test_adam_on_private_roles_is_torch_adam(learner):
+    data = learner()
+    start = data.binding.read()
+    result = local_train(start, {}, data, stream(), federated=(), **RATES)
+
+    model = MMoE(data.model.spec)
+    Binding(model).write(start)
+    model.train()
+    adam = torch.optim.Adam(model.parameters(), lr=0.01)
+    rows = data.data.train
+    for chosen in batch_rows(stream(), rows.rows, data.batch_size, 0, 3):
+        p = functional.logsigmoid(model(rows.codes[chosen], rows.values[chosen])).exp()
+        bce = functional.binary_cross_entropy
+        labels = rows.labels[chosen]
+        adam.zero_grad()
+        (bce(p[:, 0], labels[:, 0]) + bce(p[:, 0] * p[:, 1], labels[:, 1])).backward()
+        adam.step()
+    for name, array in Binding(model).read().items():
+        np.testing.assert_allclose(result.parameters[name], array, atol=1e-5, err_msg=name)
+    names = {name for name, _ in model.named_parameters()}
+    assert set(result.optimizer) == {f"{n}/{key}" for n in names for key in ("step", "exp_avg", "exp_avg_sq")}
+    assert all(float(result.optimizer[f"{n}/step"]) == 3 for n in names)
+
+
+@pytest.mark.parametrize("frozen", [EVERYTHING - HEADS, HEADS, frozenset({Role.NORM, Role.TASK})])
+@pytest.mark.parametrize("federated", [frozenset(), EVERYTHING])
+def test_frozen_roles_keep_every_bit(learner, equal_arrays, frozen, federated):
+    data = learner({"model.dropout": 0.3})
+    start = data.binding.read()
+    result = local_train(start, {}, data, stream(), federated=federated, frozen=frozen, **RATES)
+    template = data.binding.template
+    assert equal_arrays(arrays.select(start, template, frozen), arrays.select(result.parameters, template, frozen))
+    for name, array in result.parameters.items():
+        if template[name].role not in {*frozen, Role.EMBEDDING}:
+            assert not np.array_equal(array, start[name]), name
+
+
+def test_frozen_roles_leave_the_optimizer_state_of_others_alone(learner, equal_arrays):
+    data = learner()
+    first = local_train(data.binding.read(), {}, data, stream(), federated=(), **RATES)
+    second = local_train(
+        first.parameters, first.optimizer, data, stream(phase=1), federated=(), frozen=EVERYTHING - HEADS, **RATES
+    )
+    body = {name for name in first.optimizer if not name.startswith(("gates", "towers"))}
+    assert body
+    assert equal_arrays({n: first.optimizer[n] for n in body}, {n: second.optimizer[n] for n in body})
+    assert all(float(second.optimizer[n]) == 6 for n in second.optimizer if n not in body and n.endswith("/step"))
+
+
+def test_adam_state_is_carried_over_rounds(learner, equal_arrays):
+    one = learner({"train.local_steps": 6})
+    two = learner({"train.local_steps": 3})
+    start = one.binding.read()
+    whole = local_train(start, {}, one, stream(1), federated=(), **RATES)
+    half = local_train(start, {}, two, stream(1), federated=(), **RATES)
+    both = local_train(half.parameters, half.optimizer, two, stream(2), federated=(), **RATES)
+    assert equal_arrays(whole.parameters, both.parameters)
+    assert equal_arrays(whole.optimizer, both.optimizer)
+    fresh = local_train(half.parameters, {}, two, stream(2), federated=(), **RATES)
+    assert not equal_arrays(whole.parameters, fresh.parameters)
+
+
+def test_two_rounds_of_sgd_are_one_of_twice_the_steps(learner, equal_arrays):
+    one, two = learner({"train.local_steps": 4}), learner({"train.local_steps": 2})
+    start = one.binding.read()
+    whole = local_train(start, {}, one, stream(1), federated=EVERYTHING, **RATES)
+    half = local_train(start, {}, two, stream(1), federated=EVERYTHING, **RATES)
+    both = local_train(half.parameters, {}, two, stream(2), federated=EVERYTHING, **RATES)
+    assert equal_arrays(whole.parameters, both.parameters)
+
+
+@pytest.mark.parametrize("mu", [1e3, 1e6, 1e12])
+def test_a_huge_regularizer_pins_federated_parameters_to_the_anchor(learner, mu):
+    data = learner()
+    start = data.binding.read()
+    result = local_train(start, {}, data, stream(), federated=EVERYTHING, anchor=start, regularizer=mu, **RATES)
+    for name in (n for n in start if data.binding.template[n].role is not Role.NORM):
+        assert np.abs(result.parameters[name] - start[name]).max() < 10 / mu, name
+
+
+def test_the_regularizer_pulls_towards_another_anchor(learner):
+    data = learner()
+    start = data.binding.read()
+    anchor = {n: a + 1 for n, a in start.items() if data.binding.template[n].role is Role.EXPERT}
+    result = local_train(start, {}, data, stream(), federated=EVERYTHING, anchor=anchor, regularizer=1e6, **RATES)
+    for name, array in anchor.items():
+        np.testing.assert_allclose(result.parameters[name], array, atol=1e-3)
+    others = local_train(start, {}, data, stream(), federated=EVERYTHING, **RATES).parameters
+    assert set(others) == set(result.parameters)
+    # The loss that is reported is the data's, so that methods with and without the pull can be compared.
+    assert 0 < result.loss < 5
+
+
+def test_one_step_of_the_regularizer(learner):
+    """At theta = anchor + d, one step changes the plain step theta' to (theta' + a anchor) / (1 + a), a = rate mu."""
+    data = learner()
+    start = data.binding.read()
+    shared = {n: a for n, a in start.items() if data.binding.template[n].role is Role.TOWER}
+    anchor = {n: a - 0.5 for n, a in shared.items()}
+    plain = local_train(start, {}, data, stream(), federated=EVERYTHING, steps=1, **RATES).parameters
+    pulled = local_train(
+        start, {}, data, stream(), federated=EVERYTHING, anchor=anchor, regularizer=2.0, steps=1, **RATES
+    ).parameters
+    for name in start:
+        expected = (plain[name] + 0.2 * anchor[name]) / 1.2 if name in shared else plain[name]
+        np.testing.assert_allclose(pulled[name], expected, atol=1e-6, err_msg=name)
+
+
+def test_the_regularizer_does_not_touch_private_roles(learner, equal_arrays):
+    data = learner()
+    start = data.binding.read()
+    far = {n: a + 5 for n, a in start.items()}
+    given = {"federated": (), "anchor": far, "regularizer": 10.0, **RATES}
+    with_pull = local_train(start, {}, data, stream(), **given).parameters
+    assert equal_arrays(with_pull, local_train(start, {}, data, stream(), federated=(), **RATES).parameters)
+
+
+@pytest.mark.parametrize(("round_", "share"), [(1, 1.0), (2, 0.1 + 0.9 * (2 + math.sqrt(2)) / 4), (3, 0.55)])
+def test_cosine_decay(learner, equal_arrays, round_, share):
+    decayed, plain = learner({"train.learning_rate_decay": "cosine", "train.rounds": 4}), learner()
+    start = plain.binding.read()
+    found = local_train(start, {}, decayed, stream(round_), federated=EVERYTHING, **RATES).parameters
+    rates = {name: rate * share for name, rate in RATES.items()}
+    expected = local_train(start, {}, plain, stream(round_), federated=EVERYTHING, **rates).parameters
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-7)
+    # Adam's rate, too.
+    found = local_train(start, {}, decayed, stream(round_), federated=(), steps=1, **RATES).parameters
+    expected = local_train(start, {}, plain, stream(round_), federated=(), steps=1, **rates).parameters
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-7)
+
+
+def test_global_random_state_is_neither_used_nor_changed(learner, equal_arrays):
+    data = learner({"model.dropout": 0.4})
+    start = data.binding.read()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = local_train(start, {}, data, stream(), federated=HEADS, **RATES)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    second = local_train(start, {}, data, stream(), federated=HEADS, **RATES)
+    assert equal_arrays(first.parameters, second.parameters)
+    assert equal_arrays(first.optimizer, second.optimizer)
+    assert first.loss == second.loss
+    other = local_train(start, {}, data, stream(2), federated=HEADS, **RATES)
+    assert not equal_arrays(first.parameters, other.parameters)
+
+
+def test_inputs_are_not_changed(learner, equal_arrays):
+    data = learner()
+    start = data.binding.read()
+    result = local_train(start, {}, data, stream(), federated=HEADS, **RATES)
+    copies = [{n: a.copy() for n, a in part.items()} for part in (result.parameters, result.optimizer)]
+    local_train(
+        result.parameters, result.optimizer, data, stream(2), federated=HEADS, anchor=start, regularizer=1.0, **RATES
+    )
+    assert equal_arrays(result.parameters, copies[0])
+    assert equal_arrays(result.optimizer, copies[1])
+
+
+def test_what_the_model_held_before_does_not_matter(learner, equal_arrays):
+    data = learner()
+    start = data.binding.read()
+    expected = local_train(start, {}, data, stream(), federated=HEADS, **RATES)
+    local_train(start, {}, data, stream(7), federated=(), frozen=HEADS, learning_rate=1, private_learning_rate=1)
+    again = local_train(start, {}, data, stream(), federated=HEADS, **RATES)
+    assert equal_arrays(expected.parameters, again.parameters)
+
+
+def test_a_loss_that_is_not_finite_names_round_client_and_value(learner):
+    data = learner()
+    with pytest.raises(TrainingError, match=r"^round 3, client ES: the training loss became (nan|inf); lower"):
+        local_train(
+            data.binding.read(), {}, data, stream(3), federated=EVERYTHING, learning_rate=1e30, private_learning_rate=1
+        )
+
+
+def test_clients_start_alike_and_seeds_apart(make_federation, equal_arrays):
+    clients = make_federation("fedavg").clients
+    assert equal_arrays(clients["NL"].initial_parameters, clients["US"].initial_parameters)
+    other = make_federation("fedavg", seed=1).clients["NL"].initial_parameters
+    assert not equal_arrays(clients["NL"].initial_parameters, other)
+
+
+def test_batch_sizes_follow_the_rows(make_federation):
+    assert [client_batch_size(24, rows, 200.0) for rows in (400, 200, 10, 1)] == [48, 24, 2, 2]
+    sizes = {name: client.learner for name, client in make_federation("fedavg").clients.items()}
+    rows = {name: learner.data.train.rows for name, learner in sizes.items()}
+    mean = sum(rows.values()) / 3
+    assert {n: learner.batch_size for n, learner in sizes.items()} == {n: round(24 * r / mean) for n, r in rows.items()}
+    assert make_federation("centralized").clients["all"].learner.batch_size == 72
+
+
+def test_a_batch_may_be_larger_than_the_shard(learner):
+    data = learner()
+    few = data.data.train._replace(
+        codes=data.data.train.codes[:3], values=data.data.train.values[:3], labels=data.data.train.labels[:3]
+    )
+    small = data._replace(data=data.data._replace(train=few))
+    assert math.isfinite(local_train(data.binding.read(), {}, small, stream(), federated=(), **RATES).loss)
+
+
+def test_learner_keeps_the_budget(learner, make_config):
+    data = learner()
+    assert isinstance(data.budget, Train)
+    again = build_learner("ES", data.model.spec, data.data, 7, data.budget, 0, torch.device("cpu"))
+    assert again.batch_size == 7
