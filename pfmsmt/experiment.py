@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +172,9 @@ def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Track
         except (TrainingError, KeyboardInterrupt) as error:
             if last is None:
                 raise
-            tracked.flush()
+            # A store that fails as well must not hide why the training stopped.
+            with suppress(TrackingError):
+                tracked.flush()
             checkpoint.save(last, federation, history, tracked.id)
             kept = f"The last good round, {last.round}, is kept in {CHECKPOINTS / run}."
             if isinstance(error, TrainingError):

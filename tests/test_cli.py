@@ -1,5 +1,7 @@
 import pytest
+from typer.testing import CliRunner
 
+from pfmsmt.cli import app
 from pfmsmt.comparison import show
 
 
@@ -30,18 +32,18 @@ def test_show_before_anything_ran(project, run_python):
     )
 
 
-def test_links(project, run_python):
-    done = run_python("-m", "pfmsmt.cli", "ui", "--links-only", "--port", "5123")
-    assert done.returncode == 0, done.stderr
-    assert "http://127.0.0.1:5123/#/experiments/" in done.stdout
-    assert "compareRunsMode=CHART" in done.stdout
+def test_links(project):
+    done = CliRunner().invoke(app, ["ui", "--links-only", "--port", "5123"])
+    assert done.exit_code == 0
+    assert "http://127.0.0.1:5123/#/experiments/" in done.output
+    assert "compareRunsMode=CHART" in done.output
 
 
 @pytest.mark.parametrize(("words", "code"), [([], 2), (["--help"], 0), (["shwo"], 2), (["ui", "--port", "0"], 2)])
-def test_words(project, run_python, words, code):
-    done = run_python("-m", "pfmsmt.cli", *words)
-    assert done.returncode == code
-    assert "Traceback" not in done.stderr
+def test_words(words, code):
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == code
+    assert "Usage" in done.output
 
 
 def test_errors_are_readable_unless_asked(project, run_python):
