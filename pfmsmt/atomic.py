@@ -13,10 +13,35 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def recover(path: Path) -> None:
+    """Clear up what a killed process left beside `path`; a folder that it had moved aside comes back."""
+    for left in sorted(path.parent.glob(f".{path.name}.*")):
+        process, _, kind = left.name.removeprefix(f".{path.name}.").partition(".")
+        if kind not in ("tmp", "old") or not process.isdigit() or _alive(int(process)):
+            continue
+        if kind == "old" and not path.exists():
+            os.replace(left, path)
+        elif left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on any error removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
     temporary = _temporary(path)
     try:
         yield temporary
@@ -29,6 +54,7 @@ def new_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success it replaces `path`, on any error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
     temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

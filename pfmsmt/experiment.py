@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pfmsmt import __version__
-from pfmsmt.atomic import new_folder, write_json
+from pfmsmt.atomic import new_folder, recover, write_json
 from pfmsmt.checkpoint import read_tree, write_tree
 from pfmsmt.client import Client
 from pfmsmt.config import PARAMS_FILE, Config
@@ -99,6 +99,7 @@ class Checkpoint:
         Raises:
             CheckpointError: a file is missing or damaged; the message names the folder to remove.
         """
+        recover(self._folder)
         if not self._folder.exists():
             return None
         server, notes = read_tree(self._folder / "server.safetensors")

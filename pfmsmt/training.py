@@ -37,7 +37,6 @@ def build_learner(
     client: str, spec: ModelSpec, data: ClientData, batch_size: int, budget: Train, seed: int, device: torch.device
 ) -> Learner:
     """Build a client's model on `device`, with its initial values, and move its training rows there."""
-    torch.set_flush_denormal(True)
     model = MMoE(spec).initialise(seed, client).to(device)
     train = data.train
     moved = train._replace(codes=train.codes.to(device), values=train.values.to(device), labels=train.labels.to(device))

@@ -2,10 +2,13 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
-from pfmsmt.atomic import new_file, new_folder, write_json, write_text
+from pfmsmt.atomic import new_file, new_folder, recover, write_json, write_text
 
 
 class Stop(Exception):
@@ -91,3 +94,33 @@ def test_json_is_sorted_readable_and_refuses_nan(tmp_path):
     assert json.loads(path.read_text())["b"] == [1, 0.1]
     write_text(path, "größer")
     assert path.read_bytes() == "größer".encode()
+
+
+def dead_process() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_cleared_up(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "new").touch()
+    dead = dead_process()
+    for left in (f".model.{dead}.tmp", f".model.{dead}.old"):
+        (tmp_path / left).mkdir()
+    (tmp_path / f".model.{os.getpid()}.tmp").mkdir()
+    (tmp_path / ".model.txt").touch()
+    recover(folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f".model.{os.getpid()}.tmp", ".model.txt", "model"]
+    assert (folder / "new").exists()
+
+
+def test_a_folder_that_a_killed_process_had_moved_aside_comes_back(tmp_path):
+    aside = tmp_path / f".model.{dead_process()}.old"
+    aside.mkdir()
+    (aside / "kept").touch()
+    recover(tmp_path / "model")
+    assert [p.name for p in (tmp_path / "model").iterdir()] == ["kept"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
