@@ -30,8 +30,8 @@ SMALL = {
 
 def readme_commands() -> list[str]:
     """Every line of the README's shell blocks, without its comment."""
-    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    lines = [line.split("  #")[0].strip() for kind, text in blocks if not kind for line in text.splitlines()]
     return [re.sub(r"\s+# .*", "", line) for line in lines if line]
 
 
