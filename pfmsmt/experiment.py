@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,108 +11,21 @@ import numpy as np
 import pandas as pd
 
 from pfmsmt import __version__
-from pfmsmt.atomic import new_folder, recover, write_json
-from pfmsmt.checkpoint import read_tree, write_tree
-from pfmsmt.client import Client
 from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.console import Progress, say
 from pfmsmt.data.schema import Schema
 from pfmsmt.devices import choose_device, choose_workers
 from pfmsmt.errors import TrackingError, TrainingError
-from pfmsmt.evaluation import score
 from pfmsmt.exchange import InProcess
-from pfmsmt.federation import POOLED_CLIENT, Federation, build_federation, scenario_parameters
-from pfmsmt.methods import ServerState
-from pfmsmt.models.saved import save_model
+from pfmsmt.federation import build_federation
+from pfmsmt.history import History
+from pfmsmt.keeping import best_rounds, write_models
 from pfmsmt.places import CHECKPOINTS, CLIENTS, MODELS, run_name
+from pfmsmt.resume import Checkpoint
 from pfmsmt.rounds import RoundResult, run_rounds
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Tracking
-
-
-class History:
-    """What has been seen over the rounds of a run."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.rows: list[dict[str, Any]] = []
-        self._listening: dict[str, np.ndarray] = {}
-        self._rounds = 0
-
-    def add(self, result: RoundResult) -> dict[str, float | None]:
-        """Take in one round; return its metrics under the names that MLflow gets."""
-        self._rounds += 1
-        for group, matrix in result.listening.items():
-            self._listening[group] = self._listening.get(group, 0.0) + matrix
-        metrics: dict[str, float | None] = dict(result.metrics)
-        aucs = []
-        for validation in result.validation.values():
-            for scenario, tasks in validation.items():
-                for task, cell in tasks.items():
-                    self.rows.append({"round": result.round, "scenario": scenario, "task": task, **cell})
-                    metrics |= {f"val/{scenario}/{task}_{name}": value for name, value in cell.items()}
-                    aucs.append(cell["auc"])
-        defined = [value for value in aucs if value is not None]
-        metrics["val/mean_auc"] = float(np.mean(defined)) if defined else None
-        return metrics
-
-    def save(self) -> dict[str, Any]:
-        """Return plain values."""
-        listening = {group: matrix.tolist() for group, matrix in self._listening.items()}
-        return {"rows": self.rows, "listening": listening, "rounds": self._rounds}
-
-    def load(self, saved: Mapping[str, Any]) -> None:
-        """Take up what `save` returned."""
-        self.rows, self._rounds = list(saved["rows"]), saved["rounds"]
-        self._listening = {group: np.array(matrix) for group, matrix in saved["listening"].items()}
-
-    def listening(self, clients: tuple[str, ...]) -> dict[str, Any] | None:
-        """Return the mean of A over rounds, or None where the method has no A."""
-        if not self._listening:
-            return None
-        groups = {group: (matrix / self._rounds).tolist() for group, matrix in sorted(self._listening.items())}
-        return {"clients": list(clients), "groups": groups}
-
-
-class Checkpoint:
-    """The last complete state of a run, outside of DVC's outputs so that a kill does not lose it."""
-
-    def __init__(self, folder: Path, fingerprint: str) -> None:
-        """`fingerprint` names what the run computes: a checkpoint of another one is not taken up."""
-        self._folder, self._fingerprint = folder, fingerprint
-
-    def save(self, result: RoundResult, federation: Federation, history: History, run_id: str) -> None:
-        """Write server, clients and history as one folder, whole or not at all."""
-        notes = {
-            "fingerprint": self._fingerprint, "round": result.round, "history": history.save(), "run_id": run_id,
-        }  # fmt: skip
-        with new_folder(self._folder) as temporary:
-            for client in federation.clients.values():
-                client.save(temporary, result.round)
-            write_tree(temporary / "server.safetensors", result.server, notes)
-
-    def load(self, federation: Federation, history: History) -> tuple[ServerState, int, str] | None:
-        """Restore clients and history; return server state, round and run id, or None to start anew.
-
-        Raises:
-            CheckpointError: a file is missing or damaged; the message names the folder to remove.
-        """
-        recover(self._folder)
-        if not self._folder.exists():
-            return None
-        server, notes = read_tree(self._folder / "server.safetensors")
-        if notes["fingerprint"] != self._fingerprint:
-            say(f"{self._folder} is of another configuration or data: starting anew")
-            return None
-        for client in federation.clients.values():
-            client.load(self._folder)
-        history.load(notes["history"])
-        return server, notes["round"], notes["run_id"]
-
-    def remove(self) -> None:
-        """Forget it: the run is complete."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Tracking", root: Path) -> dict[str, Any]:
@@ -218,49 +130,3 @@ def _summary(metrics: Mapping[str, float | None]) -> str:
     auc = metrics["val/mean_auc"]
     shown = "undefined" if auc is None else f"{auc:.4f}"
     return f"loss {np.mean(losses):.4f}  validation AUC {shown}"
-
-
-def best_rounds(federation: Federation, schema: Schema) -> dict[str, dict[str, Any]]:
-    """Return scenario -> {round, mean_auc, validation} of the model that was kept, chosen on validation rows.
-
-    `mean_auc` is None where no task's AUC is defined.
-
-    Raises:
-        TrainingError: a client never validated a model.
-    """
-    found = {}
-    for scenario in schema.scenarios:
-        best = _client_of(federation, scenario).best
-        if best is None:
-            raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to keep")
-        own = best.validation[scenario]
-        defined = any(cell["auc"] is not None for cell in own.values())
-        mean = score({scenario: own}).mean_auc if defined else None
-        found[scenario] = {"round": best.round, "mean_auc": mean, "validation": own}
-    return found
-
-
-def _client_of(federation: Federation, scenario: str) -> Client:
-    return federation.clients.get(scenario) or federation.clients[POOLED_CLIENT]
-
-
-def write_models(folder: Path, federation: Federation, schema: Schema, history: History) -> None:
-    """Write every scenario's best model, `history.csv`, `result.json` and, where there is an A, `listening.json`."""
-    schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
-    with new_folder(folder) as temporary:
-        for position, scenario_schema in enumerate(schemas):
-            scenario = scenario_schema.scenario
-            client = _client_of(federation, scenario)
-            assert client.best is not None
-            spec, parameters = client.learner.model.spec, client.best.parameters
-            code = None
-            if scenario not in federation.clients:
-                spec, parameters = scenario_parameters(parameters, spec, schemas, scenario)
-                code = position
-            save_model(temporary / scenario, spec, parameters, scenario_schema, code)
-        columns = ["round", "scenario", "task", "auc", "logloss"]
-        pd.DataFrame(history.rows, columns=columns).to_csv(temporary / "history.csv", index=False)
-        write_json(temporary / "result.json", {"best": best_rounds(federation, schema)})
-        listening = history.listening(federation.names)
-        if listening is not None:
-            write_json(temporary / "listening.json", listening)

@@ -161,7 +161,9 @@ def test_a_stopped_training_goes_on_bit_for_bit(project, configure, make_federat
     """Server optimisers without state, methods that share nothing, private tables: all come back from disk."""
     from pfmsmt.data.schema import read_schema
     from pfmsmt.exchange import InProcess
-    from pfmsmt.experiment import Checkpoint, History, write_models
+    from pfmsmt.history import History
+    from pfmsmt.keeping import write_models
+    from pfmsmt.resume import Checkpoint
     from pfmsmt.rounds import run_rounds
 
     schema = read_schema(CLIENTS / "schema.json")
@@ -337,8 +339,9 @@ def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data,
     from pfmsmt.data.schema import Encoded
     from pfmsmt.evaluation import predict
     from pfmsmt.exchange import InProcess
-    from pfmsmt.experiment import History, write_models
     from pfmsmt.federation import build_federation
+    from pfmsmt.history import History
+    from pfmsmt.keeping import write_models
     from pfmsmt.rounds import run_rounds
 
     private = ("categorical_3", "categorical_9")

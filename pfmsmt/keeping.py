@@ -1,0 +1,61 @@
+"""What a finished run leaves on disk: every scenario's best model, its history and its result."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pfmsmt.atomic import new_folder, write_json
+from pfmsmt.client import Client
+from pfmsmt.data.schema import Schema
+from pfmsmt.errors import TrainingError
+from pfmsmt.evaluation import score
+from pfmsmt.federation import POOLED_CLIENT, Federation, scenario_parameters
+from pfmsmt.history import History
+from pfmsmt.models.saved import save_model
+
+
+def best_rounds(federation: Federation, schema: Schema) -> dict[str, dict[str, Any]]:
+    """Return scenario -> {round, mean_auc, validation} of the model that was kept, chosen on validation rows.
+
+    `mean_auc` is None where no task's AUC is defined.
+
+    Raises:
+        TrainingError: a client never validated a model.
+    """
+    found = {}
+    for scenario in schema.scenarios:
+        best = _client_of(federation, scenario).best
+        if best is None:
+            raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to keep")
+        own = best.validation[scenario]
+        defined = any(cell["auc"] is not None for cell in own.values())
+        mean = score({scenario: own}).mean_auc if defined else None
+        found[scenario] = {"round": best.round, "mean_auc": mean, "validation": own}
+    return found
+
+
+def _client_of(federation: Federation, scenario: str) -> Client:
+    return federation.clients.get(scenario) or federation.clients[POOLED_CLIENT]
+
+
+def write_models(folder: Path, federation: Federation, schema: Schema, history: History) -> None:
+    """Write every scenario's best model, `history.csv`, `result.json` and, where there is an A, `listening.json`."""
+    schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
+    with new_folder(folder) as temporary:
+        for position, scenario_schema in enumerate(schemas):
+            scenario = scenario_schema.scenario
+            client = _client_of(federation, scenario)
+            assert client.best is not None
+            spec, parameters = client.learner.model.spec, client.best.parameters
+            code = None
+            if scenario not in federation.clients:
+                spec, parameters = scenario_parameters(parameters, spec, schemas, scenario)
+                code = position
+            save_model(temporary / scenario, spec, parameters, scenario_schema, code)
+        columns = ["round", "scenario", "task", "auc", "logloss"]
+        pd.DataFrame(history.rows, columns=columns).to_csv(temporary / "history.csv", index=False)
+        write_json(temporary / "result.json", {"best": best_rounds(federation, schema)})
+        listening = history.listening(federation.names)
+        if listening is not None:
+            write_json(temporary / "listening.json", listening)

@@ -1,0 +1,52 @@
+"""The last complete state of a run, from which a killed training goes on."""
+
+import shutil
+from pathlib import Path
+
+from pfmsmt.atomic import new_folder, recover
+from pfmsmt.checkpoint import read_tree, write_tree
+from pfmsmt.console import say
+from pfmsmt.federation import Federation
+from pfmsmt.history import History
+from pfmsmt.methods import ServerState
+from pfmsmt.rounds import RoundResult
+
+
+class Checkpoint:
+    """The last complete state of a run, outside of DVC's outputs so that a kill does not lose it."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        """`fingerprint` names what the run computes: a checkpoint of another one is not taken up."""
+        self._folder, self._fingerprint = folder, fingerprint
+
+    def save(self, result: RoundResult, federation: Federation, history: History, run_id: str) -> None:
+        """Write server, clients and history as one folder, whole or not at all."""
+        notes = {
+            "fingerprint": self._fingerprint, "round": result.round, "history": history.save(), "run_id": run_id,
+        }  # fmt: skip
+        with new_folder(self._folder) as temporary:
+            for client in federation.clients.values():
+                client.save(temporary, result.round)
+            write_tree(temporary / "server.safetensors", result.server, notes)
+
+    def load(self, federation: Federation, history: History) -> tuple[ServerState, int, str] | None:
+        """Restore clients and history; return server state, round and run id, or None to start anew.
+
+        Raises:
+            CheckpointError: a file is missing or damaged; the message names the folder to remove.
+        """
+        recover(self._folder)
+        if not self._folder.exists():
+            return None
+        server, notes = read_tree(self._folder / "server.safetensors")
+        if notes["fingerprint"] != self._fingerprint:
+            say(f"{self._folder} is of another configuration or data: starting anew")
+            return None
+        for client in federation.clients.values():
+            client.load(self._folder)
+        history.load(notes["history"])
+        return server, notes["round"], notes["run_id"]
+
+    def remove(self) -> None:
+        """Forget it: the run is complete."""
+        shutil.rmtree(self._folder, ignore_errors=True)
