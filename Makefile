@@ -32,7 +32,7 @@ repro: $(READY) ## run the whole pipeline: data, training, evaluation, compariso
 	@dvc repro
 
 test: $(READY) ## run all tests
-	@pytest -n auto --dist loadfile
+	@pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## style, types and import floors
 	@ruff check .

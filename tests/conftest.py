@@ -59,6 +59,11 @@ def small_tree(changes: dict | None = None) -> dict:
     return tree
 
 
+def pytest_collection_modifyitems(items):
+    """Start the slow tests first, so that none is left running alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def make_tree():
     return small_tree
