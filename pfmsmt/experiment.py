@@ -19,7 +19,7 @@ from pfmsmt.errors import TrackingError, TrainingError
 from pfmsmt.exchange import InProcess
 from pfmsmt.federation import build_federation
 from pfmsmt.history import History
-from pfmsmt.keeping import best_rounds, write_models
+from pfmsmt.keeping import write_models
 from pfmsmt.places import CHECKPOINTS, CLIENTS, MODELS, run_name
 from pfmsmt.resume import Checkpoint
 from pfmsmt.rounds import RoundResult, run_rounds
@@ -95,13 +95,13 @@ def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Track
             say(kept)
             raise
         folder = root / MODELS / run
-        write_models(folder, federation, schema, history)
+        best = write_models(folder, federation, schema, history)
         model_ids = {
             scenario: tracked.log_scenario_model(
                 f"{name}-{scenario}", folder / scenario, pd.read_parquet(root / CLIENTS / scenario / "example.parquet"),
-                params={"scenario": scenario, "best_round": best["round"]}, step=config.train.rounds + 1,
+                params={"scenario": scenario, "best_round": chosen["round"]}, step=config.train.rounds + 1,
             )
-            for scenario, best in best_rounds(federation, schema).items()
+            for scenario, chosen in best.items()
         }  # fmt: skip
         tracked.log_files([folder / "result.json", folder / "history.csv"], "training")
     checkpoint.remove()

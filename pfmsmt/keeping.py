@@ -39,8 +39,16 @@ def _client_of(federation: Federation, scenario: str) -> Client:
     return federation.clients.get(scenario) or federation.clients[POOLED_CLIENT]
 
 
-def write_models(folder: Path, federation: Federation, schema: Schema, history: History) -> None:
-    """Write every scenario's best model, `history.csv`, `result.json` and, where there is an A, `listening.json`."""
+def write_models(folder: Path, federation: Federation, schema: Schema, history: History) -> dict[str, dict[str, Any]]:
+    """Write every scenario's best model, `history.csv`, `result.json` and, where there is an A, `listening.json`.
+
+    Returns:
+        `best_rounds`, as `result.json` holds it.
+
+    Raises:
+        TrainingError: a client never validated a model; nothing is written.
+    """
+    best = best_rounds(federation, schema)
     schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
     with new_folder(folder) as temporary:
         for position, scenario_schema in enumerate(schemas):
@@ -55,7 +63,8 @@ def write_models(folder: Path, federation: Federation, schema: Schema, history: 
             save_model(temporary / scenario, spec, parameters, scenario_schema, code)
         columns = ["round", "scenario", "task", "auc", "logloss"]
         pd.DataFrame(history.rows, columns=columns).to_csv(temporary / "history.csv", index=False)
-        write_json(temporary / "result.json", {"best": best_rounds(federation, schema)})
+        write_json(temporary / "result.json", {"best": best})
         listening = history.listening(federation.names)
         if listening is not None:
             write_json(temporary / "listening.json", listening)
+    return best
