@@ -22,7 +22,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 ScenarioName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
-MethodName = Literal["pf_msmtrec", "fedavg", "local", "centralized"]
+Deployable = Literal["pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "local"]
+MethodName = Literal[Deployable, "centralized"]
 
 
 class _Frozen(BaseModel):
@@ -69,15 +70,24 @@ class AliExpress(_Frozen):
         return _unique(names)
 
 
+class MovieLens(_Frozen):
+    """The MovieLens data set, 100K or 1M."""
+
+    variant: Literal["100k", "1m"]
+    path: str | None
+    url: str
+
+
 class Data(_Frozen):
     """Which data, and how they become client shards."""
 
-    source: Literal["synthetic", "aliexpress"]
+    source: Literal["synthetic", "aliexpress", "movielens"]
     validation_fraction: OpenFraction
     min_count: Count
     private_fields: tuple[str, ...]
     synthetic: Synthetic
     aliexpress: AliExpress
+    movielens: MovieLens
 
 
 class Model(_Frozen):
@@ -129,7 +139,20 @@ class ServerOptimizer(_Frozen):
     server_beta2: Annotated[float, Field(ge=0, lt=1)]
 
 
-class PfMsmtrec(ServerOptimizer):
+class Federated(ServerOptimizer):
+    """What every federated method has; `methods.fedavg`, `fedbn` and `fedper` differ in the shared roles alone."""
+
+    learning_rate: Positive
+    private_learning_rate: Positive
+
+
+class Proximal(Federated):
+    """`methods.fedprox` (the regularizer is mu) and `methods.ditto` (lambda)."""
+
+    regularizer: NonNegative
+
+
+class PfMsmtrec(Proximal):
     """`methods.pf_msmtrec`."""
 
     rank: Annotated[int, Field(ge=0)]
@@ -141,16 +164,6 @@ class PfMsmtrec(ServerOptimizer):
     coupling: Fraction
     gate: Literal["private", "federated"]
     tower_steps: Annotated[int, Field(ge=0)]
-    regularizer: NonNegative
-    learning_rate: Positive
-    private_learning_rate: Positive
-
-
-class FedAvg(ServerOptimizer):
-    """`methods.fedavg`."""
-
-    learning_rate: Positive
-    private_learning_rate: Positive
 
 
 class PlainLearning(_Frozen):
@@ -163,7 +176,11 @@ class Methods(_Frozen):
     """One block for each method."""
 
     pf_msmtrec: PfMsmtrec
-    fedavg: FedAvg
+    fedavg: Federated
+    fedprox: Proximal
+    fedbn: Federated
+    fedper: Federated
+    ditto: Proximal
     local: PlainLearning
     centralized: PlainLearning
 
@@ -180,7 +197,7 @@ class Evaluate(_Frozen):
 class Register(_Frozen):
     """Which methods may become a registered model."""
 
-    methods: Annotated[tuple[Literal["pf_msmtrec", "fedavg", "local"], ...], Field(min_length=1)]
+    methods: Annotated[tuple[Deployable, ...], Field(min_length=1)]
 
 
 class Config(_Frozen):

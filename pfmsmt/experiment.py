@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,13 +20,13 @@ from pfmsmt.errors import TrackingError, TrainingError
 from pfmsmt.exchange import InProcess
 from pfmsmt.federation import build_federation
 from pfmsmt.history import History
-from pfmsmt.keeping import write_models
+from pfmsmt.keeping import FILES, write_models
 from pfmsmt.places import CHECKPOINTS, CLIENTS, MODELS, run_name
 from pfmsmt.resume import Checkpoint
 from pfmsmt.rounds import RoundResult, run_rounds
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking import Tracking
+    from pfmsmt.tracking import Tracking, TrainingRun
 
 
 def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Tracking", root: Path) -> dict[str, Any]:
@@ -103,7 +104,9 @@ def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Track
             )
             for scenario, chosen in best.items()
         }  # fmt: skip
-        tracked.log_files([folder / "result.json", folder / "history.csv"], "training")
+        tracked.log_files([folder / file for file in FILES if (folder / file).exists()], "training")
+        _log_pictures(tracked, name, history)
+    say(f"{run}: {history.ledger.summary(federation.clients[federation.names[0]].learner.binding.template)}")
     checkpoint.remove()
     return {"run_id": tracked.id, "models": model_ids}
 
@@ -115,6 +118,20 @@ def run_params(config: Config, name: str, seed: int, device: str) -> dict[str, A
     blocks = {"model": tree["model"], "train": {**train_, "device": device}, f"methods.{name}": tree["methods"][name]}
     flat = {f"{block}.{key}": value for block, values in blocks.items() for key, value in values.items()}
     return {"method": name, "seed": seed, "data.source": config.data.source, **flat}
+
+
+def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
+    """Draw what explains the run; a method without diagnostics has nothing to draw."""
+    table = history.diagnostics()
+    if table is None:
+        return
+    # Not at the top: methods without pictures need not wait for matplotlib.
+    from pfmsmt.report.diagnostics import diagnostic_pictures
+    from pfmsmt.report.results import Diagnostics
+
+    pictures = diagnostic_pictures(name, Diagnostics(table, history.ledger.traffic()))
+    with tempfile.TemporaryDirectory() as folder:
+        tracked.log_files([picture.write(Path(folder)) for picture in pictures], "training/pictures")
 
 
 def _fingerprint(params: Mapping[str, Any], schema: Schema) -> str:

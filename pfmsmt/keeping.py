@@ -14,6 +14,9 @@ from pfmsmt.federation import POOLED_CLIENT, Federation, scenario_parameters
 from pfmsmt.history import History
 from pfmsmt.models.saved import save_model
 
+FILES = ("result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics.parquet")
+"""Beside the models; `train` logs them to the run."""
+
 
 def best_rounds(federation: Federation, schema: Schema) -> dict[str, dict[str, Any]]:
     """Return scenario -> {round, mean_auc, validation} of the model that was kept, chosen on validation rows.
@@ -40,7 +43,7 @@ def _client_of(federation: Federation, scenario: str) -> Client:
 
 
 def write_models(folder: Path, federation: Federation, schema: Schema, history: History) -> dict[str, dict[str, Any]]:
-    """Write every scenario's best model, `history.csv`, `result.json` and, where there is an A, `listening.json`.
+    """Write every scenario's best model, and what FILES holds; `diagnostics.parquet` where the method has any.
 
     Returns:
         `best_rounds`, as `result.json` holds it.
@@ -64,7 +67,10 @@ def write_models(folder: Path, federation: Federation, schema: Schema, history: 
         columns = ["round", "scenario", "task", "auc", "logloss"]
         pd.DataFrame(history.rows, columns=columns).to_csv(temporary / "history.csv", index=False)
         write_json(temporary / "result.json", {"best": best})
-        listening = history.listening(federation.names)
-        if listening is not None:
-            write_json(temporary / "listening.json", listening)
+        template = federation.clients[federation.names[0]].learner.binding.template
+        history.ledger.table(template).to_csv(temporary / "ledger.csv", index=False)
+        history.ledger.traffic().to_csv(temporary / "traffic.csv", index=False)
+        diagnostics = history.diagnostics()
+        if diagnostics is not None:
+            diagnostics.to_parquet(temporary / "diagnostics.parquet", index=False, compression="zstd")
     return best

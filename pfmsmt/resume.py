@@ -21,13 +21,12 @@ class Checkpoint:
 
     def save(self, result: RoundResult, federation: Federation, history: History, run_id: str) -> None:
         """Write server, clients and history as one folder, whole or not at all."""
-        notes = {
-            "fingerprint": self._fingerprint, "round": result.round, "history": history.save(), "run_id": run_id,
-        }  # fmt: skip
+        seen, rest = history.save()
+        notes = {"fingerprint": self._fingerprint, "round": result.round, "history": rest, "run_id": run_id}
         with new_folder(self._folder) as temporary:
             for client in federation.clients.values():
                 client.save(temporary, result.round)
-            write_tree(temporary / "server.safetensors", result.server, notes)
+            write_tree(temporary / "server.safetensors", {"server": result.server, "history": seen}, notes)
 
     def load(self, federation: Federation, history: History) -> tuple[ServerState, int, str] | None:
         """Restore clients and history; return server state, round and run id, or None to start anew.
@@ -38,14 +37,14 @@ class Checkpoint:
         recover(self._folder)
         if not self._folder.exists():
             return None
-        server, notes = read_tree(self._folder / "server.safetensors")
+        tree, notes = read_tree(self._folder / "server.safetensors")
         if notes["fingerprint"] != self._fingerprint:
             say(f"{self._folder} is of another configuration or data: starting anew")
             return None
         for client in federation.clients.values():
             client.load(self._folder)
-        history.load(notes["history"])
-        return server, notes["round"], notes["run_id"]
+        history.load(tree["history"], notes["history"])
+        return tree["server"], notes["round"], notes["run_id"]
 
     def remove(self) -> None:
         """Forget it: the run is complete."""

@@ -10,6 +10,7 @@ from pfmsmt.client import Request
 from pfmsmt.errors import TrainingError
 from pfmsmt.evaluation import Validation
 from pfmsmt.exchange import Exchange, Failure
+from pfmsmt.ledger import Message, messages
 from pfmsmt.methods import Method, Phase, ServerState, Upload
 from pfmsmt.types import FloatArray
 
@@ -20,11 +21,16 @@ class RoundResult:
 
     round: int
     server: ServerState
+    clients: tuple[str, ...] = ()
+    """Sorted; the order within `diagnostics`."""
     validation: dict[str, Validation] = field(default_factory=dict)
     """client -> scenario -> task -> metrics"""
     metrics: dict[str, float] = field(default_factory=dict)
     """`train/...` and `server/...`, as they are logged"""
-    listening: dict[str, FloatArray] = field(default_factory=dict)
+    diagnostics: dict[str, Mapping[str, FloatArray]] = field(default_factory=dict)
+    """See `ServerUpdate.diagnostics`."""
+    messages: list[Message] = field(default_factory=list)
+    """All that passed, validation included."""
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -57,18 +63,20 @@ def run_rounds(
     names = tuple(sorted(clients))
     for number in range(first, rounds + 1):
         start = time.perf_counter()
-        result = RoundResult(number, server)
+        result = RoundResult(number, server, names)
         for index, phase in enumerate(method.phases):
             _run_phase(result, phase, index, exchange, names, needed)
         trained = time.perf_counter()
         sent = {k: Request("validate", number, 0, method.broadcast(result.server, k)) for k in names}
         answers, failures = exchange(sent)
+        result.messages += messages("validation", sent, answers)
         _check(failures, len(answers), needed, result)
         result.validation = {k: answers[k] for k in sorted(answers)}  # type: ignore[misc]
         server = result.server
         result.metrics["server/seconds"] = trained - start
         result.metrics["server/validation_seconds"] = time.perf_counter() - trained
         result.metrics["server/failures"] = float(len(result.failures))
+        result.metrics |= _bytes(result)
         yield result
 
 
@@ -77,6 +85,7 @@ def _run_phase(
 ) -> None:
     sent = {k: Request("train", result.round, index, phase.broadcast(result.server, k)) for k in names}
     answers, failures = exchange(sent)
+    result.messages += messages(phase.name, sent, answers)
     uploads = {k: answer for k in sorted(answers) if isinstance(answer := answers[k], Upload)}
     for k in list(uploads):
         bad = arrays.first_not_finite(uploads[k].arrays)
@@ -88,16 +97,21 @@ def _run_phase(
     update = phase.server_update(result.server, uploads)
     metrics = result.metrics
     metrics["server/step_seconds"] = metrics.get("server/step_seconds", 0.0) + time.perf_counter() - start
-    for direction, sizes in (("down", sent), ("up", uploads)):
-        for k, message in sizes.items():  # type: ignore[attr-defined]
-            size = float(arrays.nbytes(message.arrays))
-            for key in (f"server/bytes_{direction}", f"server/{k}/bytes_{direction}"):
-                metrics[key] = metrics.get(key, 0.0) + size
     suffix = "" if index == 0 else f"_{phase.name}"
     metrics.update({f"train/{k}/loss{suffix}": upload.loss for k, upload in uploads.items()})
     metrics.update({f"server/{name}": value for name, value in update.metrics.items()})
     result.server = update.server
-    result.listening.update(update.listening)
+    result.diagnostics.update(update.diagnostics)
+
+
+def _bytes(result: RoundResult) -> dict[str, float]:
+    """Return the size of a round's messages, in all and for each client."""
+    places = ("server", *(f"server/{k}" for k in result.clients))
+    total = {f"{place}/bytes_{direction}": 0.0 for place in places for direction in ("up", "down")}
+    for message in result.messages:
+        for place in ("server", f"server/{message.client}"):
+            total[f"{place}/bytes_{message.direction}"] += message.bytes
+    return total
 
 
 def _check(failures: Mapping[str, Failure], answered: int, needed: int, result: RoundResult) -> None:

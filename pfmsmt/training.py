@@ -1,7 +1,7 @@
 """Local training: some optimiser steps on one client's own rows. Legend: B batch, T tasks."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import torch
@@ -68,8 +68,10 @@ def local_train(
     """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
 
     Plain SGD, because what is averaged must be proportional to the gradient (docs/method.md, who holds the
-    optimiser). The regulariser (mu / 2) |theta - anchor|^2, over the federated arrays in `anchor`, takes an implicit
-    step after each of SGD's, theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu: stable for any mu.
+    optimiser). The regulariser (mu / 2) |theta - anchor|^2, over the learned tensors whose role is in `anchor`, takes
+    an implicit step after each of the optimisers', theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu:
+    stable for any mu. The rate is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form
+    (AdamW, Loshchilov and Hutter 2019), not scaled by the gradient's moments. Running statistics are not pulled.
 
     Args:
         parameters: every tensor of the model.
@@ -80,7 +82,7 @@ def local_train(
         learning_rate: of SGD.
         private_learning_rate: of Adam.
         frozen: roles that keep their values.
-        anchor: what the federated arrays are pulled towards.
+        anchor: what arrays are pulled towards, whole roles; roles that it leaves out move freely.
         regularizer: mu.
         steps: `train.local_steps` if left out.
 
@@ -98,8 +100,10 @@ def local_train(
         parameter.requires_grad_(binding.role(parameter) not in frozen)
     sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
     adam = _adam(own, optimizer, private_learning_rate * rate, data.device) if own else None
-    pull = learning_rate * rate * regularizer
-    pulled, anchors = _anchors(binding, anchor, shared) if anchor is not None and pull > 0 else ([], [])
+    pulls = []
+    if anchor and regularizer > 0:
+        strengths = (learning_rate * rate * regularizer, private_learning_rate * rate * regularizer)
+        pulls = _pulls(binding, anchor, zip((shared, list(own.values())), strengths, strict=True))
     weights = torch.tensor(budget.task_weights, dtype=torch.float32, device=data.device)
     rows = data.data.train
     total = torch.zeros((), device=data.device)
@@ -115,9 +119,9 @@ def local_train(
         for optimizer_ in (sgd, adam):
             if optimizer_ is not None:
                 optimizer_.step()
-        if pulled:
-            with torch.no_grad():
-                torch._foreach_lerp_(pulled, anchors, pull / (1 + pull))
+        with torch.no_grad():
+            for pulled, anchors, share in pulls:
+                torch._foreach_lerp_(pulled, anchors, share)
     mean = float(total) / max(steps, 1)
     if not math.isfinite(mean):
         raise TrainingError(
@@ -137,15 +141,20 @@ def _decay(round_: int, budget: Train) -> float:
     return DECAY_FLOOR + (1 - DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _anchors(binding: Binding, anchor: NamedArrays, shared: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the tensors of `shared` whose role the anchor holds, and the anchor's values for them."""
+def _pulls(
+    binding: Binding, anchor: NamedArrays, groups: Iterable[tuple[list[Tensor], float]]
+) -> list[tuple[list[Tensor], list[Tensor], float]]:
+    """For (tensors, a), return those whose role the anchor holds, its values for them, and a / (1 + a)."""
     roles = {binding.template[name].role for name in anchor}
-    pulled = [tensor for tensor in shared if binding.role(tensor) in roles]
     now = binding.read()
     binding.write(anchor)
-    values = [tensor.detach().clone() for tensor in pulled]
+    pulls = []
+    for tensors, strength in groups:
+        pulled = [tensor for tensor in tensors if binding.role(tensor) in roles]
+        if pulled:
+            pulls.append((pulled, [tensor.detach().clone() for tensor in pulled], strength / (1 + strength)))
     binding.write(now)
-    return pulled, values
+    return pulls
 
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")

@@ -57,6 +57,8 @@ def test_the_repositorys_params_parse():
         ("data.synthetic.scenarios.NL.train_row", "train_rows"),
         ("data.synthetic.covariate_shfit", "covariate_shift"),
         ("methods.fedagv", "fedavg"),
+        ("methods.fedproxy", "fedprox"),
+        ("methods.ditto.lambda_regularizer", "regularizer"),
         ("methods.pf_msmtrec.conflct", "conflict"),
         ("methods.pf_msmtrec.server_learningrate", "server_learning_rate"),
         ("evaluate.bootstraps", "bootstrap"),
@@ -97,6 +99,10 @@ RANGES = [
     ("methods.pf_msmtrec.smoothing", [1]),
     ("methods.pf_msmtrec.coupling", [1.1]),
     ("methods.pf_msmtrec.server_beta2", [1]),
+    ("methods.fedprox.regularizer", [-0.1, float("inf"), float("nan")]),
+    ("methods.fedbn.private_learning_rate", [0]),
+    ("methods.fedper.server_beta1", [1]),
+    ("methods.ditto.regularizer", [-0.1]),
     ("methods.local.learning_rate", [0, float("inf")]),
     ("evaluate.bins", [1]),
     ("evaluate.confidence", [1]),
@@ -129,7 +135,7 @@ def test_devices(device):
         (
             "train.methods",
             ["local", "x"],
-            "train.methods.1: 'x' is unknown; valid: pf_msmtrec, fedavg, local, centralized",
+            "train.methods.1: 'x' is unknown; valid: pf_msmtrec, fedavg, fedprox, fedbn, fedper, ditto, local, cent",
         ),
         (
             "data.source",
@@ -157,6 +163,20 @@ def test_faults_of_meaning(key, value, expected):
     text = message(changed(key, value))
     assert text.startswith(f"params.yaml: {expected}")
     assert "\n" not in text
+
+
+def test_rivals_have_fedavgs_keys_and_a_regularizer_only_where_it_is_used():
+    keys = {name: set(block) for name, block in TREE["methods"].items()}
+    assert keys["fedbn"] == keys["fedper"] == keys["fedavg"]
+    assert keys["fedprox"] == keys["ditto"] == keys["fedavg"] | {"regularizer"}
+    for name in ("fedavg", "fedbn", "fedper", "local"):
+        place = f"methods.{name}.regularizer"
+        assert message(changed(place, 0.1)).startswith(f"params.yaml: {place}: unknown key; ")
+
+
+def test_any_method_but_the_reference_can_be_registered():
+    deployable = [name for name in TREE["methods"] if name != "centralized"]
+    assert parse_config(changed("register.methods", deployable)).register_.methods == tuple(deployable)
 
 
 def test_the_largest_rank_that_fits():
@@ -252,7 +272,7 @@ def test_dvc_knows_the_parameters_of_the_other_stages():
     assert set(STAGES["evaluate"]["params"]) == {"seed", "evaluate"}
     assert STAGES["evaluate"]["matrix"] == STAGES["train"]["matrix"]
     assert {"seed", "data.source", "data.${data.source}"} <= set(STAGES["download"]["params"])
-    blocks = set(Config.model_fields["data"].annotation.model_fields) - {"synthetic", "aliexpress"}
+    blocks = set(Config.model_fields["data"].annotation.model_fields) - {"synthetic", "aliexpress", "movielens"}
     assert {"seed", *(f"data.{key}" for key in blocks)} <= set(STAGES["partition"]["params"])
     assert {"register", "train.methods", "train.seeds"} <= set(STAGES["register"]["params"])
     assert {"train.methods", "train.seeds"} <= set(STAGES["compare"]["params"])

@@ -58,8 +58,8 @@ def test_the_same_seed_writes_the_same_files(project, configure, method):
     assert points(project, ids["run_id"]) == points(project, again["run_id"])
     assert not (project / "checkpoints" / f"{method}-seed0").exists()
     names = {Path(name).name for name in first}
-    expected = {"history.csv", "result.json", "model.json", "weights.safetensors"}
-    assert names == expected | ({"listening.json"} if method == "pf_msmtrec" else set())
+    expected = {"history.csv", "result.json", "model.json", "weights.safetensors", "ledger.csv", "traffic.csv"}
+    assert names == expected | ({"diagnostics.parquet"} if method == "pf_msmtrec" else set())
     go(project, config, method, seed=1)
     assert (project / f"models/{method}-seed1/history.csv").read_bytes() != first[f"{method}-seed0/history.csv"]
 
@@ -96,6 +96,40 @@ def test_one_run_with_every_round_and_a_model_for_each_scenario(project, configu
     assert set(ids["models"]) == {"NL", "ES", "US"}
     assert run.data.params["methods.pf_msmtrec.rank"] == "2"
     assert run.data.params["data.source"] == "synthetic"
+
+
+def test_what_explains_a_run_is_logged_with_it(project, configure, capsys):
+    ids = go(project, configure(), "pf_msmtrec")
+    output, client = capsys.readouterr().out, connect(project).client
+    logged = {file.path for file in client.list_artifacts(ids["run_id"], "training")}
+    files = ["result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics.parquet"]
+    assert logged == {f"training/{name}" for name in [*files, "pictures"]}
+    pictures = {file.path: file.file_size for file in client.list_artifacts(ids["run_id"], "training/pictures")}
+    assert set(pictures) == {f"training/pictures/{name}-pf_msmtrec.png" for name in ("listening", "cosine", "course")}
+    assert min(pictures.values()) > 10_000
+    folder, found = project / "models/pf_msmtrec-seed0", points(project, ids["run_id"])
+
+    ledger, traffic = pd.read_csv(folder / "ledger.csv"), pd.read_csv(folder / "traffic.csv")
+    up = ledger[ledger.direction == "up"]
+    assert set(up.role) == {"embedding", "expert", "gate", "tower", "number"}
+    for name in ("NL", "ES", "US"):
+        own = traffic[traffic.client == name]
+        for direction in ("up", "down"):
+            assert found[f"server/{name}/bytes_{direction}"] == list(
+                zip(own["round"], own[f"bytes_{direction}"], strict=True)
+            )
+    assert "KiB, left each client in a round (embedding, expert, gate, tower); never: norm, task\n" in output
+
+    table = pd.read_parquet(folder / "diagnostics.parquet")
+    gates = table[(table.quantity == "drift") & table.group.isin(["gate/ctr", "gate/ctcvr"]) & (table.client == "ES")]
+    means = gates.groupby("round").value.mean()
+    assert [step for step, _ in found["server/ES/gate_drift"]] == means.index.tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose([value for _, value in found["server/ES/gate_drift"]], means, rtol=1e-6)
+    weights = [found[f"server/ES/{name}"][-1][1] for name in (
+        "expert_own_weight", "listens_to/NL_expert", "listens_to/US_expert",
+    )]  # fmt: skip
+    assert sum(weights) == pytest.approx(1)
+    assert "server/ES/listens_to/ES_expert" not in found
 
 
 def interrupted(project, method, after):

@@ -34,8 +34,9 @@ def assert_same(equal_arrays, first, second):
     (one, results), (two, others) = first, second
     for a, b in zip(results, others, strict=True):
         assert (a.round, a.validation, steady(a.metrics)) == (b.round, b.validation, steady(b.metrics))
-        assert a.listening.keys() == b.listening.keys()
-        assert all(np.array_equal(a.listening[group], b.listening[group]) for group in a.listening)
+        assert (a.clients, a.messages) == (b.clients, b.messages)
+        assert a.diagnostics.keys() == b.diagnostics.keys()
+        assert all(equal_arrays(a.diagnostics[group], b.diagnostics[group]) for group in a.diagnostics)
     for name in one.names:
         assert equal_arrays(parameters(one, results, name), parameters(two, others, name))
         assert equal_arrays(one.clients[name].best.parameters, two.clients[name].best.parameters)
@@ -82,14 +83,20 @@ def test_what_a_round_reports(make_federation):
     received = parameters(federation, results, "NL")
     size = {roles: sum(a.nbytes for n, a in received.items() if (template[n].role in ("tower", "gate")) is roles)
             for roles in (True, False)}  # fmt: skip
-    # Up: experts and tables in phase 1, towers and gates in phase 2; each travels once.
-    assert metrics["server/NL/bytes_up"] == size[True] + size[False]
+    # Up: experts and tables in phase 1, towers and gates in phase 2, each once; two counts, two losses, four metrics.
+    assert metrics["server/NL/bytes_up"] == size[True] + size[False] + 8 * 8
     assert metrics["server/bytes_up"] == 3 * metrics["server/NL/bytes_up"]
+    # Down: all of it before either phase and before validation.
+    assert metrics["server/NL/bytes_down"] == 3 * (size[True] + size[False])
     assert metrics["server/bytes_down"] == 3 * metrics["server/NL/bytes_down"]
-    for matrix in result.listening.values():
-        np.testing.assert_allclose(matrix.sum(axis=1), 1)
-    assert set(result.listening) == {"expert/0", "expert/1", "embedding", "tower/ctr", "tower/ctcvr", "gate/ctr",
-                                     "gate/ctcvr"}  # fmt: skip
+    assert result.clients == ("ES", "NL", "US")
+    assert set(result.diagnostics) == {"expert/0", "expert/1", "embedding", "tower/ctr", "tower/ctcvr", "gate/ctr",
+                                       "gate/ctcvr"}  # fmt: skip
+    for found in result.diagnostics.values():
+        np.testing.assert_allclose(found["listening"].sum(axis=1), 1)
+        assert {name: value.shape for name, value in found.items()} == {
+            "listening": (3, 3), "cosine": (3, 3), "coefficients": (3,), "drift": (3,),
+        }  # fmt: skip
 
 
 def broken_in(federation, client, *, rounds, phase=0):
@@ -115,6 +122,11 @@ def test_a_client_that_fails_keeps_its_parameters(make_federation, equal_arrays,
     for result in (second, third):
         assert result.failures == {"ES": "OSError: the disk of this site is gone"}
         assert result.metrics["server/failures"] == 1
+        assert 0 < result.metrics["server/ES/bytes_up"] < result.metrics["server/NL/bytes_up"]
+        assert result.metrics["server/ES/bytes_down"] == result.metrics["server/NL/bytes_down"]
+        absent = {group for group, found in result.diagnostics.items() if np.isnan(found["drift"][0])}
+        heads = {group for group in result.diagnostics if group.startswith(("tower", "gate"))}
+        assert absent == (heads if phase == 1 else set(result.diagnostics) - heads)
         assert set(result.validation) == {"ES", "NL", "US"}
     assert first.failures == {}
     template = federation.clients["ES"].learner.binding.template
@@ -183,6 +195,7 @@ def test_a_client_that_never_answers_anything(make_federation):
     assert dead.best is None
     for result in results:
         assert list(result.failures) == ["US"]
+        assert result.metrics["server/US/bytes_up"] == 0
         assert "IndexError" in result.failures["US"]
         assert set(result.validation) == {"ES", "NL"}
 

@@ -134,11 +134,12 @@ def test_two_rounds_of_sgd_are_one_of_twice_the_steps(learner, equal_arrays):
     assert equal_arrays(whole.parameters, both.parameters)
 
 
+@pytest.mark.parametrize("federated", [EVERYTHING, HEADS, frozenset()])
 @pytest.mark.parametrize("mu", [1e3, 1e6, 1e12])
-def test_a_huge_regularizer_pins_federated_parameters_to_the_anchor(learner, mu):
+def test_a_huge_regularizer_pins_parameters_to_the_anchor(learner, mu, federated):
     data = learner()
     start = data.binding.read()
-    result = local_train(start, {}, data, stream(), federated=EVERYTHING, anchor=start, regularizer=mu, **RATES)
+    result = local_train(start, {}, data, stream(), federated=federated, anchor=start, regularizer=mu, **RATES)
     for name in (n for n in start if data.binding.template[n].role is not Role.NORM):
         assert np.abs(result.parameters[name] - start[name]).max() < 10 / mu, name
 
@@ -156,28 +157,48 @@ def test_the_regularizer_pulls_towards_another_anchor(learner):
     assert 0 < result.loss < 5
 
 
-def test_one_step_of_the_regularizer(learner):
-    """At theta = anchor + d, one step changes the plain step theta' to (theta' + a anchor) / (1 + a), a = rate mu."""
+@pytest.mark.parametrize("federated", [EVERYTHING, HEADS, frozenset()])
+def test_one_step_of_the_regularizer(learner, federated):
+    """One step changes the plain step theta' to (theta' + a anchor) / (1 + a), a = mu x the rate of its optimiser."""
     data = learner()
-    start = data.binding.read()
-    shared = {n: a for n, a in start.items() if data.binding.template[n].role is Role.TOWER}
-    anchor = {n: a - 0.5 for n, a in shared.items()}
-    plain = local_train(start, {}, data, stream(), federated=EVERYTHING, steps=1, **RATES).parameters
-    pulled = local_train(
-        start, {}, data, stream(), federated=EVERYTHING, anchor=anchor, regularizer=2.0, steps=1, **RATES
-    ).parameters
+    start, template = data.binding.read(), data.binding.template
+    chosen = {Role.TOWER, Role.EXPERT}
+    anchor = {n: a - 0.5 for n, a in arrays.select(start, template, chosen).items()}
+    given = {"federated": federated, "steps": 1, **RATES}
+    plain = local_train(start, {}, data, stream(), **given)
+    pulled = local_train(start, {}, data, stream(), anchor=anchor, regularizer=2.0, **given)
     for name in start:
-        expected = (plain[name] + 0.2 * anchor[name]) / 1.2 if name in shared else plain[name]
-        np.testing.assert_allclose(pulled[name], expected, atol=1e-6, err_msg=name)
+        a = 2.0 * (0.1 if template[name].role in federated else 0.01)
+        expected = (plain.parameters[name] + a * anchor[name]) / (1 + a) if name in anchor else plain.parameters[name]
+        np.testing.assert_allclose(pulled.parameters[name], expected, atol=1e-6, err_msg=name)
+    # The pull is no part of the gradient: Adam's moments, and the loss that is reported, are the data's alone.
+    assert (pulled.loss, pulled.optimizer.keys()) == (plain.loss, plain.optimizer.keys())
+    assert all(np.array_equal(plain.optimizer[n], pulled.optimizer[n]) for n in plain.optimizer)
 
 
-def test_the_regularizer_does_not_touch_private_roles(learner, equal_arrays):
+@pytest.mark.parametrize("federated", [EVERYTHING, frozenset()])
+def test_the_regularizer_touches_neither_roles_without_an_anchor_nor_running_statistics(learner, federated):
     data = learner()
+    start, template = data.binding.read(), data.binding.template
+    far = {n: a + 5 for n, a in arrays.select(start, template, {Role.EMBEDDING, Role.NORM}).items()}
+    given = {"federated": federated, "steps": 1, **RATES}
+    plain = local_train(start, {}, data, stream(), **given).parameters
+    pulled = local_train(start, {}, data, stream(), anchor=far, regularizer=10.0, **given).parameters
+    moved = {n for n in start if not np.array_equal(plain[n], pulled[n])}
+    assert moved == {n for n in far if not n.endswith(("norm_mean", "norm_variance"))}
+
+
+@pytest.mark.parametrize("federated", [EVERYTHING, HEADS, frozenset()])
+def test_a_regularizer_of_zero_is_none(learner, equal_arrays, federated):
+    data = learner({"model.dropout": 0.3})
     start = data.binding.read()
     far = {n: a + 5 for n, a in start.items()}
-    given = {"federated": (), "anchor": far, "regularizer": 10.0, **RATES}
-    with_pull = local_train(start, {}, data, stream(), **given).parameters
-    assert equal_arrays(with_pull, local_train(start, {}, data, stream(), federated=(), **RATES).parameters)
+    none = local_train(start, {}, data, stream(), federated=federated, **RATES)
+    zero = local_train(start, {}, data, stream(), federated=federated, anchor=far, regularizer=0.0, **RATES)
+    empty = local_train(start, {}, data, stream(), federated=federated, anchor={}, regularizer=1.0, **RATES)
+    for other in (zero, empty):
+        assert equal_arrays(none.parameters, other.parameters)
+        assert equal_arrays(none.optimizer, other.optimizer)
 
 
 @pytest.mark.parametrize(("round_", "share"), [(1, 1.0), (2, 0.1 + 0.9 * (2 + math.sqrt(2)) / 4), (3, 0.55)])

@@ -65,8 +65,13 @@ class ServerUpdate(NamedTuple):
 
     server: ServerState
     metrics: Mapping[str, float] = {}
-    listening: Mapping[str, FloatArray] = {}
-    """group -> A [S, S]: row s says how much client s takes from each client."""
+    diagnostics: Mapping[str, Mapping[str, FloatArray]] = {}
+    """What explains the step: group -> quantity -> values, clients in sorted order.
+
+    listening [S, S]: row s of A says how much client s takes from each client; of an absentee, the identity's row.
+    cosine [S, S] of this phase's updates, coefficients [S] of conflict coordination, and drift [S], |W_s - G| / |G|
+    after the step: nan for absentees.
+    """
 
 
 class Phase(NamedTuple):

@@ -1,10 +1,16 @@
 """From a method's block of params.yaml to the method: the one place that knows all methods by name."""
 
-from pfmsmt.config import FedAvg, Methods, PfMsmtrec, PlainLearning
+from collections.abc import Callable
+
+from pfmsmt.config import Federated, Methods, PfMsmtrec, PlainLearning
 from pfmsmt.config import ServerOptimizer as ServerOptimizerBlock
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.centralized import centralized
+from pfmsmt.methods.ditto import ditto
 from pfmsmt.methods.fedavg import fedavg
+from pfmsmt.methods.fedbn import fedbn
+from pfmsmt.methods.fedper import fedper
+from pfmsmt.methods.fedprox import fedprox
 from pfmsmt.methods.local import local
 from pfmsmt.methods.personalised_step import PersonalisedStep
 from pfmsmt.methods.pf_msmtrec import pf_msmtrec
@@ -13,6 +19,10 @@ from pfmsmt.types import Template
 
 POOLED = frozenset({"centralized"})
 """Methods whose one client holds everybody's rows."""
+
+FEDERATED: dict[str, Callable[..., Method]] = {
+    "fedavg": fedavg, "fedprox": fedprox, "fedbn": fedbn, "fedper": fedper, "ditto": ditto,
+}  # fmt: skip
 
 
 def rank(name: str, methods: Methods) -> int:
@@ -33,9 +43,9 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
         step = PersonalisedStep(template, **block.model_dump(include=set(knobs)), optimizer=_optimizer(block))
         rest = ("federated_batch_norm", "gate", "tower_steps", "regularizer", "learning_rate", "private_learning_rate")
         return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(rest)))
-    if isinstance(block, FedAvg):
-        rates = block.model_dump(include={"learning_rate", "private_learning_rate"})
-        return fedavg(local_train, template, **rates, optimizer=_optimizer(block))
+    if isinstance(block, Federated):
+        own = block.model_dump(exclude=set(ServerOptimizerBlock.model_fields))
+        return FEDERATED[name](local_train, template, **own, optimizer=_optimizer(block))
     if isinstance(block, PlainLearning):
         build = centralized if name in POOLED else local
         return build(local_train, template, learning_rate=block.learning_rate)

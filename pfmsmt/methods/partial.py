@@ -1,7 +1,8 @@
 """Partial personalisation: clients share some roles and keep the others (Pillutla et al. 2022, algorithm FedSim).
 
-    w    <- opt(w, sum_k p_k (w_k - w))        shared roles, p_k = n_k / sum n
-    v_k  <- local training                     private roles
+    w_k, v_k  <- local training of F_k(w, v_k) + mu/2 |w - w_received|^2
+    w         <- opt(w, sum_k p_k (w_k - w)),   p_k = n_k / sum n
+for shared roles w and private roles v_k; local training starts from w_received.
 
 FedAvg, local training and their relatives differ in nothing but the set of shared roles.
 """
@@ -27,8 +28,9 @@ def partial(
     learning_rate: float,
     private_learning_rate: float,
     optimizer: ServerOptimizer,
+    regularizer: float = 0.0,
 ) -> Method:
-    """Build the method in which `shared` roles are averaged over clients.
+    """Build the method in which `shared` roles are averaged over clients; the regularizer is mu.
 
     Raises:
         ValueError: a role that must never leave the client is among the shared ones.
@@ -53,6 +55,7 @@ def partial(
         result = local_train(
             arrays.merge(state.private, received), state.optimizer, data, stream,
             federated=shared, learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+            anchor=received, regularizer=regularizer,
         )  # fmt: skip
         kept = ClientState(arrays.select(result.parameters, template, private), result.optimizer)
         return Upload(arrays.select(result.parameters, template, shared), result.examples, result.loss), kept

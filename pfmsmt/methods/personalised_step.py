@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfmsmt import arrays
-from pfmsmt.aggregation import conflict_share, cosine, shares, similarity_rows
+from pfmsmt.aggregation import cosine, shares, similarity_rows
 from pfmsmt.coordination import conflict_averse
 from pfmsmt.methods import ServerState, ServerUpdate, Upload
 from pfmsmt.methods.server_optimizer import ServerOptimizer
@@ -54,7 +54,7 @@ class PersonalisedStep(NamedTuple):
         new["clients"] = {k: dict(part) for k, part in server["clients"].items()}
         new["client_optimizer"] = {k: dict(part) for k, part in server["client_optimizer"].items()}
         metrics: dict[str, list[float]] = {}
-        listening = {}
+        diagnostics = {}
         for group, names in arrays.by_group(uploads[present[0]].arrays, self.template).items():
             uploaded = [{n: uploads[k].arrays[n] for n in names} for k in present]
             if self.template[next(iter(names))].role is Role.NORM:
@@ -63,12 +63,12 @@ class PersonalisedStep(NamedTuple):
                 for k in present:
                     new["clients"][k].update(mean)
                 continue
-            rows, found = self._group(group, server, new, dict(zip(present, uploaded, strict=True)), weights)
-            listening[group] = rows
+            diagnosis, found = self._group(group, server, new, dict(zip(present, uploaded, strict=True)), weights)
+            diagnostics[group] = diagnosis
             for key, value in found.items():
                 metrics.setdefault(key, []).append(value)
         totals = {k: float(np.sum(v) if k.endswith("_solver_fallbacks") else np.mean(v)) for k, v in metrics.items()}
-        return ServerUpdate(new, totals, listening)
+        return ServerUpdate(new, totals, diagnostics)
 
     def _group(
         self,
@@ -77,8 +77,8 @@ class PersonalisedStep(NamedTuple):
         new: dict[str, Any],
         uploaded: dict[str, NamedArrays],
         weights: NDArray[np.float64],
-    ) -> tuple[NDArray[np.float64], dict[str, float]]:
-        """Write one group's step into `new`; return A, [S, S] over all clients, and what there is to report."""
+    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
+        """Write one group's step into `new`; return its diagnostics and what else there is to report."""
         names = next(iter(uploaded.values())).keys()
         received = {k: {n: server["clients"][k][n] for n in names} for k in uploaded}
         deltas = [arrays.subtract(uploaded[k], received[k]) for k in uploaded]
@@ -100,15 +100,10 @@ class PersonalisedStep(NamedTuple):
         moved, state = self.optimizer.step(before, common, server["global_optimizer"][group])
         new["global"].update(moved)
         new["global_optimizer"][group] = state
-        whole = np.eye(len(server["clients"]))
-        whole[np.ix_(places, places)] = rows
+        drift = _drift([{n: new["clients"][k][n] for n in names} for k in uploaded], moved)
+        diagnosis = _over_all(len(server["clients"]), places, rows, cosines, coordination.coefficients, drift)
         kind = group.split("/")[0]
-        found = {f"{kind}_conflicts": conflict_share(cosines)}
-        found[f"{kind}_solver_fallbacks"] = float(not coordination.converged)
-        for i, k in enumerate(uploaded):
-            found[f"{k}/{kind}_coefficient"] = float(coordination.coefficients[i])
-            found[f"{k}/{kind}_own_weight"] = float(rows[i, i])
-        return whole, found
+        return diagnosis, {f"{kind}_solver_fallbacks": float(not coordination.converged)}
 
     def _rows(
         self,
@@ -132,3 +127,30 @@ class PersonalisedStep(NamedTuple):
         seen[pairs] = 1.0
         new["similarity"][group] = {"matrix": matrix, "pairs": seen}
         return similarity_rows(matrix[pairs], weights, self.temperature)
+
+
+def _drift(own: list[NamedArrays], common: NamedArrays) -> NDArray[np.float64]:
+    """Return |W_s - G| / |G| as [S]; nan where G is zero."""
+    length = _length(common)
+    apart = [_length(arrays.subtract(theta, common)) for theta in own]
+    return np.array(apart) / length if length > 0 else np.full(len(own), np.nan)
+
+
+def _length(vector: NamedArrays) -> float:
+    return float(np.sqrt(sum(float(np.square(array).sum()) for array in vector.values())))
+
+
+def _over_all(
+    clients: int,
+    places: list[int],
+    rows: NDArray[np.float64],
+    cosines: NDArray[np.float64],
+    coefficients: NDArray[np.float64],
+    drift: NDArray[np.float64],
+) -> dict[str, NDArray[np.float64]]:
+    """Spread what the present clients show over all S of them, as `ServerUpdate.diagnostics` says."""
+    listening, cosine_ = np.eye(clients), np.full((clients, clients), np.nan)
+    coefficients_, drift_ = np.full(clients, np.nan), np.full(clients, np.nan)
+    pairs = np.ix_(places, places)
+    listening[pairs], cosine_[pairs], coefficients_[places], drift_[places] = rows, cosines, coefficients, drift
+    return {"listening": listening, "cosine": cosine_, "coefficients": coefficients_, "drift": drift_}

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from matplotlib.axes import Axes
@@ -28,6 +29,12 @@ class Picture(NamedTuple):
     """Without suffix."""
     caption: str
     png: bytes
+
+    def write(self, folder: Path) -> Path:
+        """Write `<name>.png` into a folder; return its path."""
+        path = folder / f"{self.name}.png"
+        path.write_bytes(self.png)
+        return path
 
 
 def panel_grid(

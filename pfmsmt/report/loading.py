@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from pfmsmt.errors import DataError
-from pfmsmt.report.results import Finite, Listening, Results, RunResult, Scores, TaskScore
+from pfmsmt.report.results import Diagnostics, Results, RunResult, Scores, TaskScore
 
 HISTORY = {"round": "int64", "scenario": "str", "task": "str", "auc": "float64", "logloss": "float64"}
 ROC = {"scenario": "str", "task": "str", "false_positive_rate": "float64", "true_positive_rate": "float64"}
 CALIBRATION = {"scenario": "str", "task": "str", "predicted": "float64", "actual": "float64", "rows": "int64"}
+TRAFFIC = {"round": "int64", "client": "str", "bytes_up": "int64", "bytes_down": "int64"}
+DIAGNOSTICS = dict.fromkeys(("group", "quantity", "client", "other"), "category") | {"round": "int", "value": "float"}
 
 File = TypeVar("File")
 
@@ -29,12 +30,6 @@ class _MetricsFile:
 @dataclass(frozen=True)
 class _OracleFile:
     scenarios: dict[str, dict[str, TaskScore]]
-
-
-@dataclass(frozen=True)
-class _ListeningFile:
-    clients: tuple[str, ...]
-    groups: dict[str, list[list[Finite]]]
 
 
 def load_results(
@@ -53,7 +48,8 @@ def load_results(
     Args:
         runs: (method, seed), in the order to show; folders of other runs, left from earlier, are ignored.
         evaluation: holds `<method>-seed<seed>/{metrics.json,roc.csv,calibration.csv}`.
-        models: holds `<method>-seed<seed>/history.csv` and, if the method mixes clients, `listening.json`.
+        models: holds `<method>-seed<seed>/history.csv` and, if the method mixes clients, `diagnostics.parquet` and
+            `traffic.csv`.
         oracle: scores of the true probabilities; a file that does not exist is no oracle.
         scenarios: the order to show; None is the order of the first run's file.
         tasks: likewise.
@@ -105,19 +101,27 @@ def _load_run(method: str, seed: int, evaluation: Path, models: Path) -> RunResu
         history=_read_table(models / name / "history.csv", HISTORY, "train"),
         roc=_read_table(evaluation / name / "roc.csv", ROC, "evaluate"),
         calibration=_read_table(evaluation / name / "calibration.csv", CALIBRATION, "evaluate"),
-        listening=_read_listening(models / name / "listening.json"),
+        diagnostics=_read_diagnostics(models / name),
     )
 
 
-def _read_listening(path: Path) -> Listening | None:
+def _read_diagnostics(folder: Path) -> Diagnostics | None:
+    path = folder / "diagnostics.parquet"
     if not path.exists():
         return None
-    found = _parse(path, _ListeningFile, "train")
-    size = len(found.clients)
-    for group, rows in found.groups.items():
-        if len(rows) != size or any(len(row) != size for row in rows):
-            raise DataError(f"{path}: group {group} is not a {size} x {size} matrix; run `dvc repro -f train`")
-    return Listening(found.clients, {group: np.array(rows, np.float64) for group, rows in found.groups.items()})
+    try:
+        table = pd.read_parquet(path, columns=list(DIAGNOSTICS)).astype(DIAGNOSTICS)
+    except (ValueError, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise DataError(f"{path} is damaged: {reason}; run `dvc repro -f train`") from None
+    for (group, quantity), part in table[table["other"] != ""].groupby(["group", "quantity"], observed=True):
+        clients = part["client"].nunique()
+        if len(part) != clients**2 * part["round"].nunique():
+            raise DataError(
+                f"{path}: {quantity} of group {group} is not a {clients} x {clients} matrix in every round; "
+                "run `dvc repro -f train`"
+            )
+    return Diagnostics(table, _read_table(folder / "traffic.csv", TRAFFIC, "train"))
 
 
 def _parse(path: Path, kind: type[File], stage: str) -> File:

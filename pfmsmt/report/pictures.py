@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from pfmsmt.report.diagnostics import method_pictures
 from pfmsmt.report.drawing import INK, Picture, finish, legend, panel_grid, panels
-from pfmsmt.report.listening import listening_pictures
 from pfmsmt.report.means import estimate, mean
 from pfmsmt.report.plotdata import calibration_table, first_seeds, rounds_table
 from pfmsmt.report.results import Results
@@ -162,5 +162,5 @@ def all_pictures(results: Results) -> tuple[Picture, ...]:
         rounds_picture(results),
         roc_picture(results),
         calibration_picture(results),
-        *listening_pictures(results),
+        *method_pictures(results),
     )

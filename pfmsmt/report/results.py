@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field
 
 ORACLE = "oracle"
@@ -35,12 +33,17 @@ Scores = Mapping[str, Mapping[str, TaskScore]]
 
 
 @dataclass(frozen=True)
-class Listening:
-    """Who listened to whom: rows of A, mean over rounds."""
+class Diagnostics:
+    """What explains a run, by round."""
 
-    clients: tuple[str, ...]
-    groups: Mapping[str, NDArray[np.float64]]
-    """Aggregated group (`expert/0`, `tower/ctr`) -> [S, S]; row = who listens, column = to whom."""
+    table: pd.DataFrame
+    """round, group (`expert/0`, `tower/ctr`), quantity, client, other, value.
+
+    Quantities: `listening` (row `client` of A: what it takes from `other`) and `cosine` of the updates of `client` and
+    `other`; `coefficients` and `drift` of `client`; `conflicts`, the share of pairs with a negative cosine.
+    """
+    traffic: pd.DataFrame
+    """round, client, bytes_up, bytes_down"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class RunResult:
     """scenario, task, false_positive_rate, true_positive_rate"""
     calibration: pd.DataFrame
     """scenario, task, predicted, actual, rows"""
-    listening: Listening | None = None
+    diagnostics: Diagnostics | None = None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def write_report(results: Results, folder: Path) -> tuple[Path, ...]:
     }
     with atomic.new_folder(folder / PICTURES) as temporary:
         for picture in pictures:
-            (temporary / f"{picture.name}.png").write_bytes(picture.png)
+            picture.write(temporary)
     for name, text in texts.items():
         atomic.write_text(folder / name, text)
     return (*(folder / name for name in texts), *(folder / path for path, _ in captions))

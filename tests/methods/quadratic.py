@@ -29,6 +29,7 @@ SHAPES: dict[str, tuple[Slot, tuple[int, ...]]] = {
     "private/table": (Slot(Role.PRIVATE, "private"), (5, 2)),
 }
 TEMPLATE: Template = {name: slot for name, (slot, _) in SHAPES.items()}
+EVERY_METHOD = tuple(Methods.model_fields)
 WITHOUT_TASK: Template = {name: slot for name, slot in TEMPLATE.items() if slot.role is not Role.TASK}
 
 
@@ -74,7 +75,7 @@ def quadratic_train(
         rate = theta.dtype.type(learning_rate if role in federated else private_learning_rate)
         for _ in range(0 if role in frozen else steps):
             slope = theta - data.target[name]
-            if anchor is not None and name in anchor and role in federated:
+            if anchor is not None and name in anchor:
                 slope = slope + theta.dtype.type(regularizer) * (theta - anchor[name])
             theta = theta - rate * slope
         new[name] = theta
@@ -92,7 +93,7 @@ class Outcome(NamedTuple):
     sent: list[tuple[str, str, frozenset[str]]]
     """(phase, direction, names)"""
     metrics: list[Mapping[str, float]]
-    listening: list[Mapping[str, np.ndarray]]
+    diagnostics: list[Mapping[str, Mapping[str, np.ndarray]]]
 
 
 def run(
@@ -108,7 +109,7 @@ def run(
     order = list(data) if order is None else list(order)
     server = locked(method.init(start, tuple(order)))
     states = {k: locked(method.init_client(start)) for k in order}
-    sent, metrics, listening = [], [], []
+    sent, metrics, diagnostics = [], [], []
     for number in range(1, rounds + 1):
         for index, phase in enumerate(method.phases):
             uploads: dict[str, Upload] = {}
@@ -125,9 +126,9 @@ def run(
             update = phase.server_update(server, uploads)
             server = locked(update.server)
             metrics.append(update.metrics)
-            listening.append(update.listening)
+            diagnostics.append(update.diagnostics)
     served = {k: method.personalise(locked(method.broadcast(server, k)), states[k]) for k in sorted(data)}
-    return Outcome(served, server, states, sent, metrics, listening)
+    return Outcome(served, server, states, sent, metrics, diagnostics)
 
 
 def locked(value: Any) -> Any:

@@ -2,15 +2,46 @@
 
 import numpy as np
 import pytest
-from quadratic import PLAIN, RATES, TEMPLATE, assert_close, build, federation, run, same, values
+from quadratic import EVERY_METHOD, PLAIN, RATES, TEMPLATE, assert_close, build, federation, run, same, values
 
-from pfmsmt.types import Role
+from pfmsmt.types import NEVER_LEAVES, Role
 
 HEADS = (Role.TOWER, Role.GATE)
+COMMON = {
+    "fedavg": set(Role) - NEVER_LEAVES,
+    "fedprox": set(Role) - NEVER_LEAVES,
+    "fedbn": set(Role) - NEVER_LEAVES - {Role.NORM},
+    "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+}
+"""What all clients serve alike, whoever took part; with the other methods nothing is."""
 
 
 def of_roles(parameters, roles):
     return {n: array for n, array in parameters.items() if TEMPLATE[n].role in roles}
+
+
+@pytest.mark.parametrize("name", EVERY_METHOD)
+def test_a_client_that_misses_a_round_keeps_what_is_its_own(name):
+    """What the others agree on reaches it all the same; the rest is as it was, bit for bit."""
+    method, start, data = build(name), values(0), federation(3)
+    before = run(method, start, data, rounds=1)
+    after = run(method, start, data, rounds=2, absent={(2, 0, "FR"), (2, 1, "FR")})
+    assert same(after.states["FR"], before.states["FR"])
+    common = COMMON.get(name, set())
+    own = set(Role) - common
+    assert same(of_roles(after.served["FR"], own), of_roles(before.served["FR"], own))
+    assert same(of_roles(after.served["FR"], common), of_roles(after.served["ES"], common))
+    assert not same(of_roles(after.served["ES"], Role), of_roles(before.served["ES"], Role))
+
+
+@pytest.mark.parametrize("name", EVERY_METHOD)
+def test_a_client_that_never_answers_changes_nothing_for_the_others(name):
+    method, start, data = build(name), values(0), federation(3)
+    gone = {(r, phase, "FR") for r in (1, 2) for phase in (0, 1)}
+    outcome = run(method, start, data, rounds=2, absent=gone)
+    without = run(method, start, {k: data[k] for k in ("ES", "NL")}, rounds=2)
+    assert same({k: outcome.served[k] for k in ("ES", "NL")}, without.served)
+    assert same(outcome.states["FR"], method.init_client(start))
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
@@ -39,7 +70,8 @@ def test_the_others_go_on_without_it(aggregation):
 def test_listening_has_an_identity_row_for_absentees():
     method = build("pf_msmtrec", tower_steps=0)
     outcome = run(method, values(0), federation(3), rounds=1, absent={(1, 0, "FR")})
-    for rows in outcome.listening[0].values():
+    for found in outcome.diagnostics[0].values():
+        rows = found["listening"]
         np.testing.assert_array_equal(rows[1], [0, 1, 0])
         np.testing.assert_array_equal(rows[:, 1], [0, 1, 0])
         np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=0, atol=1e-15)

@@ -2,21 +2,21 @@
 
 import copy
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
-from quadratic import TEMPLATE, blocks, build, federation, quadratic_train, run, same, values
+from quadratic import EVERY_METHOD, TEMPLATE, blocks, build, federation, quadratic_train, run, same, values
 
 from pfmsmt.checkpoint import read_tree, write_tree
-from pfmsmt.config import MethodName
 from pfmsmt.methods import ClientState
 from pfmsmt.methods.catalogue import build_method
+from pfmsmt.methods.ditto import GLOBAL
 from pfmsmt.types import Role, Stream
 
 VARIANTS = [
-    *((name, {}) for name in get_args(MethodName)),
+    *((name, {}) for name in EVERY_METHOD),
     ("fedavg", {"server_optimizer": "plain"}),
+    ("ditto", {"regularizer": 0.0}),
     ("pf_msmtrec", {"server_optimizer": "plain", "tower_steps": 0, "gate": "private"}),
     ("pf_msmtrec", {"aggregation": "uniform", "federated_batch_norm": False, "regularizer": 0.5}),
     ("pf_msmtrec", {"aggregation": "identity", "conflict": 0.0, "tower_steps": 1}),
@@ -63,7 +63,7 @@ def test_order_of_clients_is_irrelevant_bit_for_bit(name, changes):
         other = run(method, start, data, order=order)
         assert same(other.served, forward.served)
         assert same(other.server, forward.server)
-        assert same(tuple(other.listening), tuple(forward.listening))
+        assert same(tuple(other.diagnostics), tuple(forward.diagnostics))
         assert same(tuple(other.metrics), tuple(forward.metrics))
 
 
@@ -101,10 +101,15 @@ def test_private_arrays_stay_at_the_client(name, changes):
     """Neither adapters nor private tables in any message; BatchNorm only where it is federated."""
     method, data = build(name, **changes), federation(3)
     outcome = run(method, values(0), data)
+    learned = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING}
     allowed = {
         "local": frozenset(),
         "centralized": frozenset(),
-        "fedavg": {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING, Role.NORM},
+        "fedavg": {*learned, Role.NORM},
+        "fedprox": {*learned, Role.NORM},
+        "ditto": {*learned, Role.NORM},
+        "fedbn": learned,
+        "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
         "pf_msmtrec": {Role.EXPERT, Role.TOWER, Role.EMBEDDING}
         | ({Role.GATE} if changes.get("gate") != "private" else set())
         | ({Role.NORM} if changes.get("federated_batch_norm") is False else set()),
@@ -113,7 +118,12 @@ def test_private_arrays_stay_at_the_client(name, changes):
     assert travelled == allowed
     held = {n for k in data for n in method.broadcast(outcome.server, k)}
     assert {TEMPLATE[n].role for n in held} == allowed
-    assert {TEMPLATE[n].role for state in outcome.states.values() for n in state.private} == set(Role) - allowed
+    # Ditto has two models: all of the personal one stays, and of the global one what FedAvg keeps.
+    kept = {(n.startswith(GLOBAL), TEMPLATE[n.removeprefix(GLOBAL)].role) for n in outcome.states["ES"].private}
+    own = set(Role) if name == "ditto" else set(Role) - allowed
+    assert {role for is_global, role in kept if not is_global} == own
+    assert {role for is_global, role in kept if is_global} == (set(Role) - allowed if name == "ditto" else set())
+    assert all(state.private.keys() == outcome.states["ES"].private.keys() for state in outcome.states.values())
 
 
 @pytest.mark.parametrize("gate", ["federated", "private"])
@@ -124,7 +134,7 @@ def test_pf_msmtrec_uploads_experts_first_then_towers(gate):
     assert up == {"experts": {Role.EXPERT, Role.EMBEDDING}, "towers": heads}
 
 
-@pytest.mark.parametrize("name", get_args(MethodName))
+@pytest.mark.parametrize("name", EVERY_METHOD)
 def test_every_method_learns(name):
     """The sum of squared distances to the targets falls, or the contract would hold for a method that does nothing."""
     data, start = federation(3), values(0)
@@ -137,5 +147,5 @@ def test_every_method_learns(name):
 
 
 def test_unknown_method_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"no method 'fedsgd'; there are pf_msmtrec, fedavg, local, centralized"):
+    with pytest.raises(ValueError, match=f"no method 'fedsgd'; there are {', '.join(EVERY_METHOD)}"):
         build_method("fedsgd", blocks(), quadratic_train, TEMPLATE)

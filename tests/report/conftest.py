@@ -1,9 +1,11 @@
 """Tiny hand-written inputs of a comparison: two scenarios, two tasks, one cell undefined."""
 
 import functools
+import itertools
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pfmsmt.report.loading import load_results
@@ -51,8 +53,24 @@ def write_run(root: Path, method: str, seed: int):
     history += [f"{r},ES,ctcvr,,0.5" for r in (1, 2)]
     (model / "history.csv").write_text("\n".join(["round,scenario,task,auc,logloss", *history]))
     if method == "pf_msmtrec":
-        groups = {"expert/0": [[0.75, 0.25], [0.5, 0.5]], "tower/ctr": [[1.0, 0.0], [0.0, 1.0]]}
-        (model / "listening.json").write_text(json.dumps({"clients": ["NL", "ES"], "groups": groups}))
+        diagnostics_table().to_parquet(model / "diagnostics.parquet", index=False)
+        traffic = [f"{r},{k},3,{up},6,2048" for r in (1, 2) for k, up in (("ES", 512), ("NL", 1024))]
+        header = "round,client,tensors_up,bytes_up,tensors_down,bytes_down"
+        (model / "traffic.csv").write_text("\n".join([header, *traffic]))
+
+
+def diagnostics_table() -> pd.DataFrame:
+    """Two clients, two groups, two rounds that are alike."""
+    groups = {"expert/0": [0.75, 0.25, 0.5, 0.5], "tower/ctr": [1.0, 0.0, 0.0, 1.0]}
+    cosines, pairs = [1.0, -0.5, -0.5, 1.0], list(itertools.product(("ES", "NL"), repeat=2))
+    rows = []
+    for number, (group, matrix) in itertools.product((1, 2), groups.items()):
+        for quantity, values in (("listening", matrix), ("cosine", cosines)):
+            rows += [(number, group, quantity, *pair, v) for pair, v in zip(pairs, values, strict=True)]
+        for quantity in ("coefficients", "drift"):
+            rows += [(number, group, quantity, client, "", 0.25) for client in ("ES", "NL")]
+        rows.append((number, group, "conflicts", "", "", 1.0))
+    return pd.DataFrame(rows, columns=["round", "group", "quantity", "client", "other", "value"])
 
 
 def write_inputs(root: Path):

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from pfmsmt.errors import DataError
@@ -22,8 +23,13 @@ def test_everything_is_read(load):
     assert first.scores["NL"]["ctr"].auc == 0.75
     assert first.scores["ES"]["ctcvr"].auc is None
     assert first.history["auc"].isna().sum() == 2
-    assert first.listening.groups["expert/0"].tolist() == [[0.75, 0.25], [0.5, 0.5]]
-    assert results.of("fedavg")[0].listening is None
+    table = first.diagnostics.table
+    own = table[(table["quantity"] == "listening") & (table["group"] == "expert/0") & (table["round"] == 2)]
+    assert own[["client", "other", "value"]].to_numpy().tolist() == [
+        ["ES", "ES", 0.75], ["ES", "NL", 0.25], ["NL", "ES", 0.5], ["NL", "NL", 0.5],
+    ]  # fmt: skip
+    assert first.diagnostics.traffic["bytes_up"].tolist() == [512, 1024] * 2
+    assert results.of("fedavg")[0].diagnostics is None
 
 
 def test_order_of_scenarios_and_tasks_is_the_callers(load):
@@ -41,7 +47,7 @@ def test_no_oracle_file_is_no_oracle(load, inputs):
 
 
 def test_a_scenario_may_be_called_na(load, inputs):
-    for path in inputs.rglob("*.*"):
+    for path in [*inputs.rglob("*.csv"), *inputs.rglob("*.json")]:
         path.write_text(path.read_text().replace("NL", "NA"))
     assert set(load().runs[0].history["scenario"]) == {"NA", "ES"}
 
@@ -100,12 +106,25 @@ def test_a_file_of_another_run_is_refused(load, inputs):
         load()
 
 
-def test_a_listening_matrix_must_be_square(load, inputs):
-    edit(
-        inputs / "models/pf_msmtrec-seed0/listening.json",
-        lambda tree: tree["groups"].update({"expert/0": [[1.0, 0.0]]}),
-    )
-    with pytest.raises(DataError, match=r"group expert/0 is not a 2 x 2 matrix"):
+def test_a_matrix_must_be_whole(load, inputs):
+    path = inputs / "models/pf_msmtrec-seed0/diagnostics.parquet"
+    pd.read_parquet(path).iloc[1:].to_parquet(path)
+    with pytest.raises(DataError, match=r"listening of group expert/0 is not a 2 x 2 matrix in every round"):
+        load()
+
+
+def test_damaged_diagnostics_are_named(load, inputs):
+    folder = inputs / "models/pf_msmtrec-seed0"
+    kept = pd.read_parquet(folder / "diagnostics.parquet")
+    kept.drop(columns="other").to_parquet(folder / "diagnostics.parquet")
+    with pytest.raises(DataError, match=r"diagnostics\.parquet is damaged: .*run `dvc repro -f train`"):
+        load()
+    (folder / "diagnostics.parquet").write_text("x")
+    with pytest.raises(DataError, match=r"diagnostics\.parquet is damaged: .*run `dvc repro -f train`"):
+        load()
+    kept.to_parquet(folder / "diagnostics.parquet")
+    (folder / "traffic.csv").unlink()
+    with pytest.raises(DataError, match=r"traffic\.csv does not exist; run `dvc repro train` first"):
         load()
 
 

@@ -1,5 +1,6 @@
 """The files of a report, and the pictures in it."""
 
+import itertools
 import json
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 from matplotlib.image import imread
 
 from pfmsmt.errors import DataError
+from pfmsmt.report.diagnostics import diagnostic_pictures
 from pfmsmt.report.plotdata import calibration_table, csv_text, roc_table, rounds_table
+from pfmsmt.report.results import Diagnostics
 from pfmsmt.report.style import looks
 from pfmsmt.report.writing import write_report
 
-PICTURES = ["auc", "rounds", "roc", "calibration", "listening-pf_msmtrec"]
+PICTURES = ["auc", "rounds", "roc", "calibration", "listening-pf_msmtrec", "cosine-pf_msmtrec", "course-pf_msmtrec"]
 
 
 class TestPlotData:
@@ -49,6 +52,24 @@ class TestPictures:
             assert pixels.shape[0] > 200
             assert pixels.shape[1] > 400
             assert pixels[..., :3].std() > 0.01
+
+    @pytest.mark.parametrize("clients", [1, 14])
+    def test_diagnostics_of_one_client_or_of_many_with_one_that_never_answers(self, clients):
+        names, last = [f"site-{number:02d}" for number in range(clients)], f"site-{clients:02d}"
+        rows = []
+        for number, quantity in itertools.product((8, 16), ("listening", "cosine")):
+            for pair in itertools.product([*names, last], repeat=2):
+                value = float(pair[0] == pair[1]) if quantity == "listening" or last not in pair else np.nan
+                rows.append((number, "expert/0", quantity, *pair, value))
+        for number, quantity in itertools.product((8, 16), ("coefficients", "drift")):
+            rows += [(number, "expert/0", quantity, k, "", np.nan if k == last else 0.5) for k in [*names, last]]
+        rows += [(number, "expert/0", "conflicts", "", "", 0.0) for number in (8, 16)]
+        table = pd.DataFrame(rows, columns=["round", "group", "quantity", "client", "other", "value"])
+        traffic = pd.DataFrame({"round": 1, "client": [*names, last], "bytes_up": 0, "bytes_down": 0})
+        pictures = diagnostic_pictures("mine", Diagnostics(table, traffic))
+        assert [picture.name for picture in pictures] == ["listening-mine", "cosine-mine", "course-mine"]
+        assert "round 16" in pictures[0].caption
+        assert ("median over clients" in pictures[2].caption) is (clients == 14)
 
     def test_a_method_keeps_its_look_in_any_company(self):
         alone, together = looks(["fedavg"]), looks(["mine", "fedavg", "other", "oracle"])

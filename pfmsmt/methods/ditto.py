@@ -1,0 +1,71 @@
+"""Ditto (Li et al. 2021, "Ditto: Fair and robust federated learning through personalization").
+
+w   <- FedAvg
+v_k <- local training of F_k(v_k) + lambda/2 |v_k - w_received|^2;   lambda = 0 is `local`
+
+Client k evaluates and serves v_k; only FedAvg's upload leaves. v_k trains with Adam, as `local` does, on the batches
+and dropout masks that w sees too. It is pulled towards all that is learned and received: neither tables of private
+fields, which have no counterpart at the server, nor BatchNorm's running statistics. The two models have nothing in
+common but the rows: each has private tables (and Adam's moments) of its own, so w is FedAvg's to the bit. A round
+costs a client twice the steps.
+"""
+
+from typing import Any
+
+from pfmsmt.methods import ClientState, LocalTrain, Method, Upload
+from pfmsmt.methods.fedavg import fedavg
+from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.types import NamedArrays, Stream, Template
+
+GLOBAL = "global:"
+"""Begins the names of what the client keeps for its copy of the global model; v_k's names are the model's own."""
+
+
+def ditto(
+    local_train: LocalTrain,
+    template: Template,
+    *,
+    learning_rate: float,
+    private_learning_rate: float,
+    regularizer: float,
+    optimizer: ServerOptimizer,
+) -> Method:
+    """Build Ditto; the regularizer is lambda, the private learning rate that of the personal models."""
+    base = fedavg(
+        local_train, template,
+        learning_rate=learning_rate, private_learning_rate=private_learning_rate, optimizer=optimizer,
+    )  # fmt: skip
+    (round_,) = base.phases
+
+    def init_client(parameters: NamedArrays) -> ClientState:
+        return _join(base.init_client(parameters), ClientState(parameters, {}))
+
+    def client_update(
+        received: NamedArrays, state: ClientState, data: Any, stream: Stream
+    ) -> tuple[Upload, ClientState]:
+        common, own = _split(state)
+        upload, common = round_.client_update(received, common, data, stream)
+        result = local_train(
+            own.private, own.optimizer, data, stream,
+            federated=frozenset(), learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+            anchor=received, regularizer=regularizer,
+        )  # fmt: skip
+        return upload, _join(common, ClientState(result.parameters, result.optimizer))
+
+    def personalise(received: NamedArrays, state: ClientState) -> NamedArrays:
+        return _split(state)[1].private
+
+    phases = (round_._replace(client_update=client_update),)
+    return base._replace(name="ditto", init_client=init_client, phases=phases, personalise=personalise)
+
+
+def _join(common: ClientState, own: ClientState) -> ClientState:
+    pairs = zip(common, own, strict=True)
+    return ClientState(*({**{GLOBAL + n: a for n, a in w.items()}, **v} for w, v in pairs))
+
+
+def _split(state: ClientState) -> tuple[ClientState, ClientState]:
+    """Return what the client keeps for the global model, and for its own."""
+    common = ({n.removeprefix(GLOBAL): a for n, a in part.items() if n.startswith(GLOBAL)} for part in state)
+    own = ({n: a for n, a in part.items() if not n.startswith(GLOBAL)} for part in state)
+    return ClientState(*common), ClientState(*own)
