@@ -49,8 +49,9 @@ serve: $(READY) ## serve the champion of SCENARIO over HTTP at SERVE_PORT
 show: $(READY) ## print the comparison table again
 	@pfmsmt show
 
-bench: $(READY) ## speed of the batched model beside the usual one
+bench: $(READY) ## speed of the batched model beside the usual one; cost of the server's step
 	@python benchmarks/experts.py
+	@python benchmarks/server_step.py
 
 clean: ## remove all that the pipeline made (data, models, reports, checkpoints); keeps MLflow's store
 	rm -rf data models runs evaluation reports checkpoints champions.json .dvc/cache .dvc/tmp

@@ -107,6 +107,13 @@ def _select(rows: Rows, mask: NDArray[np.bool_]) -> Rows:
     return {name: values[mask] for name, values in rows.items()}
 
 
+def _held_out(rows: Rows, columns: Columns, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Say for each training row [B] whether it belongs to validation."""
+    if columns.place is not None:
+        return np.asarray(rows[columns.place].astype(np.float64) >= 1 - fraction)
+    return in_validation(rows[columns.group].astype(np.int64), fraction, seed)
+
+
 def _learn_fields(
     source: Source, config: Data, seed: int, raw: Path, scenarios: tuple[str, ...], progress: Progress
 ) -> _Fields:
@@ -119,7 +126,7 @@ def _learn_fields(
     for scenario in scenarios:
         own = {name: CategoryCounts() for name in config.private_fields}
         for rows in _read(source, raw, scenario, "train", progress):
-            training = ~in_validation(rows[columns.group].astype(np.int64), config.validation_fraction, seed)
+            training = ~_held_out(rows, columns, config.validation_fraction, seed)
             for name, counts in (*pooled.items(), *own.items()):
                 counts.add(rows[name][training].astype(np.int64))
             with np.errstate(over="ignore", invalid="ignore"):  # reported below, with its column
@@ -156,7 +163,7 @@ def _write_scenario(
     with train, val, test:
         example: Rows | None = None
         for rows in _read(source, raw, scenario, "train", progress):
-            held_out = in_validation(rows[own.group].astype(np.int64), config.validation_fraction, seed)
+            held_out = _held_out(rows, source.columns, config.validation_fraction, seed)
             train.write(_select(rows, ~held_out))
             val.write(_select(rows, held_out))
             if example is None and not held_out.all():

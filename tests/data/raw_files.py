@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pfmsmt.config import AliExpress, Data, Synthetic
+from pfmsmt.config import AliExpress, Data, MovieLens, Synthetic
 
 PARTS = ("user_train", "item_train", "user_test", "item_test")
 
@@ -18,8 +18,10 @@ def make_config(source="aliexpress", scenarios=("NL",), **changes):
     synthetic = {"scenarios": sizes, "rows_per_search": 4, "ctr": 0.2, "cvr": 0.3, "shared": 0.6, "cluster": 0.25}
     synthetic |= {"own": 0.15, "conflict": True, "covariate_shift": 0.3} | changes.pop("synthetic", {})
     block = {"path": None, "url": None, "scenarios": tuple(scenarios)} | changes.pop("aliexpress", {})
+    movies = {"variant": "100k", "path": None, "url": "http://127.0.0.1:9"} | changes.pop("movielens", {})
     plain = {"source": source, "validation_fraction": 0.4, "min_count": 1, "private_fields": ()} | changes
-    return Data(**plain, synthetic=Synthetic(**synthetic), aliexpress=AliExpress(**block))
+    blocks = {"synthetic": Synthetic(**synthetic), "aliexpress": AliExpress(**block), "movielens": MovieLens(**movies)}
+    return Data(**plain, **blocks)
 
 
 def user_row(search, value=0):

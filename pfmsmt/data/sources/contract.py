@@ -23,6 +23,9 @@ class Columns(NamedTuple):
     """The search, session or user whose rows are compared with each other (GAUC) and never split."""
     categorical: tuple[str, ...]
     numerical: tuple[str, ...]
+    place: str | None = None
+    """The share of its group's training rows that come before a row, 0 <= x < 1, in test 0; no feature. With it
+    validation is the last part of every group, without it whole groups are drawn."""
 
 
 class Source(NamedTuple):
@@ -48,6 +51,7 @@ def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:
             (columns.group, pa.int64()),
             *((name, pa.int64()) for name in columns.categorical),
             *((name, pa.float64()) for name in columns.numerical),
+            *([(columns.place, pa.float64())] if columns.place else []),
             *((task.label, pa.int8()) for task in tasks),
         ]
     )

@@ -1,0 +1,207 @@
+"""The files of MovieLens 100K and 1M (Harper and Konstan 2015): where they are, and their rows as checked columns."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+from numpy.typing import NDArray
+
+from pfmsmt.data.csv_stream import place
+from pfmsmt.errors import DataError
+
+GENRES = (
+    "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+LARGEST_FILE = 2**28
+"""Bytes; the largest real one has 24 MB."""
+
+_SEPARATOR = "\x1f"
+"""Takes the place of the files' own, as one of them has two characters."""
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+
+
+class Form(NamedTuple):
+    """How one text file is laid out; none has a header."""
+
+    file: str
+    separator: bytes
+    columns: tuple[str, ...]
+
+
+class Variant(NamedTuple):
+    """One published form of the data set."""
+
+    name: str
+    """Of the zip, without .zip, and of the folder in it."""
+    ratings: Form
+    users: Form
+    items: Form
+
+
+_RATINGS = ("user_id", "item_id", "rating", "timestamp")
+VARIANTS = {
+    "100k": Variant(
+        "ml-100k",
+        Form("u.data", b"\t", _RATINGS),
+        Form("u.user", b"|", ("user_id", "age", "gender", "occupation", "zip_code")),
+        Form("u.item", b"|", ("item_id", "title", "release_date", "video_date", "imdb_url", "unknown", *GENRES)),
+    ),
+    "1m": Variant(
+        "ml-1m",
+        Form("ratings.dat", b"::", _RATINGS),
+        Form("users.dat", b"::", ("user_id", "gender", "age", "occupation", "zip_code")),
+        Form("movies.dat", b"::", ("item_id", "title", "genres")),
+    ),
+}
+
+
+class Table:
+    """One file's columns as text [B], and checks that name file, row, column and value."""
+
+    def __init__(self, name: str, columns: Sequence[str], values: pa.Table) -> None:
+        """Hold the columns; `name` is what errors call the file."""
+        self.name, self.rows = name, values.num_rows
+        self._columns, self._values = columns, values
+
+    def text(self, column: str) -> pa.ChunkedArray:
+        """Return a column as it stands in the file."""
+        return self._values.column(column)
+
+    def integers(self, column: str, lowest: int, highest: int) -> NDArray[np.int64]:
+        """Return a column of whole numbers [B].
+
+        Raises:
+            DataError: a value that is no whole number, or out of range.
+        """
+        what = f"is not a whole number from {lowest} to {highest}"
+        self.refuse(~as_numpy(pc.match_substring_regex(self.text(column), "^[0-9]{1,15}$")), column, what)
+        values = as_numpy(pc.cast(self.text(column), pa.int64()))
+        self.refuse((values < lowest) | (values > highest), column, what)
+        return values
+
+    def positions(self, column: str, valid: Sequence[str]) -> NDArray[np.int64]:
+        """Return the position of each value [B] among the valid ones.
+
+        Raises:
+            DataError: a value that is none of them.
+        """
+        found = pc.index_in(self.text(column), value_set=pa.array(valid, pa.string()))
+        self.refuse(as_numpy(pc.is_null(found)), column, f"is none of {', '.join(valid)}")
+        return as_numpy(pc.cast(found, pa.int64()))
+
+    def refuse(self, wrong: NDArray[np.bool_], column: str, what: str) -> None:
+        """Raise DataError for the first row that is wrong [B]."""
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            value = self.text(column)[row].as_py()
+            shown = repr(value) if value else "the value is empty and"
+            raise DataError(f"{place(self.name, self._columns, column, row + 1)}: {shown} {what}")
+
+
+def as_numpy(values: pa.ChunkedArray) -> NDArray[Any]:
+    """Return a column [B] without nulls."""
+    return np.asarray(values.to_numpy())
+
+
+def read_table(folder: Path, variant: Variant, form: Form) -> Table:
+    """Read one file from the zip or the folder of a variant in `folder`.
+
+    Raises:
+        DataError: missing, damaged, empty, too large, not text, or a row of another width.
+    """
+    content, name = _content(folder, variant, form)
+    if b"\0" in content:
+        row = content.count(b"\n", 0, content.index(b"\0")) + 1
+        raise DataError(f"{name}, row {row}: a NUL byte; it must be plain text in latin-1")
+    wrong_rows: list[pa_csv.InvalidRow] = []
+
+    def refuse(row: pa_csv.InvalidRow) -> str:
+        wrong_rows.append(row)
+        return "error"
+
+    try:
+        values = pa_csv.read_csv(
+            pa.BufferReader(content.replace(form.separator, _SEPARATOR.encode())),
+            # One thread: only then does pyarrow know the number of a faulty row.
+            read_options=pa_csv.ReadOptions(use_threads=False, column_names=form.columns, encoding="latin-1"),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=_SEPARATOR, quote_char=False, ignore_empty_lines=False, invalid_row_handler=refuse
+            ),
+            convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(form.columns, pa.string())),
+        )
+    except pa.ArrowInvalid as error:
+        if wrong_rows:
+            row = wrong_rows[0]
+            fault = f"{name}, row {row.number}: {row.actual_columns} columns, expected {row.expected_columns}"
+            raise DataError(fault) from None
+        if "Empty CSV file" in str(error):
+            raise DataError(f"{name} is empty; obtain the file again") from None
+        raise DataError(f"{name} cannot be read: {error}") from None
+    return Table(name, form.columns, values)
+
+
+def _content(folder: Path, variant: Variant, form: Form) -> tuple[bytes, str]:
+    """Return a file's bytes and what errors call it."""
+    packed = folder / f"{variant.name}.zip"
+    if not packed.is_file():
+        path = folder / variant.name / form.file
+        with suppress(FileNotFoundError):
+            _check_size(path.stat().st_size, str(path))
+            return path.read_bytes(), str(path)
+        raise DataError(f"{path} does not exist; run `dvc repro -f download`")
+    name = str(packed)
+    try:
+        with zipfile.ZipFile(packed) as opened:
+            entry = _member(opened, form.file, name)
+            name = f"{packed}/{entry.filename}"
+            _check_size(entry.file_size, name)
+            return opened.read(entry), name
+    except _DAMAGE as error:
+        raise DataError(f"{name} is damaged or cut short ({error}); obtain the file again") from None
+
+
+def check_members(folder: Path, variant: Variant) -> None:
+    """Look into the zip or the folder of a variant, without reading its rows.
+
+    Raises:
+        DataError: no zip, or a file is missing, too large, encrypted or there twice.
+    """
+    forms = (variant.ratings, variant.users, variant.items)
+    packed = folder / f"{variant.name}.zip"
+    if not packed.is_file():
+        missing = [form.file for form in forms if not (folder / variant.name / form.file).is_file()]
+        if missing:
+            raise DataError(f"{folder / variant.name} lacks {', '.join(missing)}; obtain the data set again")
+        return
+    try:
+        with zipfile.ZipFile(packed) as opened:
+            for form in forms:
+                entry = _member(opened, form.file, str(packed))
+                _check_size(entry.file_size, f"{packed}/{entry.filename}")
+    except _DAMAGE as error:
+        raise DataError(f"{packed} is damaged or cut short ({error}); obtain the file again") from None
+
+
+def _member(opened: zipfile.ZipFile, file: str, name: str) -> zipfile.ZipInfo:
+    """Return the one member of that file name, in any folder."""
+    entries = [entry for entry in opened.infolist() if not entry.filename.startswith("__MACOSX/")]
+    found = [entry for entry in entries if PurePosixPath(entry.filename).name == file]
+    if len(found) != 1:
+        held = ", ".join(entry.filename for entry in entries[:8]) or "nothing"
+        raise DataError(f"{name} must hold one {file}, but holds {len(found)}; its members: {held}")
+    if found[0].flag_bits & 1:
+        raise DataError(f"{name}/{found[0].filename} is encrypted; unpack it and pack it again without a password")
+    return found[0]
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > LARGEST_FILE:
+        raise DataError(f"{name} has {size:,} bytes, too many for MovieLens 100K or 1M; obtain the file again")
