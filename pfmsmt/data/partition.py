@@ -17,7 +17,8 @@ from pfmsmt.data.download import read_contents
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts
 from pfmsmt.data.shards import Rows, ShardWriter
 from pfmsmt.data.sources import SOURCES, Columns, Progress, Source
-from pfmsmt.data.split import in_validation
+from pfmsmt.data.sources.contract import read_rows
+from pfmsmt.data.split import in_last_part, in_validation
 from pfmsmt.data.statistics import CategoryCounts, Moments
 from pfmsmt.errors import ConfigError, DataError
 
@@ -96,11 +97,12 @@ def _scenarios(source: Source, config: Data, raw: Path) -> tuple[str, ...]:
 
 def _read(source: Source, raw: Path, scenario: str, split: str, progress: Progress) -> Iterator[Rows]:
     done = 0
-    for batch in source.read(raw, scenario, split):
-        yield {name: batch.column(name).to_numpy() for name in batch.schema.names}
-        if (done + batch.num_rows) // _REPORT_ROWS > done // _REPORT_ROWS:
-            progress(f"{scenario}: {done + batch.num_rows:,} rows of {split} read")
-        done += batch.num_rows
+    for rows in read_rows(source, raw, scenario, split):
+        yield rows
+        count = len(rows[source.columns.group])
+        if (done + count) // _REPORT_ROWS > done // _REPORT_ROWS:
+            progress(f"{scenario}: {done + count:,} rows of {split} read")
+        done += count
 
 
 def _select(rows: Rows, mask: NDArray[np.bool_]) -> Rows:
@@ -110,7 +112,7 @@ def _select(rows: Rows, mask: NDArray[np.bool_]) -> Rows:
 def _held_out(rows: Rows, columns: Columns, fraction: float, seed: int) -> NDArray[np.bool_]:
     """Say for each training row [B] whether it belongs to validation."""
     if columns.place is not None:
-        return np.asarray(rows[columns.place].astype(np.float64) >= 1 - fraction)
+        return in_last_part(rows[columns.place].astype(np.float64), fraction)
     return in_validation(rows[columns.group].astype(np.int64), fraction, seed)
 
 
@@ -172,11 +174,12 @@ def _write_scenario(
         for rows in _read(source, raw, scenario, "test", progress):
             test.write(rows)
     counts = {split: shard.counts() for split, shard in zip(SPLITS, (train, val, test), strict=True)}
+    group = own.group.removesuffix("_id")
     for split, count in counts.items():
         if count.rows == 0:
             raise DataError(
-                f"{scenario}: no search falls into {split} (data.validation_fraction is {config.validation_fraction}); "
-                "change that, or give the scenario more data"
+                f"{scenario}: no {group}'s rows fall into {split} (data.validation_fraction is "
+                f"{config.validation_fraction}); change that, or give the scenario more data"
             )
     pq.write_table(pa.table(dict(example or {})), target / "example.parquet")
     progress(f"{scenario}: " + ", ".join(f"{split} {count.rows:,} rows" for split, count in counts.items()))

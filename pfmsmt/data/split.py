@@ -1,18 +1,31 @@
-"""Cut the validation part from training, search by search."""
+"""Cut the validation part from training: whole groups by a hash, or the last part of every group."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+_ROUNDING = 1e-12
+"""1 - 0.7 is a little more than 3 / 10, and must not be."""
+
 
 def in_validation(groups: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Say for each row [B] whether its search belongs to validation.
+    """Say for each row [B] whether its group (a search, a user) belongs to validation.
 
-    A search's place depends on (seed, search id) alone, by the SplitMix64 hash (Steele et al. 2014), so that no
-    search is in two parts, whatever the order of rows or the size of blocks.
+    That depends on (seed, group id) alone, by the SplitMix64 hash (Steele et al. 2014), so that no group is in two
+    parts, whatever the order of rows or the size of blocks.
     """
     key = _mix(np.asarray([seed], dtype=np.uint64))
     uniform = (_mix(groups.view(np.uint64) ^ key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return uniform < fraction
+
+
+def in_last_part(places: NDArray[np.float64], fraction: float) -> NDArray[np.bool_]:
+    """Say for each row [B] whether it is in the last part of its group: floor(n * fraction) of n rows.
+
+    Args:
+        places: [B], the share of its group's rows that come before a row: 0 / n, 1 / n, ..., (n - 1) / n.
+        fraction: 0 < x < 1, so that a group's first row is never in the last part.
+    """
+    return places >= 1 - fraction - _ROUNDING
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

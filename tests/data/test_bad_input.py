@@ -230,7 +230,8 @@ def test_an_unknown_private_field_names_the_nearest_column(name, message, tmp_pa
 
 def test_a_part_without_searches_is_refused(tmp_path):
     write_raw(tmp_path / "raw", tables(searches=1))
-    with pytest.raises(DataError, match=r"NL: no search falls into (train|val) \(data.validation_fraction is 0.4\)"):
+    message = r"NL: no search's rows fall into (train|val) \(data.validation_fraction is 0.4\)"
+    with pytest.raises(DataError, match=message):
         partition(make_config(), 0, tmp_path / "raw", tmp_path / "clients", quiet)
     assert os.listdir(tmp_path) == ["raw"]
 

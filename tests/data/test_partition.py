@@ -63,7 +63,7 @@ def test_what_goes_in_comes_out(train, test, seed):
         parts |= dict(zip(("user_test", "item_test"), raw_rows(test), strict=True))
         write_raw(folder / "raw", parts)
         if len(held_out) in (0, len(train)):
-            with pytest.raises(DataError, match="no search falls into"):
+            with pytest.raises(DataError, match="no search's rows fall into"):
                 partition(make_config(), seed, folder / "raw", folder / "out", quiet)
             return
         schema = partition(make_config(), seed, folder / "raw", folder / "out", quiet)

@@ -1,11 +1,13 @@
-"""The cut by search, vocabularies and moments, against plain computations."""
+"""The cut by group and by place, vocabularies and moments, against plain computations."""
+
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfmsmt.data.split import in_validation
+from pfmsmt.data.split import in_last_part, in_validation
 from pfmsmt.data.statistics import CategoryCounts, Moments
 
 WORD = 2**64
@@ -35,6 +37,20 @@ def test_the_cut_has_the_fraction_and_depends_on_the_seed():
     first, second = (in_validation(searches, 0.2, seed) for seed in (0, 1))
     assert first.mean() == pytest.approx(0.2, abs=0.005)
     assert (first & second).mean() == pytest.approx(0.04, abs=0.004)
+
+
+@given(rows=st.integers(1, 3000), percent=st.integers(1, 99))
+def test_the_last_part_of_a_group_is_rounded_down(rows, percent):
+    """By exact fractions, although 1 - 0.7 is more than 3 / 10 in floating point."""
+    held_out = int(Fraction(percent, 100) * rows)
+    expected = [False] * (rows - held_out) + [True] * held_out
+    assert in_last_part(np.arange(rows) / rows, percent / 100).tolist() == expected
+
+
+def test_the_last_part_by_hand():
+    places = np.asarray([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    for fraction, rows in ((0.05, 0), (0.1, 1), (0.2, 2), (0.25, 2), (0.7, 7), (0.99, 9)):
+        assert np.count_nonzero(in_last_part(places, fraction)) == rows
 
 
 def test_vocabulary_is_sorted_and_counts_over_batches():

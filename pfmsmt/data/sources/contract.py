@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from pfmsmt.config import Data
 from pfmsmt.data.schema import Task
+from pfmsmt.data.shards import Rows
+from pfmsmt.errors import DataError
 
 Progress = Callable[[str], None]
 """Takes one line of text."""
@@ -20,12 +23,12 @@ class Columns(NamedTuple):
     """The raw columns of a source; label columns are named by its tasks."""
 
     group: str
-    """The search, session or user whose rows are compared with each other (GAUC) and never split."""
+    """The search, session or user whose rows are compared with each other (GAUC)."""
     categorical: tuple[str, ...]
     numerical: tuple[str, ...]
     place: str | None = None
     """The share of its group's training rows that come before a row, 0 <= x < 1, in test 0; no feature. With it
-    validation is the last part of every group, without it whole groups are drawn."""
+    validation is the last part of every group; without it whole groups are drawn, and none is in two parts."""
 
 
 class Source(NamedTuple):
@@ -55,3 +58,25 @@ def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:
             *((task.label, pa.int8()) for task in tasks),
         ]
     )
+
+
+def read_rows(source: Source, raw: Path, scenario: str, split: str) -> Iterator[Rows]:
+    """Yield the rows of one raw split, batch by batch, name -> [B].
+
+    Raises:
+        DataError: what the source itself refuses, or a place outside 0 <= x < 1.
+    """
+    done = 0
+    for batch in source.read(raw, scenario, split):
+        rows = {name: batch.column(name).to_numpy() for name in batch.schema.names}
+        if source.columns.place is not None:
+            places = rows[source.columns.place]
+            wrong = ~((places >= 0) & (places < 1))
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise DataError(
+                    f"{source.name}: {scenario} {split}, row {done + row + 1}, column {source.columns.place}: "
+                    f"{places[row]} is not from 0 to below 1; correct how the source orders its rows"
+                )
+        yield rows
+        done += batch.num_rows

@@ -1,7 +1,7 @@
 """MovieLens 100K and 1M as several scenarios and tasks: clients are age groups, tasks what a rating says.
 
 `like` is a rating of 4 or 5, `love` a rating of 5, nested in it. The last fifth of each user's ratings, in time, is
-the test part.
+the test part, and the last part of what is left is validation: a user's rows are in all three.
 """
 
 import shutil
@@ -141,7 +141,7 @@ def _ratings(table: Table) -> dict[str, NDArray[np.int64]]:
 
 
 def _split(ratings: dict[str, NDArray[np.int64]]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Say for each rating [B] whether it is among the last fifth, rounded down, of its user's; and its place before."""
+    """Say for each rating [B] whether it is in its user's last fifth, rounded down; and its place in what is left."""
     order = np.lexsort((ratings["item_id"], ratings["timestamp"], ratings["user_id"]))
     _, start, index, count = np.unique(
         ratings["user_id"][order], return_index=True, return_inverse=True, return_counts=True
