@@ -45,3 +45,26 @@ def similarity_rows(
     logits = similarity / temperature + np.log(weights)
     rows = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(rows / rows.sum(axis=1, keepdims=True))
+
+
+def progress(
+    updates: NDArray[np.float64], received: NDArray[np.float64], uploaded: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return [S, S]: how far client s's update points from where it started towards what client j uploaded before.
+
+    cos(D_s, W'_j - W_s): minus the slope of s's loss along its weight A_sj, free of scale (FedHCA2, Lu et al. 2024,
+    learns A along that slope). 0 where one of the two is zero.
+
+    Args:
+        updates: [S, P] D of this round.
+        received: [S, P] W that these updates started from.
+        uploaded: [S, P] W' of the round before.
+    """
+    # From the middle of all: differences of large equal numbers would lose the digits that count.
+    middle = received.mean(axis=0)
+    starts, ends = received - middle, uploaded - middle
+    along = updates @ ends.T - (updates * starts).sum(axis=1)[:, None]
+    apart = (starts**2).sum(axis=1)[:, None] + (ends**2).sum(axis=1) - 2 * starts @ ends.T
+    scale = np.sqrt(np.clip(apart, 0.0, None) * (updates**2).sum(axis=1)[:, None])
+    cosines = np.divide(along, scale, out=np.zeros_like(along), where=scale > 0)
+    return np.asarray(np.clip(cosines, -1.0, 1.0))

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from pfmsmt.types import FloatArray, NamedArrays, Role, Template
 
+GRAM_COLUMNS = 2**16
+
 
 def _float(array: NDArray[Any]) -> FloatArray:
     if not np.issubdtype(array.dtype, np.floating):
@@ -44,14 +46,34 @@ def combine(terms: Sequence[NamedArrays], coefficients: Sequence[float] | FloatA
     return total
 
 
-def gram(terms: Sequence[NamedArrays]) -> NDArray[np.float64]:
-    """Return the inner products [S, S] of S sets of arrays, each flattened to one vector (float64)."""
-    count = len(terms)
-    total = np.zeros((count, count))
-    for name in terms[0]:
-        rows = np.stack([_float(term[name]).ravel() for term in terms]).astype(np.float64)
-        total += rows @ rows.T
+def flatten(arrays: NamedArrays) -> NDArray[Any]:
+    """Return all numbers as one vector, in the order of names given."""
+    return np.concatenate([_float(array).ravel() for array in arrays.values()])
+
+
+def unflatten(vector: NDArray[Any], like: NamedArrays) -> dict[str, NDArray[Any]]:
+    """Cut a vector into the names and shapes of `like`."""
+    ends = np.cumsum([array.size for array in like.values()])
+    parts = np.split(vector, ends[:-1])
+    return {name: part.reshape(array.shape) for (name, array), part in zip(like.items(), parts, strict=True)}
+
+
+def gram(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the inner products [S, S] of S vectors [S, P], summed in double precision, some columns at a time."""
+    total = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows.shape[1], GRAM_COLUMNS):
+        block = rows[:, start : start + GRAM_COLUMNS].astype(np.float64)
+        total += block @ block.T
     return total
+
+
+def products(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the symmetric part of the inner products [S, S] of S vectors [S, P] with S others, as `gram` sums."""
+    total = np.zeros((len(first), len(first)))
+    for start in range(0, first.shape[1], GRAM_COLUMNS):
+        part = slice(start, start + GRAM_COLUMNS)
+        total += first[:, part].astype(np.float64) @ second[:, part].astype(np.float64).T
+    return np.asarray((total + total.T) / 2)
 
 
 def select(arrays: NamedArrays, template: Template, roles: Collection[Role]) -> dict[str, NDArray[Any]]:

@@ -1,8 +1,9 @@
 """The client's side of a round: it answers requests, and keeps its private state and its best model."""
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from pfmsmt import arrays
 from pfmsmt.checkpoint import read_tree, write_tree
 from pfmsmt.errors import TrainingError
 from pfmsmt.evaluation import Score, Validation, score, validate
@@ -29,6 +30,13 @@ class Best(NamedTuple):
     parameters: NamedArrays
 
 
+class Average(NamedTuple):
+    """Parameters averaged over some rounds."""
+
+    count: int
+    parameters: NamedArrays
+
+
 class Client:
     """One scenario: its data, its private state and its best model so far."""
 
@@ -37,6 +45,7 @@ class Client:
         self.name, self._method, self._learner, self._seed = name, method, learner, seed
         self._states = {(0, 0): method.init_client(learner.binding.read())}
         self.best: Best | None = None
+        self._averages: dict[int, Average] = {}
 
     @property
     def initial_parameters(self) -> NamedArrays:
@@ -68,7 +77,7 @@ class Client:
 
     def _validate(self, request: Request) -> Validation:
         learner = self._learner
-        parameters = self._method.personalise(request.arrays, self._states[max(self._states)])
+        parameters = self._average(request)
         learner.binding.write(parameters)
         try:
             validation = validate(learner.model, learner.data.validation, learner.device)
@@ -79,12 +88,39 @@ class Client:
             self.best = Best(request.round, found, validation, parameters)
         return validation
 
+    def _average(self, request: Request) -> NamedArrays:
+        """Return the personalised parameters averaged over rounds, the last ones most (Polyak and Juditsky 1992).
+
+        The n-th ones enter with weight (1 - beta) / (1 - beta^n), so that nothing before the first round counts.
+        """
+        now = self._method.personalise(request.arrays, self._states[max(self._states)])
+        share = self._learner.budget.averaging
+        past = {number: average for number, average in self._averages.items() if number < request.round}
+        if not past or share == 0:
+            count, average = 1, now
+        else:
+            before = past[max(past)]
+            count = before.count + 1
+            fresh = (1 - share) / (1 - share**count)
+            # Along the difference, so that what did not change stays as it is, to the bit.
+            average = arrays.combine([before.parameters, arrays.subtract(now, before.parameters)], [1.0, fresh])
+        # The one before stays, so that a repeated request gives the same answer.
+        last = {max(past): past[max(past)]} if past else {}
+        self._averages = {**last, request.round: Average(count, average)}
+        return average
+
     def save(self, folder: Path, round: int) -> None:
         """Write the private state after `round` and the best model to `<folder>/<name>.safetensors`."""
         round_, phase = max(key for key in self._states if key[0] <= round)
         state = self._states[round_, phase]
         tree = {"state": state._asdict(), "best": self.best.parameters if self.best else {}}
-        notes = {"round": round_, "phase": phase, "best": self.best and self.best._replace(parameters={})._asdict()}
+        notes: dict[str, Any] = {"round": round_, "phase": phase}
+        notes["best"] = self.best and self.best._replace(parameters={})._asdict()
+        validated = [number for number in self._averages if number <= round]
+        if validated:
+            average = self._averages[max(validated)]
+            tree["average"] = average.parameters
+            notes["average"] = {"round": max(validated), "count": average.count}
         write_tree(folder / f"{self.name}.safetensors", tree, notes)
 
     def load(self, folder: Path) -> None:
@@ -98,6 +134,10 @@ class Client:
         self._states = {
             (notes["round"], notes["phase"]): ClientState(state.get("private", {}), state.get("optimizer", {}))
         }
+        average = notes.get("average")
+        self._averages = {}
+        if average is not None:
+            self._averages[average["round"]] = Average(average["count"], tree["average"])
         best = notes["best"]
         if best is not None:
             self.best = Best(best["round"], Score(*best["score"]), best["validation"], tree.get("best", {}))

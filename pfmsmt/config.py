@@ -110,6 +110,7 @@ class Train(_Frozen):
     local_steps: Count
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate_decay: Literal["cosine", "none"]
+    averaging: Annotated[float, Field(ge=0, lt=1)]
     task_weights: Annotated[tuple[NonNegative, ...], Field(min_length=1)]
     quorum: Annotated[float, Field(gt=0, le=1)]
     checkpoint_every: Count
@@ -137,6 +138,7 @@ class ServerOptimizer(_Frozen):
     server_learning_rate: Positive
     server_beta1: Annotated[float, Field(ge=0, lt=1)]
     server_beta2: Annotated[float, Field(ge=0, lt=1)]
+    server_weight_decay: NonNegative
 
 
 class Federated(ServerOptimizer):
@@ -144,6 +146,7 @@ class Federated(ServerOptimizer):
 
     learning_rate: Positive
     private_learning_rate: Positive
+    private_weight_decay: NonNegative
 
 
 class Proximal(Federated):
@@ -158,9 +161,11 @@ class PfMsmtrec(Proximal):
     rank: Annotated[int, Field(ge=0)]
     federated_batch_norm: bool
     conflict: Annotated[float, Field(ge=0, lt=1)]
-    aggregation: Literal["similarity", "uniform", "identity"]
+    coordinate: Literal["clients", "clients_and_tasks"]
+    aggregation: Literal["similarity", "learned", "uniform", "identity"]
     temperature: Positive
     smoothing: Annotated[float, Field(ge=0, lt=1)]
+    learned_rate: Positive
     coupling: Fraction
     gate: Literal["private", "federated"]
     tower_steps: Annotated[int, Field(ge=0)]
@@ -170,6 +175,7 @@ class PlainLearning(_Frozen):
     """`methods.local` and `methods.centralized`: nothing is federated, Adam trains everything."""
 
     learning_rate: Positive
+    weight_decay: NonNegative
 
 
 class Methods(_Frozen):

@@ -17,6 +17,9 @@ from pfmsmt.types import NamedArrays, Template
 NUMBER, UNLABELLED = "number", "unlabelled"
 """Roles of what is no tensor of the template: a reported number; a tensor that the template does not know."""
 
+TASK_MARK = "@"
+"""Stands between a tensor's name and the task whose share of its update was told."""
+
 COLUMNS = ("round", "client", "phase", "direction", "name", "role", "shape", "dtype", "bytes")
 TRAFFIC_COLUMNS = ("round", "client", "tensors_up", "bytes_up", "tensors_down", "bytes_down")
 
@@ -54,7 +57,9 @@ def messages(phase: str, requests: Mapping[str, Request], answers: Mapping[str, 
 
 def _answer(answer: Upload | Validation) -> tuple[Item, ...]:
     if isinstance(answer, Upload):
-        return (*_tensors(answer.arrays), _number("examples", "int64"), _number("loss", "float64"))
+        by_task = {f"{name}{TASK_MARK}{task}": a for task, part in answer.by_task.items() for name, a in part.items()}
+        tensors = _tensors({**answer.arrays, **by_task})
+        return (*tensors, _number("examples", "int64"), _number("loss", "float64"))
     return tuple(
         _number(f"{scenario}/{task}/{metric}", "float64")
         for scenario, tasks in answer.items()
@@ -140,6 +145,7 @@ class Ledger:
 def _role(name: str, tensor: bool, template: Template) -> str:
     if not tensor:
         return NUMBER
+    name = name.partition(TASK_MARK)[0]
     return str(template[name].role) if name in template else UNLABELLED
 
 

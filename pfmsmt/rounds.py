@@ -88,7 +88,8 @@ def _run_phase(
     result.messages += messages(phase.name, sent, answers)
     uploads = {k: answer for k in sorted(answers) if isinstance(answer := answers[k], Upload)}
     for k in list(uploads):
-        bad = arrays.first_not_finite(uploads[k].arrays)
+        parts = (uploads[k].arrays, *uploads[k].by_task.values())
+        bad = next((name for part in parts if (name := arrays.first_not_finite(part)) is not None), None)
         if bad is not None:
             failures[k] = Failure(f"round {result.round}, client {k}: upload {bad!r} is not finite", diverged=True)
             del uploads[k]

@@ -12,7 +12,7 @@ from pfmsmt.config import Train
 from pfmsmt.data.batches import ClientData, batch_rows
 from pfmsmt.errors import TrainingError
 from pfmsmt.methods import LocalResult
-from pfmsmt.models.heads import loss
+from pfmsmt.models.heads import loss, task_losses
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.spec import ModelSpec
 from pfmsmt.models.template import Binding
@@ -60,10 +60,12 @@ def local_train(
     federated: Collection[Role],
     learning_rate: float,
     private_learning_rate: float,
+    private_weight_decay: float = 0.0,
     frozen: Collection[Role] = (),
     anchor: NamedArrays | None = None,
     regularizer: float = 0.0,
     steps: int | None = None,
+    by_task: Collection[Role] = (),
 ) -> LocalResult:
     """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
 
@@ -81,10 +83,12 @@ def local_train(
         federated: roles that leave the client.
         learning_rate: of SGD.
         private_learning_rate: of Adam.
+        private_weight_decay: of Adam, decoupled (AdamW): a step also takes rate x decay x theta off theta.
         frozen: roles that keep their values.
         anchor: what arrays are pulled towards, whole roles; roles that it leaves out move freely.
         regularizer: mu.
         steps: `train.local_steps` if left out.
+        by_task: federated roles whose movement is also told task by task (a backward pass for each task).
 
     Raises:
         TrainingError: the loss is not finite; round, client and value are named.
@@ -99,11 +103,15 @@ def local_train(
     for parameter in model.parameters():
         parameter.requires_grad_(binding.role(parameter) not in frozen)
     sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
-    adam = _adam(own, optimizer, private_learning_rate * rate, data.device) if own else None
+    adam = _adam(own, optimizer, private_learning_rate * rate, private_weight_decay, data.device) if own else None
     pulls = []
     if anchor and regularizer > 0:
         strengths = (learning_rate * rate * regularizer, private_learning_rate * rate * regularizer)
         pulls = _pulls(binding, anchor, zip((shared, list(own.values())), strengths, strict=True))
+    trained = [*shared, *own.values()]
+    split = (
+        _TaskSplit(trained, [p for p in shared if binding.role(p) in by_task], model.spec.tasks) if by_task else None
+    )
     weights = torch.tensor(budget.task_weights, dtype=torch.float32, device=data.device)
     rows = data.data.train
     total = torch.zeros((), device=data.device)
@@ -113,8 +121,12 @@ def local_train(
     for chosen in batch_rows(stream, rows.rows, data.batch_size, first, steps):
         index = torch.from_numpy(chosen).to(data.device)
         model.zero_grad()
-        value = loss(model(rows.codes[index], rows.values[index]), rows.labels[index], weights, model.spec)
-        value.backward()
+        logits = model(rows.codes[index], rows.values[index])
+        if split:
+            value = split.backward(task_losses(logits, rows.labels[index], weights, model.spec), learning_rate * rate)
+        else:
+            value = loss(logits, rows.labels[index], weights, model.spec)
+            value.backward()
         total += value.detach()
         for optimizer_ in (sgd, adam):
             if optimizer_ is not None:
@@ -131,7 +143,38 @@ def local_train(
     state = dict(optimizer) if adam is None else {**optimizer, **_adam_state(own, adam)}
     # A forward pass moves BatchNorm's running statistics, even where nothing of it is trained.
     final = {**binding.read(), **arrays.select(parameters, binding.template, frozen)}
-    return LocalResult(final, state, mean, rows.rows)
+    told = split.movements(binding, by_task) if split else {}
+    return LocalResult(final, state, mean, rows.rows, told)
+
+
+class _TaskSplit:
+    """Sums up what each task's loss moves under plain SGD, which is linear in the gradient."""
+
+    def __init__(self, trained: list[Tensor], followed: list[Tensor], tasks: tuple[str, ...]) -> None:
+        self._trained, self._tasks = trained, tasks
+        self._moved = {task: {id(p): (p, torch.zeros_like(p)) for p in followed} for task in tasks}
+
+    def backward(self, losses: Tensor, rate: float) -> Tensor:
+        """Set the gradients of the summed loss, and add up each task's own steps; return the summed loss."""
+        for task, own in zip(self._tasks, losses, strict=True):
+            gradients = torch.autograd.grad(own, self._trained, retain_graph=True, allow_unused=True)
+            for parameter, gradient in zip(self._trained, gradients, strict=True):
+                if gradient is None:
+                    continue
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                if id(parameter) in self._moved[task]:
+                    self._moved[task][id(parameter)][1].sub_(gradient, alpha=rate)
+        return losses.sum()
+
+    @torch.no_grad()
+    def movements(self, binding: Binding, roles: Collection[Role]) -> dict[str, NamedArrays]:
+        """Return the movements by task and wire name; overwrites the followed parameters."""
+        found: dict[str, NamedArrays] = {}
+        for task, moved in self._moved.items():
+            for parameter, movement in moved.values():
+                parameter.copy_(movement)
+            found[task] = arrays.select(binding.read(), binding.template, roles)
+        return found
 
 
 def _decay(round_: int, budget: Train) -> float:
@@ -160,15 +203,17 @@ def _pulls(
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def _adam(own: dict[str, Tensor], state: NamedArrays, rate: float, device: torch.device) -> torch.optim.Adam:
-    adam = torch.optim.Adam(own.values(), lr=rate, fused=device.type in ("cpu", "cuda"))
+def _adam(
+    own: dict[str, Tensor], state: NamedArrays, rate: float, decay: float, device: torch.device
+) -> torch.optim.AdamW:
+    adam = torch.optim.AdamW(own.values(), lr=rate, weight_decay=decay, fused=device.type in ("cpu", "cuda"))
     for name, tensor in own.items():
         if f"{name}/step" in state:
             adam.state[tensor] = {key: torch.tensor(state[f"{name}/{key}"], device=device) for key in _MOMENTS}
     return adam
 
 
-def _adam_state(own: dict[str, Tensor], adam: torch.optim.Adam) -> NamedArrays:
+def _adam_state(own: dict[str, Tensor], adam: torch.optim.AdamW) -> NamedArrays:
     return {
         f"{name}/{key}": adam.state[tensor][key].cpu().numpy().copy()
         for name, tensor in own.items()

@@ -56,11 +56,65 @@ def test_integers_are_refused():
         arrays.add({"a": np.array([1])}, {"a": np.array([1])})
 
 
-def test_gram_is_the_inner_products_of_flattened_sets():
-    terms = [{"a": np.array([[1.0, 2.0]]), "b": np.array(3.0)}, {"b": np.array(-1.0), "a": np.array([[4.0, 0.0]])}]
-    np.testing.assert_array_equal(arrays.gram(terms), [[14, 1], [1, 17]])
-    large = [{"a": np.array([1e30, 1.0], np.float32)}]
+def test_gram_is_the_inner_products_in_double_precision():
+    np.testing.assert_array_equal(arrays.gram(np.array([[1.0, 2.0, 3.0], [4.0, 0.0, -1.0]])), [[14, 1], [1, 17]])
+    large = np.array([[1e30, 1.0]], np.float32)
     assert arrays.gram(large)[0, 0] == pytest.approx(1e60)  # float64: float32 would overflow
+    np.testing.assert_array_equal(arrays.gram(np.zeros((2, 0))), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, arrays.GRAM_COLUMNS + 3])
+def test_gram_by_blocks_is_the_whole_product(extra):
+    """Small whole numbers: every sum is exact, in whatever order. Around the first block's border they count most."""
+    border = arrays.GRAM_COLUMNS
+    rows = np.random.default_rng(0).integers(-3, 4, size=(3, border + extra)).astype(np.float32)
+    rows[:, border - 2 : border + 2] *= 1000
+    whole = rows.astype(np.int64)
+    np.testing.assert_array_equal(arrays.gram(rows), whole @ whole.T)
+
+
+def test_products_are_the_symmetric_part_of_inner_products():
+    """<a_1, b_1> = 1, <a_2, b_2> = -1, <a_1, b_2> = 4, <a_2, b_1> = 0: two on either side."""
+    first, second = np.array([[1.0, 2.0], [0.0, -1.0]]), np.array([[1.0, 0.0], [2.0, 1.0]])
+    np.testing.assert_array_equal(arrays.products(first, second), [[1, 2], [2, -1]])
+    np.testing.assert_array_equal(arrays.products(first, first), arrays.gram(first))
+    large = np.array([[1e30, 1.0]], np.float32)
+    assert arrays.products(large, -large)[0, 0] == pytest.approx(-1e60)
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, arrays.GRAM_COLUMNS + 3])
+def test_products_by_blocks_are_the_whole_product(extra):
+    border = arrays.GRAM_COLUMNS
+    drawn = np.random.default_rng(0).integers(-3, 4, size=(2, 3, border + extra))
+    drawn[:, :, border - 2 : border + 2] *= 1000
+    whole = drawn[0] @ drawn[1].T
+    np.testing.assert_array_equal(arrays.products(*drawn.astype(np.float32)), (whole + whole.T) / 2)
+
+
+def test_flatten_takes_the_names_in_their_order():
+    first, second = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), np.array(5.0, np.float32)
+    flat = arrays.flatten({"b": first, "a": second})
+    np.testing.assert_array_equal(flat, [1, 2, 3, 4, 5])
+    assert flat.dtype == np.float32
+    np.testing.assert_array_equal(arrays.flatten({"a": second, "b": first}), [5, 1, 2, 3, 4])
+    flat[0] = 9
+    assert first[0, 0] == 1
+    with pytest.raises(TypeError, match="int64"):
+        arrays.flatten({"a": np.array([1])})
+
+
+def test_unflatten_undoes_flatten():
+    like = {"w": np.arange(6.0).reshape(2, 3), "scalar": np.array(7.0), "none": np.zeros((0, 2)), "b": np.array([8.0])}
+    back = arrays.unflatten(arrays.flatten(like), like)
+    assert list(back) == list(like)
+    for name, array in like.items():
+        assert back[name].shape == array.shape
+        np.testing.assert_array_equal(back[name], array)
+    one = arrays.unflatten(np.array([1.0, 2.0]), {"a": np.zeros((2, 1))})
+    np.testing.assert_array_equal(one["a"], [[1], [2]])
+    for numbers in (7, 9):
+        with pytest.raises(ValueError, match="reshape"):
+            arrays.unflatten(np.zeros(numbers), like)
 
 
 TEMPLATE = {

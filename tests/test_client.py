@@ -37,11 +37,11 @@ def test_a_repeated_request_has_the_same_answer_and_effect(make_federation, equa
 @pytest.mark.parametrize("method", METHODS)
 def test_a_whole_round_can_be_repeated(make_federation, equal_arrays, method):
     """A server that was killed after the clients had trained asks for the round again, from its first phase."""
-    once, twice = (make_federation(method) for _ in range(2))
+    once, twice, fresh = (make_federation(method) for _ in range(3))
     answers = {}
     for name, federation, rounds in (("once", once, (1, 2)), ("twice", twice, (1, 1, 2, 2))):
         for round_ in rounds:
-            answers[name] = [federation.clients["ES"].answer(request) for request in requests(once, "ES", round_)]
+            answers[name] = [federation.clients["ES"].answer(request) for request in requests(fresh, "ES", round_)]
     for expected, found in zip(answers["once"][:-1], answers["twice"][:-1], strict=True):
         assert equal_arrays(expected.arrays, found.arrays)
     assert answers["once"][-1] == answers["twice"][-1]
@@ -153,3 +153,135 @@ def test_private_tables_stay_with_the_client(make_config, make_data, tmp_path):
             assert not [name for name in upload.arrays if name.startswith(("private", "task"))]
         tables = [client.initial_parameters["private/table"] for client in federation.clients.values()]
         assert not np.array_equal(tables[0][:2], tables[1][:2])
+
+
+# The n-th of the parameters averaged so far: beta^(n - i) (1 - beta) / (1 - beta^n), e.g. 0.81, 0.9, 1 over 2.71.
+WEIGHTS = {
+    0.9: {1: [1], 2: [0.9 / 1.9, 1 / 1.9], 3: [0.81 / 2.71, 0.9 / 2.71, 1 / 2.71]},
+    0.5: {1: [1], 2: [1 / 3, 2 / 3], 3: [1 / 7, 2 / 7, 4 / 7]},
+    0.0: {1: [1], 2: [0, 1], 3: [0, 0, 1]},
+}
+
+
+def averaging(beta):
+    return {"train.averaging": beta, "methods.local.learning_rate": 0.02}
+
+
+def play(federation, fresh, round_, client="NL"):
+    """One round; return the parameters that were validated, and their validation."""
+    *train, last = requests(fresh, client, round_)
+    for request in train:
+        federation.clients[client].answer(request)
+    validation = federation.clients[client].answer(last)
+    return federation.clients[client].learner.binding.read(), validation
+
+
+def mean(found, weights):
+    return {n: sum(w * a[n].astype(np.float64) for w, a in zip(weights, found, strict=True)) for n in found[0]}
+
+
+def assert_close(found, expected):
+    assert found.keys() == expected.keys()
+    for n, array in expected.items():
+        assert found[n].dtype == np.float32
+        np.testing.assert_allclose(found[n], array, rtol=1e-5, atol=1e-6, err_msg=n)
+
+
+@pytest.fixture(scope="module")
+def own(make_federation):
+    """method -> the parameters of three rounds, each on its own; averaging does not reach into training."""
+    known = {}
+
+    def get(method):
+        if method not in known:
+            federation, fresh = (make_federation(method, averaging(0.0)) for _ in range(2))
+            known[method] = [play(federation, fresh, round_)[0] for round_ in (1, 2, 3)]
+        return known[method]
+
+    return get
+
+
+@pytest.mark.parametrize("method", ["pf_msmtrec", "ditto", "local"])  # fedavg: the server changes nothing here
+@pytest.mark.parametrize("beta", WEIGHTS)
+def test_what_is_validated_is_an_average_over_rounds(make_federation, equal_arrays, own, method, beta):
+    federation, fresh = (make_federation(method, averaging(beta)) for _ in range(2))
+    client, models = federation.clients["NL"], []
+    for round_ in (1, 2, 3):
+        found, validation = play(federation, fresh, round_)
+        models.append(found)
+        assert_close(found, mean(own(method)[:round_], WEIGHTS[beta][round_]))
+        if beta == 0:
+            assert equal_arrays(found, own(method)[round_ - 1])
+        assert validate(client.learner.model, client.learner.data.validation, client.learner.device) == validation
+    # What is kept, and served, is an average, too.
+    assert equal_arrays(client.best.parameters, models[client.best.round - 1])
+    distance = max(np.abs(models[2][n] - own(method)[2][n]).max() for n in models[2])
+    assert (distance > 1e-3) == (beta > 0)
+
+
+def test_an_average_of_what_did_not_change_is_that_bit_for_bit(make_federation, equal_arrays):
+    """As of a client that fails in training: its model, its validation and so its best round stay as they are."""
+    federation, fresh = (make_federation("local", averaging(0.9)) for _ in range(2))
+    expected = play(federation, fresh, 1)
+    client = federation.clients["NL"]
+    for round_ in (2, 3, 4):
+        assert client.answer(requests(fresh, "NL", round_)[-1]) == expected[1]
+        assert equal_arrays(client.learner.binding.read(), expected[0])
+    assert client.best.round == 1
+
+
+@pytest.mark.parametrize("beta", [0.9, 0.0])
+def test_a_repeated_validation_enters_the_average_once(make_federation, equal_arrays, own, tmp_path, beta):
+    once, twice, fresh = (make_federation("local", averaging(beta)) for _ in range(3))
+    for round_ in (1, 2, 3):
+        expected = play(once, fresh, round_)
+        *train, last = requests(fresh, "NL", round_)
+        for request in train:
+            twice.clients["NL"].answer(request)
+        for _ in range(3):
+            assert twice.clients["NL"].answer(copy.deepcopy(last)) == expected[1]
+            assert equal_arrays(twice.clients["NL"].learner.binding.read(), expected[0])
+        for name, federation in (("once", once), ("twice", twice)):
+            federation.clients["NL"].save(tmp_path / name, round_)
+        one, two = ((tmp_path / name / "NL.safetensors").read_bytes() for name in ("once", "twice"))
+        assert one == two
+    assert_close(expected[0], mean(own("local"), WEIGHTS[beta][3]))
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+@pytest.mark.parametrize("beta", [0.9, 0.0])
+def test_an_average_goes_on_where_it_was_saved(make_federation, equal_arrays, tmp_path, beta, stop):
+    whole, first, second, fresh = (make_federation("pf_msmtrec", averaging(beta)) for _ in range(4))
+    for round_ in range(1, stop + 1):
+        play(first, fresh, round_)
+    first.clients["NL"].save(tmp_path, stop)
+    second.clients["NL"].load(tmp_path)
+    for round_ in (1, 2, 3):
+        expected = play(whole, fresh, round_)
+        if round_ > stop:
+            found = play(second, fresh, round_)
+            assert equal_arrays(found[0], expected[0])
+            assert found[1] == expected[1]
+    assert second.clients["NL"].best.round == whole.clients["NL"].best.round
+    assert equal_arrays(second.clients["NL"].best.parameters, whole.clients["NL"].best.parameters)
+
+
+def test_the_average_of_the_last_complete_round_is_saved_in_the_next_one(make_federation, equal_arrays, tmp_path):
+    """Round 3 has been validated, but the state after round 2 is asked for: round 3 is then done anew."""
+    federation, second, fresh = (make_federation("local", averaging(0.9)) for _ in range(3))
+    for round_ in (1, 2, 3):
+        expected = play(federation, fresh, round_)
+    federation.clients["NL"].save(tmp_path, 2)
+    second.clients["NL"].load(tmp_path)
+    found = play(second, fresh, 3)
+    assert found[1] == expected[1]
+    assert equal_arrays(found[0], expected[0])
+
+
+def test_loading_forgets_what_was_averaged_before(make_federation, equal_arrays, tmp_path):
+    untrained, used, fresh = (make_federation("local", averaging(0.9)) for _ in range(3))
+    untrained.clients["NL"].save(tmp_path, 0)
+    expected = play(untrained, fresh, 1)[0]
+    play(used, fresh, 1, "NL")
+    used.clients["NL"].load(tmp_path)
+    assert equal_arrays(play(used, fresh, 1)[0], expected)

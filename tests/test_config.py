@@ -59,6 +59,11 @@ def test_the_repositorys_params_parse():
         ("methods.fedagv", "fedavg"),
         ("methods.fedproxy", "fedprox"),
         ("methods.ditto.lambda_regularizer", "regularizer"),
+        ("methods.fedavg.private_decay", "private_weight_decay"),
+        ("methods.fedbn.server_weigth_decay", "server_weight_decay"),
+        ("methods.local.weight_deacy", "weight_decay"),
+        ("methods.pf_msmtrec.learnt_rate", "learned_rate"),
+        ("train.average", "averaging"),
         ("methods.pf_msmtrec.conflct", "conflict"),
         ("methods.pf_msmtrec.server_learningrate", "server_learning_rate"),
         ("evaluate.bootstraps", "bootstrap"),
@@ -89,6 +94,7 @@ RANGES = [
     ("train.seeds", [[], [-1]]),
     ("train.rounds", [0]),
     ("train.batch_size", [1]),
+    ("train.averaging", [1.0, 1.5, -0.1, float("nan")]),
     ("train.task_weights", [[], [-1.0]]),
     ("train.quorum", [0, 1.1]),
     ("train.device", ["gpu", "cuda:x", "cpu:1", "cuda:", ""]),
@@ -98,12 +104,20 @@ RANGES = [
     ("methods.pf_msmtrec.temperature", [0, -1]),
     ("methods.pf_msmtrec.smoothing", [1]),
     ("methods.pf_msmtrec.coupling", [1.1]),
+    ("methods.pf_msmtrec.learned_rate", [0, -0.1, float("inf"), float("nan")]),
     ("methods.pf_msmtrec.server_beta2", [1]),
+    ("methods.pf_msmtrec.private_weight_decay", [-0.1, float("inf"), float("nan")]),
+    ("methods.pf_msmtrec.server_weight_decay", [-1e-9, float("inf")]),
+    ("methods.fedavg.private_weight_decay", [-0.1]),
+    ("methods.fedavg.server_weight_decay", [-0.1, float("nan")]),
+    ("methods.ditto.private_weight_decay", [-0.1]),
     ("methods.fedprox.regularizer", [-0.1, float("inf"), float("nan")]),
     ("methods.fedbn.private_learning_rate", [0]),
     ("methods.fedper.server_beta1", [1]),
     ("methods.ditto.regularizer", [-0.1]),
     ("methods.local.learning_rate", [0, float("inf")]),
+    ("methods.local.weight_decay", [-0.1, float("inf")]),
+    ("methods.centralized.weight_decay", [-0.1]),
     ("evaluate.bins", [1]),
     ("evaluate.confidence", [1]),
     ("register.methods", [[]]),
@@ -117,6 +131,28 @@ def test_a_value_out_of_range_is_named_once_with_its_key(key, value):
     assert len(lines) == (2 if value == "many" else 1)  # neither the word nor a number
     shown = value[-1] if isinstance(value, list) and value else value
     assert repr(shown) in lines[0]
+
+
+@pytest.mark.parametrize("rule", ["similarity", "learned", "uniform", "identity"])
+def test_rules_of_aggregation(rule):
+    assert parse_config(changed("methods.pf_msmtrec.aggregation", rule)).methods.pf_msmtrec.aggregation == rule
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("train.averaging", [0, 0.999]),
+        ("methods.pf_msmtrec.learned_rate", [1e-9, 10.0]),
+        ("methods.fedper.private_weight_decay", [0, 5.0]),
+        ("methods.centralized.weight_decay", [0, 5.0]),
+    ],
+)
+def test_the_ends_of_a_range_are_in_it(key, values):
+    for value in values:
+        node = parse_config(changed(key, value)).model_dump(by_alias=True)
+        for part in key.split("."):
+            node = node[part]
+        assert node == value
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:1"])
@@ -146,6 +182,12 @@ def test_devices(device):
             "register.methods",
             ["centralized"],
             "register.methods.0: 'centralized' is unknown; valid: pf_msmtrec, fedavg, ",
+        ),
+        (
+            "methods.pf_msmtrec.aggregation",
+            "learnt",
+            "methods.pf_msmtrec.aggregation: 'learnt' is unknown; did you mean 'learned'? "
+            "valid: similarity, learned, uniform, identity",
         ),
         ("train.methods", ["fedavg", "fedavg"], "train.methods: 'fedavg' stands here twice"),
         ("train.seeds", [3, 4, 3], "train.seeds: 3 stands here twice"),

@@ -1,5 +1,6 @@
 """What leaves a client, proven for every method from the messages themselves, over two rounds of real training."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -107,10 +108,18 @@ def rows(found: Overheard) -> dict[str, list[np.ndarray]]:
     }  # fmt: skip
 
 
+def numbers(server: Mapping, rounds: int) -> list[np.ndarray]:
+    """Leave out the server's counters: a client's number of rounds equals many a category's code."""
+    found = list(leaves(server))
+    counters = [array for array in found if np.issubdtype(array.dtype, np.integer)]
+    assert all(np.isin(array, (0, rounds)).all() for array in counters)
+    return [array for array in found if np.issubdtype(array.dtype, np.floating)]
+
+
 def leaked(found: Overheard, secrets: dict[str, list[np.ndarray]]) -> int:
     """Count the pairs of secret numbers that the server or another client got to see."""
     seen = [array for message in found.exchanged for _, array in message.arrays]
-    seen += [array for result in found.rounds for array in leaves(result.server)]
+    seen += [array for result in found.rounds for array in numbers(result.server, result.round)]
     hidden = pairs(array for arrays in secrets.values() for array in arrays)
     return len(np.intersect1d(hidden, pairs(seen), assume_unique=True))
 
@@ -118,7 +127,7 @@ def leaked(found: Overheard, secrets: dict[str, list[np.ndarray]]) -> int:
 @each_method
 def test_messages_are_parameters_counts_and_metrics(overheard, name):
     """Nothing but arrays, the number of training rows and the loss goes up in training; metrics in validation."""
-    assert Upload._fields == ("arrays", "examples", "loss")
+    assert Upload._fields == ("arrays", "examples", "loss", "by_task")
     assert Request._fields == ("kind", "round", "phase", "arrays")
     found = overheard(name)
     phases = len(found.federation.method.phases)
@@ -131,6 +140,7 @@ def test_messages_are_parameters_counts_and_metrics(overheard, name):
             assert type(answer) is Upload
             assert (type(answer.examples), type(answer.loss)) == (int, float)
             assert answer.examples == found.federation.clients[k].learner.data.train.rows
+            assert answer.by_task == {}
             continue
         assert answer.keys() == found.federation.clients[k].learner.data.validation.keys()
         for tasks in answer.values():
@@ -175,12 +185,15 @@ def test_without_federation_no_tensor_moves_at_all(overheard, name):
         ({"federated_batch_norm": False}, {*LEARNED, Role.NORM}),
         ({"gate": "private"}, LEARNED - {Role.GATE}),
         ({"tower_steps": 0}, LEARNED),
+        ({"coordinate": "clients_and_tasks"}, LEARNED),
     ],
 )
 def test_pf_msmtrec_sends_what_its_block_says(listen, changes, allowed):
     found = listen("pf_msmtrec", {f"methods.pf_msmtrec.{key}": value for key, value in changes.items()})
     assert_only(found, allowed)
     assert leaked(found, tables(found)) == 0
+    told = {found.role(m.client, n) for m in found.exchanged for n in m.told}
+    assert told == ({Role.EXPERT, Role.EMBEDDING} if "coordinate" in changes else set())
 
 
 @each_method

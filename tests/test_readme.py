@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 SMALL = {
     r"train_rows: \d+, test_rows: \d+": "train_rows: 400, test_rows: 300",
     r"methods: \[pf_msmtrec, fedavg, local, centralized\]": "methods: [pf_msmtrec, local]",
-    r"rounds: 120": "rounds: 3",
+    r"rounds: 60": "rounds: 3",
     r"local_steps: 8": "local_steps: 2",
     r"bootstrap: 200": "bootstrap: 10",
 }

@@ -9,6 +9,7 @@ from pfmsmt import arrays
 from pfmsmt.config import Train
 from pfmsmt.data.batches import batch_rows
 from pfmsmt.errors import TrainingError
+from pfmsmt.models.heads import loss
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.template import Binding
 from pfmsmt.training import build_learner, client_batch_size, local_train
@@ -85,6 +86,68 @@ def test_adam_on_private_roles_is_torch_adam(learner):
     names = {name for name, _ in model.named_parameters()}
     assert set(result.optimizer) == {f"{n}/{key}" for n in names for key in ("step", "exp_avg", "exp_avg_sq")}
     assert all(float(result.optimizer[f"{n}/step"]) == 3 for n in names)
+
+
+@pytest.mark.parametrize("decay", [{}, {"private_weight_decay": 0.0}])
+def test_a_decay_of_zero_is_torch_adam_bit_for_bit(learner, equal_arrays, decay):
+    data = learner()
+    start = data.binding.read()
+    result = local_train(start, {}, data, stream(), federated=(), **RATES, **decay)
+
+    model = MMoE(data.model.spec)
+    Binding(model).write(start)
+    model.train()
+    adam = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+    rows, weights = data.data.train, torch.ones(2)
+    for chosen in batch_rows(stream(), rows.rows, data.batch_size, 0, 3):
+        adam.zero_grad()
+        loss(model(rows.codes[chosen], rows.values[chosen]), rows.labels[chosen], weights, model.spec).backward()
+        adam.step()
+    assert equal_arrays(result.parameters, Binding(model).read())
+
+
+def test_decay_alone_shrinks_what_has_no_gradient(learner, equal_arrays):
+    """Click alone counts, so the last task's tower and gate have no gradient: (1 - 1/64 * 16)^steps = (3/4)^steps.
+    Beginning with 1 and powers of two, float32 has room for every digit of these."""
+    data = learner({"train.task_weights": [1.0, 0.0]})
+    start = {n: a.copy() for n, a in data.binding.read().items()}
+    idle = [n for n in start if n.startswith(("tower/ctcvr", "gate/ctcvr")) and "norm" not in n]
+    assert {data.binding.template[n].role for n in idle} == HEADS
+    for n in idle:
+        start[n] = np.exp2(np.arange(start[n].size) % 5).reshape(start[n].shape).astype(np.float32)
+    given = {"federated": (), "learning_rate": 0.1, "private_learning_rate": 1 / 64}
+    for steps in (1, 3):
+        decayed = local_train(start, {}, data, stream(), private_weight_decay=16.0, steps=steps, **given)
+        plain = local_train(start, {}, data, stream(), steps=steps, **given)
+        for n in idle:
+            np.testing.assert_array_equal(decayed.parameters[n], 0.75**steps * start[n], err_msg=n)
+            np.testing.assert_array_equal(plain.parameters[n], start[n], err_msg=n)
+
+
+def test_decay_is_of_what_adam_trains_and_no_part_of_its_moments(learner, equal_arrays):
+    """One step: theta' - rate x decay x theta for private tensors; those that SGD trains, or nobody, are as without."""
+    data = learner()
+    start, template = data.binding.read(), data.binding.template
+    given = {"federated": HEADS, "frozen": {Role.TASK}, "steps": 1, **RATES}
+    plain = local_train(start, {}, data, stream(), **given)
+    decayed = local_train(start, {}, data, stream(), private_weight_decay=2.0, **given)
+    for n, expected in plain.parameters.items():
+        own = template[n].role not in {*HEADS, Role.TASK} and not n.endswith(("norm_mean", "norm_variance"))
+        taken = 0.01 * 2.0 * start[n] if own else 0.0
+        np.testing.assert_allclose(decayed.parameters[n], expected - taken, rtol=0, atol=0 if not own else 1e-6)
+    assert equal_arrays(plain.optimizer, decayed.optimizer)
+
+
+def test_decay_follows_the_learning_rate_over_the_rounds(learner):
+    """The cosine at round 3 of 4 is at 0.55 of the rate: (1 - 0.55 * 1/64 * 16)."""
+    data = learner({"train.task_weights": [1.0, 0.0], "train.learning_rate_decay": "cosine", "train.rounds": 4})
+    start = data.binding.read()
+    decayed = local_train(
+        start, {}, data, stream(3), federated=(), steps=1,
+        learning_rate=0.1, private_learning_rate=1 / 64, private_weight_decay=16.0,
+    )  # fmt: skip
+    for n in (n for n in start if n.startswith("tower/ctcvr") and "norm" not in n):
+        np.testing.assert_allclose(decayed.parameters[n], (1 - 0.55 / 4) * start[n], rtol=1e-6, err_msg=n)
 
 
 @pytest.mark.parametrize("frozen", [EVERYTHING - HEADS, HEADS, frozenset({Role.NORM, Role.TASK})])

@@ -23,8 +23,16 @@ class Exchanged(NamedTuple):
     @property
     def arrays(self) -> list[tuple[str, np.ndarray]]:
         """All arrays of both, by name."""
-        sent = [*self.request.arrays.items()]
-        return sent + ([*self.answer.arrays.items()] if isinstance(self.answer, Upload) else [])
+        parts = [self.request.arrays]
+        if isinstance(self.answer, Upload):
+            parts += [self.answer.arrays, *self.answer.by_task.values()]
+        return [item for part in parts for item in part.items()]
+
+    @property
+    def told(self) -> set[str]:
+        """Names of the arrays that are told task by task."""
+        by_task = self.answer.by_task if isinstance(self.answer, Upload) else {}
+        return {name for part in by_task.values() for name in part}
 
 
 class Wiretap:

@@ -28,6 +28,8 @@ class LocalResult(NamedTuple):
     optimizer: NamedArrays
     loss: float
     examples: int
+    by_task: Mapping[str, NamedArrays] = {}
+    """task -> what that task's loss alone moved, for the roles asked for"""
 
 
 class LocalTrain(Protocol):
@@ -43,10 +45,12 @@ class LocalTrain(Protocol):
         federated: frozenset[Role],
         learning_rate: float,
         private_learning_rate: float,
+        private_weight_decay: float = ...,
         frozen: frozenset[Role] = ...,
         anchor: NamedArrays | None = ...,
         regularizer: float = ...,
         steps: int | None = ...,
+        by_task: frozenset[Role] = ...,
     ) -> LocalResult:
         """See `pfmsmt.training.local_train`."""
         ...
@@ -58,6 +62,8 @@ class Upload(NamedTuple):
     arrays: NamedArrays
     examples: int
     loss: float
+    by_task: Mapping[str, NamedArrays] = {}
+    """task -> what that task's loss alone moved; where a method coordinates tasks as well"""
 
 
 class ServerUpdate(NamedTuple):

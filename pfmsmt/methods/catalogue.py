@@ -11,6 +11,7 @@ from pfmsmt.methods.fedavg import fedavg
 from pfmsmt.methods.fedbn import fedbn
 from pfmsmt.methods.fedper import fedper
 from pfmsmt.methods.fedprox import fedprox
+from pfmsmt.methods.listening import Listening
 from pfmsmt.methods.local import local
 from pfmsmt.methods.personalised_step import PersonalisedStep
 from pfmsmt.methods.pf_msmtrec import pf_msmtrec
@@ -23,6 +24,10 @@ POOLED = frozenset({"centralized"})
 FEDERATED: dict[str, Callable[..., Method]] = {
     "fedavg": fedavg, "fedprox": fedprox, "fedbn": fedbn, "fedper": fedper, "ditto": ditto,
 }  # fmt: skip
+
+
+LOCAL = ("learning_rate", "private_learning_rate", "private_weight_decay")
+"""What every federated method says about local training."""
 
 
 def rank(name: str, methods: Methods) -> int:
@@ -39,18 +44,24 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
     """
     block = getattr(methods, name, None)
     if isinstance(block, PfMsmtrec):
-        knobs = ("conflict", "aggregation", "temperature", "smoothing", "coupling")
-        step = PersonalisedStep(template, **block.model_dump(include=set(knobs)), optimizer=_optimizer(block))
-        rest = ("federated_batch_norm", "gate", "tower_steps", "regularizer", "learning_rate", "private_learning_rate")
-        return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(rest)))
+        listening = Listening(block.aggregation, block.temperature, block.smoothing, block.learned_rate)
+        step = PersonalisedStep(template, block.conflict, block.coupling, listening, _optimizer(block))
+        client_side = ("federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer", *LOCAL)
+        return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(client_side)))
     if isinstance(block, Federated):
         own = block.model_dump(exclude=set(ServerOptimizerBlock.model_fields))
         return FEDERATED[name](local_train, template, **own, optimizer=_optimizer(block))
     if isinstance(block, PlainLearning):
         build = centralized if name in POOLED else local
-        return build(local_train, template, learning_rate=block.learning_rate)
+        return build(local_train, template, **block.model_dump())
     raise ValueError(f"no method {name!r}; there are {', '.join(Methods.model_fields)}")
 
 
 def _optimizer(block: ServerOptimizerBlock) -> ServerOptimizer:
-    return ServerOptimizer(block.server_optimizer, block.server_learning_rate, block.server_beta1, block.server_beta2)
+    return ServerOptimizer(
+        block.server_optimizer,
+        block.server_learning_rate,
+        block.server_beta1,
+        block.server_beta2,
+        block.server_weight_decay,
+    )

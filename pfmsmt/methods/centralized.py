@@ -8,6 +8,6 @@ from pfmsmt.methods.local import local
 from pfmsmt.types import Template
 
 
-def centralized(local_train: LocalTrain, template: Template, *, learning_rate: float) -> Method:
+def centralized(local_train: LocalTrain, template: Template, *, learning_rate: float, weight_decay: float) -> Method:
     """Build centralised training."""
-    return local(local_train, template, learning_rate=learning_rate, name="centralized")
+    return local(local_train, template, learning_rate=learning_rate, weight_decay=weight_decay, name="centralized")

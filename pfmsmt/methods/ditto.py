@@ -27,13 +27,15 @@ def ditto(
     *,
     learning_rate: float,
     private_learning_rate: float,
+    private_weight_decay: float,
     regularizer: float,
     optimizer: ServerOptimizer,
 ) -> Method:
     """Build Ditto; the regularizer is lambda, the private learning rate that of the personal models."""
     base = fedavg(
         local_train, template,
-        learning_rate=learning_rate, private_learning_rate=private_learning_rate, optimizer=optimizer,
+        learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+        private_weight_decay=private_weight_decay, optimizer=optimizer,
     )  # fmt: skip
     (round_,) = base.phases
 
@@ -48,6 +50,7 @@ def ditto(
         result = local_train(
             own.private, own.optimizer, data, stream,
             federated=frozenset(), learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+        private_weight_decay=private_weight_decay,
             anchor=received, regularizer=regularizer,
         )  # fmt: skip
         return upload, _join(common, ClientState(result.parameters, result.optimizer))

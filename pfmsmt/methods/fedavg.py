@@ -15,10 +15,12 @@ def fedavg(
     *,
     learning_rate: float,
     private_learning_rate: float,
+    private_weight_decay: float,
     optimizer: ServerOptimizer,
 ) -> Method:
     """Build FedAvg."""
     return partial(
         "fedavg", local_train, template, shared=frozenset(Role) - NEVER_LEAVES,
-        learning_rate=learning_rate, private_learning_rate=private_learning_rate, optimizer=optimizer,
+        learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+        private_weight_decay=private_weight_decay, optimizer=optimizer,
     )  # fmt: skip

@@ -18,10 +18,12 @@ def fedbn(
     *,
     learning_rate: float,
     private_learning_rate: float,
+    private_weight_decay: float,
     optimizer: ServerOptimizer,
 ) -> Method:
     """Build FedBN."""
     return partial(
         "fedbn", local_train, template, shared=frozenset(Role) - NEVER_LEAVES - {Role.NORM},
-        learning_rate=learning_rate, private_learning_rate=private_learning_rate, optimizer=optimizer,
+        learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+        private_weight_decay=private_weight_decay, optimizer=optimizer,
     )  # fmt: skip

@@ -18,10 +18,12 @@ def fedper(
     *,
     learning_rate: float,
     private_learning_rate: float,
+    private_weight_decay: float,
     optimizer: ServerOptimizer,
 ) -> Method:
     """Build FedPer."""
     return partial(
         "fedper", local_train, template, shared=BODY,
-        learning_rate=learning_rate, private_learning_rate=private_learning_rate, optimizer=optimizer,
+        learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+        private_weight_decay=private_weight_decay, optimizer=optimizer,
     )  # fmt: skip

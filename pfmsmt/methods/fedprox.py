@@ -18,11 +18,13 @@ def fedprox(
     *,
     learning_rate: float,
     private_learning_rate: float,
+    private_weight_decay: float,
     regularizer: float,
     optimizer: ServerOptimizer,
 ) -> Method:
     """Build FedProx; the regularizer is mu."""
     return partial(
         "fedprox", local_train, template, shared=frozenset(Role) - NEVER_LEAVES, regularizer=regularizer,
-        learning_rate=learning_rate, private_learning_rate=private_learning_rate, optimizer=optimizer,
+        learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+        private_weight_decay=private_weight_decay, optimizer=optimizer,
     )  # fmt: skip

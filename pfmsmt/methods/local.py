@@ -9,9 +9,11 @@ from pfmsmt.methods.server_optimizer import ServerOptimizer
 from pfmsmt.types import Template
 
 
-def local(local_train: LocalTrain, template: Template, *, learning_rate: float, name: str = "local") -> Method:
+def local(
+    local_train: LocalTrain, template: Template, *, learning_rate: float, weight_decay: float, name: str = "local"
+) -> Method:
     """Build local training."""
     return partial(
-        name, local_train, template, shared=frozenset(), learning_rate=learning_rate,
-        private_learning_rate=learning_rate, optimizer=ServerOptimizer("plain", 1.0, 0.0, 0.0),
+        name, local_train, template, shared=frozenset(), optimizer=ServerOptimizer("plain", 1.0, 0.0, 0.0, 0.0),
+        learning_rate=learning_rate, private_learning_rate=learning_rate, private_weight_decay=weight_decay,
     )  # fmt: skip

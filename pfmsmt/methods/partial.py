@@ -27,6 +27,7 @@ def partial(
     shared: frozenset[Role],
     learning_rate: float,
     private_learning_rate: float,
+    private_weight_decay: float,
     optimizer: ServerOptimizer,
     regularizer: float = 0.0,
 ) -> Method:
@@ -55,7 +56,7 @@ def partial(
         result = local_train(
             arrays.merge(state.private, received), state.optimizer, data, stream,
             federated=shared, learning_rate=learning_rate, private_learning_rate=private_learning_rate,
-            anchor=received, regularizer=regularizer,
+            private_weight_decay=private_weight_decay, anchor=received, regularizer=regularizer,
         )  # fmt: skip
         kept = ClientState(arrays.select(result.parameters, template, private), result.optimizer)
         return Upload(arrays.select(result.parameters, template, shared), result.examples, result.loss), kept

@@ -1,11 +1,15 @@
-"""The server's personalised step, one group (an expert, a task's tower) at a time. Legend: S clients.
+"""The server's personalised step, one group (an expert, a task's tower) at a time. Legend: S clients, P numbers.
 
 For clients s with received W_s, uploaded W'_s and updates D_s = W'_s - W_s, and the global part G:
 
     g        = conflict-averse common update of D_1 .. D_S       (coordination.py)
-    A        = who listens to whom, from smoothed cosines of D   (aggregation.py)
-    M_s      = (1 - lambda) sum_j A_sj W'_j + lambda (G + g)     (method.md, phase 1)
-    W_s     <- opt_s(W_s, M_s - W_s),    G <- opt(G, g)          (FedOpt; ours)
+    A        = who listens to whom                               (listening.py)
+    W_s     <- opt_s((1 - lambda) sum_j A_sj W_j + lambda G,  (1 - lambda) sum_j A_sj D_j + lambda g)
+    G       <- opt(G, g)
+
+With opt = plain addition that is (1 - lambda) sum_j A_sj W'_j + lambda (G + g) (docs/method.md, phase 1). Adam (FedOpt;
+ours) is given the updates alone: differences between clients' parameters are far larger than a round's updates, and
+would drown them in its moments.
 """
 
 from collections.abc import Mapping
@@ -15,11 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfmsmt import arrays
-from pfmsmt.aggregation import cosine, shares, similarity_rows
-from pfmsmt.coordination import conflict_averse
+from pfmsmt.aggregation import cosine, shares
+from pfmsmt.coordination import Coordination, conflict_averse
 from pfmsmt.methods import ServerState, ServerUpdate, Upload
+from pfmsmt.methods.listening import Listening
 from pfmsmt.methods.server_optimizer import ServerOptimizer
 from pfmsmt.types import NamedArrays, Role, Template
+
+ROWS = "rows"
+"""Name of a group's matrix [S, P] where the optimiser wants names; clients in sorted order."""
 
 
 class PersonalisedStep(NamedTuple):
@@ -27,23 +35,20 @@ class PersonalisedStep(NamedTuple):
 
     template: Template
     conflict: float
-    aggregation: str
-    temperature: float
-    smoothing: float
     coupling: float
+    listening: Listening
     optimizer: ServerOptimizer
 
     def start(self, common: NamedArrays, clients: tuple[str, ...]) -> dict[str, Any]:
         """Return the server state in which every client holds `common`."""
         groups = arrays.by_group(common, self.template)
-        moments = {group: self.optimizer.start(part) for group, part in groups.items()}
-        similarity = {group: {"matrix": np.eye(len(clients)), "pairs": np.eye(len(clients))} for group in groups}
+        rows = {g: np.tile(arrays.flatten(part), (len(clients), 1)) for g, part in groups.items()}
         return {
             "global": dict(common),
-            "global_optimizer": moments,
+            "global_optimizer": {group: self.optimizer.start(part) for group, part in groups.items()},
             "clients": {k: dict(common) for k in sorted(clients)},
-            "client_optimizer": dict.fromkeys(sorted(clients), moments),
-            "similarity": similarity,
+            "client_optimizer": {g: self.optimizer.start({ROWS: r}, (len(clients), 1)) for g, r in rows.items()},
+            "listening": {group: self.listening.start(matrix) for group, matrix in rows.items()},
         }
 
     def __call__(self, server: ServerState, uploads: Mapping[str, Upload]) -> ServerUpdate:
@@ -52,92 +57,106 @@ class PersonalisedStep(NamedTuple):
         weights = shares(np.array([uploads[k].examples for k in present], dtype=np.float64))
         new: dict[str, Any] = {key: dict(part) for key, part in server.items()}
         new["clients"] = {k: dict(part) for k, part in server["clients"].items()}
-        new["client_optimizer"] = {k: dict(part) for k, part in server["client_optimizer"].items()}
-        metrics: dict[str, list[float]] = {}
+        fallbacks: dict[str, float] = {}
         diagnostics = {}
         for group, names in arrays.by_group(uploads[present[0]].arrays, self.template).items():
-            uploaded = [{n: uploads[k].arrays[n] for n in names} for k in present]
+            uploaded = {k: {n: uploads[k].arrays[n] for n in names} for k in present}
             if self.template[next(iter(names))].role is Role.NORM:
-                mean = arrays.combine(uploaded, weights)
+                mean = arrays.combine(list(uploaded.values()), weights)
                 new["global"].update(mean)
                 for k in present:
                     new["clients"][k].update(mean)
                 continue
-            diagnosis, found = self._group(group, server, new, dict(zip(present, uploaded, strict=True)), weights)
-            diagnostics[group] = diagnosis
-            for key, value in found.items():
-                metrics.setdefault(key, []).append(value)
-        totals = {k: float(np.sum(v) if k.endswith("_solver_fallbacks") else np.mean(v)) for k, v in metrics.items()}
-        return ServerUpdate(new, totals, diagnostics)
+            told = [[part for part in uploads[k].by_task.values() if names.keys() <= part.keys()] for k in present]
+            by_task = [[arrays.flatten({n: part[n] for n in names}) for part in parts] for parts in told]
+            diagnostics[group], converged = self._group(group, server, new, uploaded, weights, np.array(by_task))
+            key = f"{group.split('/')[0]}_solver_fallbacks"
+            fallbacks[key] = fallbacks.get(key, 0.0) + float(not converged)
+        return ServerUpdate(new, fallbacks, diagnostics)
 
     def _group(
         self,
         group: str,
         server: ServerState,
         new: dict[str, Any],
-        uploaded: dict[str, NamedArrays],
+        uploaded: Mapping[str, NamedArrays],
         weights: NDArray[np.float64],
-    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
-        """Write one group's step into `new`; return its diagnostics and what else there is to report."""
-        names = next(iter(uploaded.values())).keys()
-        received = {k: {n: server["clients"][k][n] for n in names} for k in uploaded}
-        deltas = [arrays.subtract(uploaded[k], received[k]) for k in uploaded]
-        gram = arrays.gram(deltas)
-        cosines = cosine(gram)
-        coordination = conflict_averse(gram, weights, self.conflict)
-        common = arrays.combine(deltas, coordination.coefficients)
-        before = {n: server["global"][n] for n in names}
-        coordinated = arrays.add(before, common)
-        places = [sorted(server["clients"]).index(k) for k in uploaded]
-        rows = self._rows(group, server, new, cosines, places, weights)
-        everyone = list(uploaded.values())
-        for row, k in zip(rows, uploaded, strict=True):
-            mixed = arrays.combine([arrays.combine(everyone, row), coordinated], [1 - self.coupling, self.coupling])
-            update = arrays.subtract(mixed, received[k])
-            moved, state = self.optimizer.step(received[k], update, server["client_optimizer"][k][group])
-            new["clients"][k].update(moved)
-            new["client_optimizer"][k][group] = state
-        moved, state = self.optimizer.step(before, common, server["global_optimizer"][group])
-        new["global"].update(moved)
+        by_task: NDArray[Any],
+    ) -> tuple[dict[str, NDArray[np.float64]], bool]:
+        """Write one group's step into `new`; return its diagnostics and whether coordination converged.
+
+        `by_task` [S, T, P] holds what each task moved, or nothing ([S, 0]) where clients did not tell.
+        """
+        everyone = sorted(server["clients"])
+        places = [everyone.index(k) for k in uploaded]
+        like = next(iter(uploaded.values()))
+        before = arrays.flatten({n: server["global"][n] for n in like})
+        received = np.stack([arrays.flatten({n: server["clients"][k][n] for n in like}) for k in uploaded])
+        sent = np.stack([arrays.flatten(part) for part in uploaded.values()])
+        updates = sent - received
+        gram = arrays.gram(updates)
+        coordination, common = self._coordinate(updates, gram, weights, by_task)
+        rows, new["listening"][group] = self.listening.rows(
+            server["listening"][group], places, weights, updates=updates, received=received, sent=sent
+        )
+        start, direction = self._mix(rows, received, before), self._mix(rows, updates, common)
+        states = _take(server["client_optimizer"][group], places)
+        moved, state = self.optimizer.step({ROWS: start}, {ROWS: direction}, states)
+        new["client_optimizer"][group] = _put(server["client_optimizer"][group], places, state)
+        for k, row in zip(uploaded, moved[ROWS], strict=True):
+            new["clients"][k].update(arrays.unflatten(row, like))
+        stepped, state = self.optimizer.step(
+            arrays.unflatten(before, like), arrays.unflatten(common, like), server["global_optimizer"][group]
+        )
+        new["global"].update(stepped)
         new["global_optimizer"][group] = state
-        drift = _drift([{n: new["clients"][k][n] for n in names} for k in uploaded], moved)
-        diagnosis = _over_all(len(server["clients"]), places, rows, cosines, coordination.coefficients, drift)
-        kind = group.split("/")[0]
-        return diagnosis, {f"{kind}_solver_fallbacks": float(not coordination.converged)}
+        drift = _drift(moved[ROWS], arrays.flatten(stepped))
+        diagnosis = _over_all(len(everyone), places, rows, cosine(gram), coordination.coefficients, drift)
+        return diagnosis, coordination.converged
 
-    def _rows(
-        self,
-        group: str,
-        server: ServerState,
-        new: dict[str, Any],
-        cosines: NDArray[np.float64],
-        places: list[int],
-        weights: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Return A over the present clients, and smooth the similarity of updates over rounds (ours)."""
-        if self.aggregation == "uniform":
-            return np.tile(weights, (len(weights), 1))
-        if self.aggregation == "identity":
-            return np.eye(len(weights))
-        pairs = np.ix_(places, places)
-        matrix, seen = (server["similarity"][group][key].copy() for key in ("matrix", "pairs"))
-        # The first value of a pair is taken whole: a past of zeros would bias it towards "unrelated".
-        keep = np.where(seen[pairs] > 0, self.smoothing, 0.0)
-        matrix[pairs] = keep * matrix[pairs] + (1 - keep) * cosines
-        seen[pairs] = 1.0
-        new["similarity"][group] = {"matrix": matrix, "pairs": seen}
-        return similarity_rows(matrix[pairs], weights, self.temperature)
+    def _coordinate(
+        self, updates: NDArray[Any], gram: NDArray[np.float64], weights: NDArray[np.float64], by_task: NDArray[Any]
+    ) -> tuple[Coordination, NDArray[Any]]:
+        """Return each client's coefficient [S] and g [P]; g brings clients and tasks together where tasks are told.
+
+        Client s then stands for T vectors, T times what each task moved, with shares p_s / T: the same mean.
+        """
+        if by_task.ndim < 3:
+            found = conflict_averse(gram, weights, self.conflict)
+            return found, found.coefficients.astype(updates.dtype) @ updates
+        clients, tasks, _ = by_task.shape
+        rest = updates - by_task.sum(axis=1)
+        vectors = (tasks * by_task + rest[:, None]).reshape(clients * tasks, -1)
+        found = conflict_averse(arrays.gram(vectors), np.repeat(weights / tasks, tasks), self.conflict)
+        common = found.coefficients.astype(updates.dtype) @ vectors
+        return found._replace(coefficients=found.coefficients.reshape(clients, tasks).sum(axis=1)), common
+
+    def _mix(self, rows: NDArray[np.float64], own: NDArray[Any], common: NDArray[Any]) -> NDArray[Any]:
+        """Return (1 - lambda) A own + lambda common, [S, P]."""
+        mixed = own if self.listening.rule == "identity" else rows.astype(own.dtype) @ own
+        return (1 - self.coupling) * mixed + self.coupling * common if self.coupling else mixed
 
 
-def _drift(own: list[NamedArrays], common: NamedArrays) -> NDArray[np.float64]:
+def _take(state: dict[str, NamedArrays], places: list[int]) -> dict[str, NamedArrays]:
+    """Return the present clients' rows of the optimiser's state."""
+    return {part: {name: array[places] for name, array in named.items()} for part, named in state.items()}
+
+
+def _put(
+    state: Mapping[str, NamedArrays], places: list[int], rows: Mapping[str, NamedArrays]
+) -> dict[str, dict[str, NDArray[Any]]]:
+    """Return the state with the present clients' rows replaced."""
+    new = {part: {name: array.copy() for name, array in named.items()} for part, named in state.items()}
+    for part, named in rows.items():
+        for name, array in named.items():
+            new[part][name][places] = array
+    return new
+
+
+def _drift(own: NDArray[Any], common: NDArray[Any]) -> NDArray[np.float64]:
     """Return |W_s - G| / |G| as [S]; nan where G is zero."""
-    length = _length(common)
-    apart = [_length(arrays.subtract(theta, common)) for theta in own]
-    return np.array(apart) / length if length > 0 else np.full(len(own), np.nan)
-
-
-def _length(vector: NamedArrays) -> float:
-    return float(np.sqrt(sum(float(np.square(array).sum()) for array in vector.values())))
+    length = float(np.linalg.norm(common))
+    return np.linalg.norm(own - common, axis=1) / length if length > 0 else np.full(len(own), np.nan)
 
 
 def _over_all(

@@ -16,6 +16,7 @@ from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, 
 from pfmsmt.methods.personalised_step import PersonalisedStep
 from pfmsmt.types import NamedArrays, Role, Stream, Template
 
+BY_TASK = frozenset({Role.EXPERT, Role.EMBEDDING})
 HEADS = frozenset({Role.TOWER, Role.GATE})
 
 
@@ -26,10 +27,12 @@ def pf_msmtrec(
     *,
     federated_batch_norm: bool,
     gate: str,
+    coordinate: str,
     tower_steps: int,
     regularizer: float,
     learning_rate: float,
     private_learning_rate: float,
+    private_weight_decay: float,
 ) -> Method:
     """Build PF-MSMTrec; `step` is what the server does with each expert and tower."""
     federated = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING})
@@ -38,11 +41,13 @@ def pf_msmtrec(
     if not federated_batch_norm:
         federated |= {Role.NORM}
     private = frozenset(Role) - federated
+    told = BY_TASK if coordinate == "clients_and_tasks" else frozenset()
     heads = federated & HEADS
     body = federated - heads
     train = functools.partial(
-        local_train, federated=federated, learning_rate=learning_rate, private_learning_rate=private_learning_rate
-    )
+        local_train, federated=federated, learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+        private_weight_decay=private_weight_decay,
+    )  # fmt: skip
 
     def init(parameters: NamedArrays, clients: tuple[str, ...]) -> ServerState:
         return step.start(arrays.select(parameters, template, federated), clients)
@@ -56,11 +61,11 @@ def pf_msmtrec(
     def train_all(received: NamedArrays, state: ClientState, data: Any, stream: Stream) -> tuple[Upload, ClientState]:
         result = train(
             arrays.merge(state.private, received), state.optimizer, data, stream,
-            anchor=received, regularizer=regularizer,
+            anchor=received, regularizer=regularizer, by_task=told,
         )  # fmt: skip
         # With a second phase the trained towers and gates wait at the client until the experts have arrived.
         kept, sent = (private | heads, body) if tower_steps else (private, federated)
-        upload = Upload(arrays.select(result.parameters, template, sent), result.examples, result.loss)
+        upload = Upload(arrays.select(result.parameters, template, sent), result.examples, result.loss, result.by_task)
         return upload, ClientState(arrays.select(result.parameters, template, kept), result.optimizer)
 
     def train_heads(received: NamedArrays, state: ClientState, data: Any, stream: Stream) -> tuple[Upload, ClientState]:

@@ -1,4 +1,4 @@
-"""The server's step along an aggregated update: FedOpt (Reddi et al. 2021, algorithm 2)."""
+"""The server's step along an aggregated update: FedOpt (Reddi et al. 2021, algorithm 2), with decoupled decay."""
 
 from typing import Any, NamedTuple
 
@@ -12,32 +12,49 @@ EPSILON = 1e-8
 
 
 class ServerOptimizer(NamedTuple):
-    """theta <- theta + rate * update (plain), or Adam with the update in the place of the negative gradient."""
+    """theta <- (1 - rate * decay) theta + rate * update (plain), or Adam with the update in the gradient's place.
+
+    With Adam the decay is decoupled from the moments (AdamW, Loshchilov and Hutter 2019).
+    """
 
     kind: str
     rate: float
     beta1: float
     beta2: float
+    decay: float = 0.0
 
-    def start(self, parameters: NamedArrays) -> dict[str, NamedArrays]:
-        """Return the state before the first step, as a tree of arrays."""
+    def start(self, parameters: NamedArrays, steps: tuple[int, ...] = ()) -> dict[str, NamedArrays]:
+        """Return the state before the first step, as a tree of arrays; `steps` is the shape of the step counter."""
         if self.kind == "plain":
             return {}
         zeros = {name: np.zeros_like(array) for name, array in parameters.items()}
-        return {"first": zeros, "second": zeros, "steps": {"count": np.zeros((), np.int64)}}
+        return {"first": zeros, "second": zeros, "steps": {"count": np.zeros(steps, np.int64)}}
 
     def step(
         self, parameters: NamedArrays, update: NamedArrays, state: dict[str, NamedArrays]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, NamedArrays]]:
         """Return new parameters and state; all three have the same names."""
+        kept = 1.0 - self.rate * self.decay
         if self.kind == "plain":
-            return arrays.combine([parameters, update], [1.0, self.rate]), state
-        steps = int(state["steps"]["count"]) + 1
-        first = {n: self.beta1 * state["first"][n] + (1 - self.beta1) * d for n, d in update.items()}
-        second = {n: self.beta2 * state["second"][n] + (1 - self.beta2) * np.square(d) for n, d in update.items()}
+            return arrays.combine([parameters, update], [kept, self.rate]), state
+        steps = np.asarray(state["steps"]["count"] + 1)
         scale1, scale2 = 1 - self.beta1**steps, 1 - self.beta2**steps
-        moved = {
-            n: (p + self.rate * (first[n] / scale1) / (np.sqrt(second[n] / scale2) + EPSILON)).astype(p.dtype)
-            for n, p in parameters.items()
-        }
-        return moved, {"first": first, "second": second, "steps": {"count": np.asarray(steps, np.int64)}}
+        first, second, moved = {}, {}, {}
+        for n, theta in parameters.items():
+            first[n] = _mix(state["first"][n], update[n], self.beta1)
+            second[n] = _mix(state["second"][n], np.square(update[n]), self.beta2)
+            # Divided in place: these arrays are as large as the model, and memory is what the step waits for.
+            length = second[n] / scale2.astype(theta.dtype)
+            np.sqrt(length, out=length)
+            length += theta.dtype.type(EPSILON)
+            np.divide(first[n], length, out=length)
+            length *= (self.rate / scale1).astype(theta.dtype)
+            length += theta if self.decay == 0 else theta * theta.dtype.type(kept)
+            moved[n] = length
+        return moved, {"first": first, "second": second, "steps": {"count": steps}}
+
+
+def _mix(past: NDArray[Any], now: NDArray[Any], share: float) -> NDArray[Any]:
+    result: NDArray[Any] = past * past.dtype.type(share)
+    result += now * now.dtype.type(1 - share)
+    return result

@@ -28,6 +28,12 @@ def log_probabilities(logits: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
     return torch.stack(log_p, dim=1), torch.stack(log_not_p, dim=1)
 
 
+def task_losses(logits: Tensor, labels: Tensor, weights: Tensor, spec: ModelSpec) -> Tensor:
+    """Return v_t BCE_t [T], whose sum is `loss`."""
+    log_p, log_not_p = log_probabilities(logits, spec)
+    return -torch.lerp(log_not_p, log_p, labels).mean(0) * weights
+
+
 def loss(logits: Tensor, labels: Tensor, weights: Tensor, spec: ModelSpec) -> Tensor:
     """Return sum_t v_t BCE_t, averaged over the batch, of logits and labels [B, T] and task weights v [T]."""
     log_p, log_not_p = log_probabilities(logits, spec)

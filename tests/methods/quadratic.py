@@ -29,6 +29,7 @@ SHAPES: dict[str, tuple[Slot, tuple[int, ...]]] = {
     "private/table": (Slot(Role.PRIVATE, "private"), (5, 2)),
 }
 TEMPLATE: Template = {name: slot for name, (slot, _) in SHAPES.items()}
+TASK_SHARES = {"ctr": 0.75, "ctcvr": 0.25}
 EVERY_METHOD = tuple(Methods.model_fields)
 WITHOUT_TASK: Template = {name: slot for name, slot in TEMPLATE.items() if slot.role is not Role.TASK}
 
@@ -60,12 +61,17 @@ def quadratic_train(
     federated: Collection[Role],
     learning_rate: float,
     private_learning_rate: float,
+    private_weight_decay: float = 0.0,
     frozen: Collection[Role] = (),
     anchor: NamedArrays | None = None,
     regularizer: float = 0.0,
     steps: int | None = None,
+    by_task: Collection[Role] = (),
 ) -> LocalResult:
-    """3 steps of gradient descent, unless told otherwise; `optimizer` counts all steps so far."""
+    """3 steps of gradient descent, unless told otherwise; `optimizer` counts all steps so far.
+
+    TASK_SHARES says how much of a movement each task made.
+    """
     assert parameters.keys() == data.target.keys(), sorted(parameters.keys() ^ data.target.keys())
     steps = 3 if steps is None else steps
     new = {}
@@ -73,15 +79,18 @@ def quadratic_train(
         role = SHAPES[name][0].role
         theta = start.copy()
         rate = theta.dtype.type(learning_rate if role in federated else private_learning_rate)
+        kept = theta.dtype.type(1.0 if role in federated else 1.0 - private_learning_rate * private_weight_decay)
         for _ in range(0 if role in frozen else steps):
             slope = theta - data.target[name]
             if anchor is not None and name in anchor:
                 slope = slope + theta.dtype.type(regularizer) * (theta - anchor[name])
-            theta = theta - rate * slope
+            theta = kept * theta - rate * slope
         new[name] = theta
     loss = sum(0.5 * float(np.sum((parameters[n] - data.target[n]) ** 2)) for n in new)
     count = np.asarray(optimizer.get("count", np.zeros(())) + steps)
-    return LocalResult(locked(new), locked({"count": count}), loss, data.examples)
+    moved = {name: new[name] - start for name, start in parameters.items() if SHAPES[name][0].role in by_task}
+    told = {task: {name: share * array for name, array in moved.items()} for task, share in TASK_SHARES.items()}
+    return LocalResult(locked(new), locked({"count": count}), loss, data.examples, locked(told) if moved else {})
 
 
 class Outcome(NamedTuple):
@@ -162,8 +171,14 @@ def assert_close(first: NamedArrays, second: NamedArrays, atol: float = 1e-12) -
 
 
 def blocks(**changes: Mapping[str, Any]) -> Methods:
-    """The methods' blocks of params.yaml, with some values replaced: blocks(fedavg={"learning_rate": 0.1})."""
+    """The methods' blocks of params.yaml, with some values replaced: blocks(fedavg={"learning_rate": 0.1}).
+
+    Without decay, and with all of PF-MSMTrec's parts, whatever the defaults are tuned to.
+    """
     tree = load_config(PARAMS).methods.model_dump()
+    for block in tree.values():
+        block.update({key: 0.0 for key in block if key.endswith("weight_decay")})
+    tree["pf_msmtrec"] |= {"gate": "federated", "federated_batch_norm": True, "tower_steps": 4}
     for name, values_ in changes.items():
         tree[name] |= values_
     return Methods.model_validate(tree)

@@ -55,7 +55,7 @@ def test_a_client_that_misses_a_round_keeps_everything(tower_steps, batch_norm):
     )
 
 
-@pytest.mark.parametrize("aggregation", ["similarity", "uniform", "identity"])
+@pytest.mark.parametrize("aggregation", ["similarity", "learned", "uniform", "identity"])
 def test_the_others_go_on_without_it(aggregation):
     """Absent from the first round on, a client changes nothing for the others."""
     method = build("pf_msmtrec", aggregation=aggregation)

@@ -20,6 +20,8 @@ VARIANTS = [
     ("pf_msmtrec", {"server_optimizer": "plain", "tower_steps": 0, "gate": "private"}),
     ("pf_msmtrec", {"aggregation": "uniform", "federated_batch_norm": False, "regularizer": 0.5}),
     ("pf_msmtrec", {"aggregation": "identity", "conflict": 0.0, "tower_steps": 1}),
+    ("pf_msmtrec", {"aggregation": "learned", "private_weight_decay": 0.1, "server_weight_decay": 0.1}),
+    ("pf_msmtrec", {"coordinate": "clients_and_tasks", "regularizer": 0.1}),
 ]
 each_variant = pytest.mark.parametrize(("name", "changes"), VARIANTS)
 
@@ -94,6 +96,7 @@ def test_states_survive_the_disk(name, changes, tmp_path: Path):
             states[k] = ClientState(tree.get("private", {}), tree.get("optimizer", {}))
     served = {k: method.personalise(method.broadcast(server, k), states[k]) for k in data}
     assert same(served, straight.served)
+    assert same(server, straight.server)
 
 
 @each_variant

@@ -3,8 +3,11 @@
 import numpy as np
 from quadratic import locked
 
+from pfmsmt import arrays
+from pfmsmt.coordination import conflict_averse
 from pfmsmt.methods import Upload
-from pfmsmt.methods.personalised_step import PersonalisedStep
+from pfmsmt.methods.listening import Listening
+from pfmsmt.methods.personalised_step import ROWS, PersonalisedStep
 from pfmsmt.methods.server_optimizer import ServerOptimizer
 from pfmsmt.types import Role, Slot
 
@@ -15,7 +18,8 @@ PLAIN = ServerOptimizer("plain", 1.0, 0.0, 0.0)
 
 
 def step_of(*, conflict=0.0, aggregation="similarity", temperature=0.5, smoothing=0.7, coupling=0.5, optimizer=PLAIN):
-    return PersonalisedStep(TEMPLATE, conflict, aggregation, temperature, smoothing, coupling, optimizer)
+    listening = Listening(aggregation, temperature, smoothing, 0.1)
+    return PersonalisedStep(TEMPLATE, conflict, coupling, listening, optimizer)
 
 
 def uploads(server, updates, examples=None):
@@ -69,15 +73,46 @@ def test_half_coupling_lies_between():
 
 
 def test_similarity_mixes_parameters_by_softmax_of_cosines():
-    """Orthogonal updates: cosines [[1, 0], [0, 1]]; A_AA = e^(1/0.5) / (e^2 + 1)."""
+    """Orthogonal updates, twice the same: after one round nothing is known, half and half; then A_AA = e^2 / (e^2 + 1)
+    at tau 0.5. Both hold (3/2, 3/2) then, and add their mix of (1, 0) and (0, 1)."""
     step = step_of(coupling=0.0)
     server = step.start(START, ("A", "B"))
-    update = step(server, uploads(server, RIGHT_UP))
+    first = step(server, uploads(server, RIGHT_UP))
+    np.testing.assert_allclose(first.diagnostics["expert/0"]["listening"], [[0.5, 0.5]] * 2, rtol=1e-13)
+    np.testing.assert_allclose(list(clients_of(first).values()), [[1.5, 1.5]] * 2, rtol=1e-13)
+    second = step(first.server, uploads(first.server, RIGHT_UP))
     own = np.exp(2) / (np.exp(2) + 1)
-    listening = update.diagnostics["expert/0"]["listening"]
+    listening = second.diagnostics["expert/0"]["listening"]
     np.testing.assert_allclose(listening, [[own, 1 - own], [1 - own, own]], rtol=1e-14)
-    np.testing.assert_allclose(clients_of(update)["A"], [1 + own, 2 - own], rtol=1e-14)
-    assert update.metrics == {"expert_solver_fallbacks": 0.0}
+    np.testing.assert_allclose(clients_of(second)["A"], [1.5 + own, 2.5 - own], rtol=1e-14)
+    assert second.metrics == {"expert_solver_fallbacks": 0.0}
+
+
+def test_rows_mix_what_was_received_and_the_updates_alike():
+    """Plain, from clients that stand apart: A_AA W'_A + A_AB W'_B, W' what was uploaded."""
+    step = step_of(coupling=0.0)
+    server = step.start(START, ("A", "B"))
+    for _ in range(3):
+        sent = uploads(server, RIGHT_UP)
+        update = step(server, sent)
+        server = update.server
+        uploaded = np.stack([upload.arrays[NAME] for upload in sent.values()])
+        found = np.stack(list(clients_of(update).values()))
+        np.testing.assert_allclose(found, update.diagnostics["expert/0"]["listening"] @ uploaded, rtol=1e-14)
+    assert np.abs(found[0] - found[1]).max() > 0.5
+
+
+def test_adam_is_given_the_mixed_updates_alone():
+    """Shares 1/4, 3/4 from A (5, 1), B (1, 5): both start from (2, 4). Updates (4, 0) and (0, -4) mix to (1, -3), and
+    Adam's first step is rate * sign: however far apart A and B stand. G goes the same way, from (1, 1)."""
+    step = step_of(aggregation="uniform", coupling=0.0, optimizer=ServerOptimizer("adam", 0.1, 0.9, 0.99))
+    server = step.start(START, ("A", "B"))
+    server["clients"] = {"A": {NAME: np.array([5.0, 1.0])}, "B": {NAME: np.array([1.0, 5.0])}}
+    update = step(server, uploads(server, {"A": [4.0, 0.0], "B": [0.0, -4.0]}, {"A": 1, "B": 3}))
+    np.testing.assert_allclose(list(clients_of(update).values()), [[2.1, 3.9]] * 2, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(update.server["global"][NAME], [1.1, 0.9], rtol=0, atol=1e-8)
+    first = update.server["client_optimizer"]["expert/0"]["first"][ROWS]
+    np.testing.assert_allclose(first, [[0.1, -0.3]] * 2, rtol=1e-14)
 
 
 def test_cosines_coefficients_and_drift_are_reported_with_nan_for_absentees():
@@ -102,20 +137,35 @@ def test_drift_from_nothing_is_undefined():
     assert np.isnan(update.diagnostics["expert/0"]["drift"]).all()
 
 
-def test_similarity_is_smoothed_over_rounds_from_a_pairs_first_sight():
-    """Round 1: A, B opposed (-1). Round 2: A, B alike (+1) and C first seen, orthogonal to both.
-    Then s_AB = 0.7 * -1 + 0.3 * 1 = -0.4, s_AC = 0 taken whole. Round 3: all alike: s_AB = 0.02, s_AC = 0.3."""
+def test_similarity_is_remembered_by_client_and_group():
+    """B misses round 2, so that round 3 is its second one: its even one."""
     step = step_of(coupling=0.0, temperature=1.0)
     server = step.start(START, ("A", "B", "C"))
-    server = step(server, uploads(server, {"A": [1.0, 0.0], "B": [-1.0, 0.0]})).server
-    second = step(server, uploads(server, {"A": [1.0, 0.0], "B": [2.0, 0.0], "C": [0.0, 1.0]}))
-    third = step(second.server, uploads(second.server, {"A": [1.0, 0.0], "B": [1.0, 0.0], "C": [3.0, 0.0]}))
-    for update, similarities in ((second, [1.0, -0.4, 0.0]), (third, [1.0, 0.02, 0.3])):
-        row = np.exp(similarities)
-        np.testing.assert_allclose(update.diagnostics["expert/0"]["listening"][0], row / row.sum(), rtol=1e-12)
-    np.testing.assert_allclose(
-        third.server["similarity"]["expert/0"]["matrix"], [[1, 0.02, 0.3], [0.02, 1, 0.3], [0.3, 0.3, 1]], atol=1e-15
-    )
+    for present in ("ABC", "AC", "ABC"):
+        directions = {"A": [1.0, 0.0], "B": [0.0, 1.0], "C": [0.0, 1.0]}
+        update = step(server, uploads(server, {k: directions[k] for k in present}))
+        server = update.server
+    e = np.e
+    np.testing.assert_array_equal(server["listening"]["expert/0"]["rounds"], [3, 2, 3])
+    # A to the right, B and C upwards: cosines 0 and 1.
+    expected = np.array([[e, 1, 1], [1, e, e], [1, e, e]])
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(update.diagnostics["expert/0"]["listening"], expected, rtol=1e-13)
+
+
+def test_a_group_of_several_arrays_is_one_vector():
+    """cos of ((3), (4, 0)) and ((0), (4, 3)) is 16/25; each array comes back in its own shape."""
+    template = {"expert/0/b": Slot(Role.EXPERT, "expert/0"), "expert/0/w": Slot(Role.EXPERT, "expert/0")}
+    step = step_of(aggregation="uniform", coupling=0.0)._replace(template=template)
+    start = {"expert/0/b": np.ones(1), "expert/0/w": np.zeros((2, 1))}
+    server = step.start(start, ("A", "B"))
+    updates = {"A": ([4.0], [[4.0], [0.0]]), "B": ([1.0], [[4.0], [3.0]])}
+    sent = {k: Upload({"expert/0/w": np.array(w), "expert/0/b": np.array(b)}, 1, 0.0) for k, (b, w) in updates.items()}
+    update = step(server, sent)
+    np.testing.assert_allclose(update.diagnostics["expert/0"]["cosine"], [[1, 0.64], [0.64, 1]], rtol=1e-15)
+    for part in (*update.server["clients"].values(), update.server["global"]):
+        np.testing.assert_array_equal(part["expert/0/b"], [2.5])
+        np.testing.assert_array_equal(part["expert/0/w"], [[4.0], [1.5]])
 
 
 def test_groups_are_independent():
@@ -141,5 +191,52 @@ def test_adam_moments_are_each_clients_own():
     np.testing.assert_allclose(clients_of(update)["A"], [1.1, 0.9], rtol=0, atol=1e-7)
     np.testing.assert_allclose(clients_of(update)["B"], [0.9, 0.9], rtol=0, atol=1e-7)
     np.testing.assert_allclose(update.server["global"][NAME], [1.1, 0.9], rtol=0, atol=1e-7)
-    counts = [int(update.server["client_optimizer"][k]["expert/0"]["steps"]["count"]) for k in "AB"]
-    assert counts == [1, 1]
+    np.testing.assert_array_equal(update.server["client_optimizer"]["expert/0"]["steps"]["count"], [[1], [1]])
+
+
+def test_adam_corrects_each_client_for_its_own_number_of_steps():
+    """d in every step: m = (1 - b1^t) d and v = (1 - b2^t) d^2, corrected d and d^2: a step of rate * sign(d).
+    B misses round 2. Corrected in round 3 for 3 steps instead of its 2, it would move by 0.19 / 0.271 / sqrt(6/7)."""
+    step = step_of(aggregation="identity", coupling=0.0, optimizer=ServerOptimizer("adam", 0.1, 0.9, 0.5))
+    server, found = step.start(START, ("A", "B")), {"A": [1], "B": [1]}
+    for present in ("AB", "A", "AB"):
+        update = step(server, uploads(server, {k: [3.0, -2.0] for k in present}))
+        server = update.server
+        for k, theta in clients_of(update).items():
+            steps = len(found[k]) - 1 + (k in present)
+            found[k] += [1] * (k in present)
+            np.testing.assert_allclose(theta, [1 + 0.1 * steps, 1 - 0.1 * steps], rtol=0, atol=1e-8)
+    state = server["client_optimizer"]["expert/0"]
+    np.testing.assert_array_equal(state["steps"]["count"], [[3], [2]])
+    np.testing.assert_allclose(state["first"][ROWS], [[0.271 * 3, -0.271 * 2], [0.19 * 3, -0.19 * 2]], rtol=1e-14)
+    assert server["global_optimizer"]["expert/0"]["steps"]["count"] == 3
+
+
+def test_decay_is_of_every_clients_part_and_the_global_one():
+    """Plain, rate 1, decay 1/4: 3/4 theta + update; A (1, 0), B (0, 1), and their mean for the global part."""
+    step = step_of(aggregation="identity", coupling=0.0, optimizer=PLAIN._replace(decay=0.25))
+    server = step.start(START, ("A", "B", "C"))
+    update = step(server, uploads(server, RIGHT_UP))
+    np.testing.assert_array_equal(list(clients_of(update).values()), [[1.75, 0.75], [0.75, 1.75], [1, 1]])
+    np.testing.assert_array_equal(update.server["global"][NAME], [1.25, 1.25])
+
+
+def test_clients_that_tell_their_tasks_count_as_one_vector_for_each_task():
+    """With T tasks client s stands for T D_st + (what no task moved), shares p_s / T each: here 4 vectors."""
+    step = step_of(conflict=0.4, coupling=1.0, aggregation="identity")
+    server = step.start(START, ("A", "B"))
+    moved = {"A": ([1.0, 0.5], [-0.25, 1.0]), "B": ([0.5, -1.0], [0.25, 0.0])}
+    rest = {"A": np.array([0.0, 0.0]), "B": np.array([0.125, 0.25])}
+    plain = uploads(server, {k: np.sum(parts, axis=0) + rest[k] for k, parts in moved.items()}, {"A": 3, "B": 1})
+    told = {
+        k: upload._replace(by_task={t: {NAME: np.array(d)} for t, d in zip(("ctr", "ctcvr"), moved[k], strict=True)})
+        for k, upload in plain.items()
+    }
+    update = step(server, told)
+    vectors = np.array([2 * np.array(d) + rest[k] for k in moved for d in moved[k]])
+    found = conflict_averse(arrays.gram(vectors), np.array([3, 3, 1, 1]) / 8, 0.4)
+    for theta in (*clients_of(update).values(), update.server["global"][NAME]):
+        np.testing.assert_allclose(theta, START[NAME] + found.coefficients @ vectors, rtol=0, atol=1e-12)
+    coefficients = found.coefficients.reshape(2, 2).sum(axis=1)
+    np.testing.assert_allclose(update.diagnostics["expert/0"]["coefficients"], coefficients, rtol=0, atol=1e-12)
+    assert not np.allclose(update.server["global"][NAME], step(server, plain).server["global"][NAME])
