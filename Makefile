@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS ?= true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint ui serve show bench clean
+.PHONY: help setup repro test lint ui serve show bench quality ablation clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -52,6 +52,15 @@ show: $(READY) ## print the comparison table again
 bench: $(READY) ## speed of the batched model beside the usual one; cost of the server's step
 	@python benchmarks/experts.py
 	@python benchmarks/server_step.py
+
+quality: $(READY) ## methods x seeds x settings, then the tables of docs/results.md; takes hours
+	@python benchmarks/quality.py run
+	@python benchmarks/quality.py table
+
+ablation: $(READY) ## pf_msmtrec with each module off, on the default data; takes an hour
+	@python benchmarks/quality.py run --settings default --methods pf_msmtrec
+	@python benchmarks/quality.py run --settings default --variants
+	@python benchmarks/quality.py table
 
 clean: ## remove all that the pipeline made (data, models, reports, checkpoints); keeps MLflow's store
 	rm -rf data models runs evaluation reports checkpoints champions.json .dvc/cache .dvc/tmp

@@ -3,9 +3,10 @@
     python benchmarks/server_step.py [--quick] [--clients 4 16 64] [--parameters 1e5 1e6 1e7 1e8] [--memory GIB]
 
 Parameters are random, in groups as an MMoE has them (four experts, two gates and towers); the method is the one that
-params.yaml configures, with Adam and with plain steps on the server. A step is both phases' `server_update`. Each size
-takes one step first, so that every client has its own parameters and moments, as in any later round. Sizes that do not
-fit into the memory that is free are skipped, and say so. Last, the default data are trained for some rounds.
+params.yaml configures, but with gates federated, and with Adam or plain steps on the server. A step is both phases'
+`server_update`. Each size takes one step first, so that every client has its own parameters and moments, as in any
+later round. Sizes that do not fit into the memory that is free are skipped, and say so. Last, the default data are
+trained for some rounds.
 """
 
 import argparse
@@ -79,7 +80,7 @@ def no_training(*_: Any, **__: Any) -> LocalResult:
 def step_seconds(size: Size, config: Config) -> float:
     """Return the seconds of one step of both phases, the median of up to MOST_STEPS."""
     template, sizes = layout(size.parameters)
-    block = config.methods.pf_msmtrec.model_copy(update={"server_optimizer": size.optimizer})
+    block = config.methods.pf_msmtrec.model_copy(update={"server_optimizer": size.optimizer, "gate": "federated"})
     methods = config.methods.model_copy(update={"pf_msmtrec": block})
     method = build_method("pf_msmtrec", methods, no_training, template)
     names = tuple(f"client{i:02d}" for i in range(size.clients))

@@ -1,0 +1,244 @@
+"""Which method predicts best: methods x seeds x settings, each method tuned with the same number of trials.
+
+    python benchmarks/quality.py tune [--settings default] [--trials 12]     -> results/tuned/<setting>/<method>.yaml
+    python benchmarks/quality.py run  [--settings ...] [--seeds 5]           -> results/quality.csv
+    python benchmarks/quality.py run  --variants ...                         -> pf_msmtrec with modules switched off
+    python benchmarks/quality.py table                                       -> the tables of docs/results.md
+
+Data and training are drawn anew with every seed. Tuning sees other data (seed 1000) and their validation rows alone;
+test rows are scored once, by each client's best round on validation. Runs that are in quality.csv are not repeated.
+"""
+
+import argparse
+import csv
+import datetime
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+import torch
+import yaml
+from quality_table import tables
+from worlds import HERE, TUNED, configure, settings, shards, tuned
+
+from pfmsmt.config import Methods
+from pfmsmt.trial import Aucs, Trial, run_trial
+
+RUNS = HERE / "results" / "quality.csv"
+COLUMNS = ("setting", "seed", "method", "variant", "scenario", "task", "auc", "rows", "positives", "seconds")
+TUNING_SEED = 1000
+PLANTED = ("no_conflict", "default", "strong_conflict")
+
+FULL = "full"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "no adapters (rank 0)": {"rank": 0},
+    "no FedBN": {"federated_batch_norm": False},
+    "no coordination (c = 0)": {"conflict": 0.0},
+    "A uniform": {"aggregation": "uniform"},
+    "A identity": {"aggregation": "identity"},
+    "A learned": {"aggregation": "learned"},
+    "no phase 2": {"tower_steps": 0},
+    "regulariser on (mu = 0.1)": {"regularizer": 0.1},
+    "plain server": {"server_optimizer": "plain", "server_learning_rate": 1.0},
+    "gates federated": {"gate": "federated"},
+    "gates federated, plain mean": {"gate": "federated", "aggregation": "uniform", "coupling": 1.0, "conflict": 0.0},
+    "plain mean": {"aggregation": "uniform", "coupling": 1.0, "conflict": 0.0},
+}
+"""pf_msmtrec with a module off or changed."""
+
+
+class Job(NamedTuple):
+    """One training run."""
+
+    setting: str
+    seed: int
+    method: str
+    variant: str
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("tune", "run", "table"))
+    parser.add_argument("--settings", nargs="+", default=list(PLANTED), choices=list(settings()))
+    parser.add_argument("--methods", nargs="+", default=list(Methods.model_fields), choices=list(Methods.model_fields))
+    parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), help="of pf_msmtrec; none named: all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--work", type=Path, default=Path(".benchmarks/quality"), help="shards are kept here")
+    parser.add_argument("--movielens", type=Path, help="ml-100k.zip; downloaded if left out")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    if options.what == "table":
+        print(tables(RUNS))
+        return
+    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
+        if options.what == "tune":
+            for setting in options.settings:
+                shards(setting, TUNING_SEED, options.work, options.movielens)
+            waiting = {
+                pool.submit(tune, s, m, options.trials, options.work, options.movielens): f"{s} {m}"
+                for s in options.settings
+                for m in options.methods
+            }
+            for future in as_completed(waiting):
+                print(waiting[future], future.result(), flush=True)
+            return
+        done = set(_done())
+        jobs = [job for job in _jobs(options) if job not in done]
+        for s, seed in dict.fromkeys((job.setting, job.seed) for job in jobs):
+            shards(s, seed, options.work, options.movielens)
+        running = {pool.submit(run, job, options.work, options.movielens): job for job in jobs}
+        for future in as_completed(running):
+            rows = future.result()
+            _append(rows)
+            print(*running[future], f"{np.mean([row['auc'] for row in rows]):.4f} {rows[0]['seconds']} s", flush=True)
+
+
+def run(job: Job, work: Path, movielens: Path | None) -> list[dict[str, Any]]:
+    """Train and test once; return rows of quality.csv, with the oracle's beside the first method's."""
+    torch.set_num_threads(1)
+    schema, folder, oracle = shards(job.setting, job.seed, work, movielens)
+    variant = {} if job.variant == FULL else VARIANTS[job.variant]
+    changes = tuned(job.setting, job.method) | {f"methods.pf_msmtrec.{key}": value for key, value in variant.items()}
+    start = time.perf_counter()
+    trial = _trial(job, changes, work, movielens)
+    seconds = round(time.perf_counter() - start, 1)
+    found: dict[str, Aucs] = {job.method: trial.test(schema, folder)}
+    if oracle is not None and job.method == "local":
+        found["oracle"] = {s: {t: values["auc"] for t, values in tasks.items()} for s, tasks in oracle.items()}
+    return [
+        {
+            **job._asdict(), "method": method, "scenario": scenario, "task": task, "auc": value,
+            "rows": schema.counts[scenario]["test"].rows, "seconds": seconds,
+            "positives": schema.counts[scenario]["test"].positives[task],
+        }
+        for method, scenarios in found.items()
+        for scenario, tasks in scenarios.items()
+        for task, value in tasks.items()
+    ]  # fmt: skip
+
+
+def tune(setting: str, method: str, trials: int, work: Path, movielens: Path | None) -> str:
+    """Search a method's parameters by mean validation AUC; write them with the study's figures."""
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    values: list[float] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        changes = space(trial, method)
+        found = _trial(Job(setting, TUNING_SEED, method, FULL), changes, work, movielens).validation()
+        values.append(float(np.mean([v for tasks in found.values() for v in tasks.values() if v is not None])))
+        return values[-1]
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5))
+    # Every search starts from params.yaml itself.
+    study.enqueue_trial({key: _at(setting, key, movielens) for key in SPACE["model"] + SPACE[method]})
+    study.optimize(objective, n_trials=trials)
+    best = study.best_trial
+    figures = {
+        "setting": setting, "data_seed": TUNING_SEED, "trials": trials, "sampler": "TPE, seed 0, 5 random trials first",
+        "validation_auc": round(study.best_value, 5), "validation_auc_of_the_defaults": round(values[0], 5),
+        "best_trial": best.number, "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+    path = TUNED / setting / f"{method}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rounded = {key: float(f"{value:.3g}") for key, value in best.params.items()}
+    path.write_text(yaml.safe_dump({"study": figures, "params": rounded}, sort_keys=False), encoding="utf-8")
+    return f"{study.best_value:.4f} (defaults {values[0]:.4f})"
+
+
+_SERVER = ("server_learning_rate", "server_weight_decay")
+_KEYS = {
+    "pf_msmtrec": ("private_learning_rate", "private_weight_decay", "server_learning_rate", "temperature"),
+    "fedavg": ("learning_rate", *_SERVER),
+    "fedprox": ("learning_rate", "regularizer", *_SERVER),
+    "fedbn": ("private_learning_rate", "private_weight_decay", *_SERVER),
+    "fedper": ("private_learning_rate", "private_weight_decay", *_SERVER),
+    "ditto": ("private_learning_rate", "private_weight_decay", "regularizer", "server_learning_rate"),
+    "local": ("learning_rate", "weight_decay"),
+    "centralized": ("learning_rate", "weight_decay"),
+}
+SPACE: dict[str, tuple[str, ...]] = {
+    "model": ("model.dropout",),
+    **{method: tuple(f"methods.{method}.{key}" for key in keys) for method, keys in _KEYS.items()},
+}
+"""What is tuned for every method (model), and for each."""
+RANGES = {
+    "dropout": (0.3, 0.65),
+    "private_learning_rate": (0.003, 0.03),
+    "private_weight_decay": (0.3, 10.0),
+    "weight_decay": (0.3, 10.0),
+    "server_learning_rate": (0.005, 0.05),
+    "server_weight_decay": (0.03, 3.0),
+    "temperature": (0.05, 2.0),
+}
+SPECIAL = {
+    "methods.local.learning_rate": (0.003, 0.03),
+    "methods.centralized.learning_rate": (0.003, 0.03),
+    "methods.fedavg.learning_rate": (0.05, 0.5),
+    "methods.fedprox.learning_rate": (0.05, 0.5),
+    "methods.fedprox.regularizer": (1e-4, 1.0),
+    "methods.ditto.regularizer": (0.1, 300.0),
+}
+"""Ranges where the last word of the key is not enough."""
+
+
+def space(trial: optuna.Trial, method: str) -> dict[str, Any]:
+    """Draw a trial's parameters by dotted keys."""
+    drawn = {}
+    for key in SPACE["model"] + SPACE[method]:
+        low, high = SPECIAL.get(key) or RANGES[key.rsplit(".", 1)[1]]
+        drawn[key] = trial.suggest_float(key, low, high, log=key != "model.dropout")
+    return drawn
+
+
+def _at(setting: str, key: str, movielens: Path | None) -> float:
+    value: Any = configure(setting, TUNING_SEED, {}, movielens)
+    for part in key.split("."):
+        value = getattr(value, part)
+    low, high = SPECIAL.get(key) or RANGES[key.rsplit(".", 1)[1]]
+    return float(min(max(value, low), high))
+
+
+def _trial(job: Job, changes: dict[str, Any], work: Path, movielens: Path | None) -> Trial:
+    schema, folder, _ = shards(job.setting, job.seed, work, movielens)
+    weights = {"train.task_weights": [1.0] * len(schema.tasks)}
+    config = configure(job.setting, job.seed, weights | changes, movielens)
+    return run_trial(config, schema, folder, job.method, job.seed, torch.device("cpu"), workers=1, threads=1)
+
+
+def _jobs(options: argparse.Namespace) -> Iterator[Job]:
+    for setting in options.settings:
+        for seed in range(options.seeds):
+            if options.variants is None:
+                yield from (Job(setting, seed, method, FULL) for method in options.methods)
+            else:
+                yield from (Job(setting, seed, "pf_msmtrec", v) for v in options.variants or VARIANTS)
+
+
+def _done() -> Iterator[Job]:
+    if RUNS.exists():
+        with RUNS.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                yield Job(row["setting"], int(row["seed"]), row["method"], row["variant"])
+
+
+def _append(rows: list[dict[str, Any]]) -> None:
+    RUNS.parent.mkdir(parents=True, exist_ok=True)
+    new = not RUNS.exists()
+    with RUNS.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
