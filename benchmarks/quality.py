@@ -22,33 +22,39 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+import pandas as pd
 import torch
 import yaml
 from quality_table import tables
-from worlds import HERE, TUNED, configure, settings, shards, tuned
+from worlds import HERE, Bench, configure, settings, shards
 
 from pfmsmt.config import Methods
 from pfmsmt.trial import Aucs, Trial, run_trial
 
-RUNS = HERE / "results" / "quality.csv"
 COLUMNS = ("setting", "seed", "method", "variant", "scenario", "task", "auc", "rows", "positives", "seconds")
 TUNING_SEED = 1000
 PLANTED = ("no_conflict", "default", "strong_conflict")
 
 FULL = "full"
+ALL_SHARED = {"gate": "federated", "private_experts": 0}
+"""Experts, gates and towers of every client come from the server: here A and g decide what a client gets."""
 VARIANTS: dict[str, dict[str, Any]] = {
-    "no adapters (rank 0)": {"rank": 0},
+    "no private experts": {"private_experts": 0},
+    "adapters on (rank 4)": {"rank": 4},
+    "adapters for private experts": {"rank": 4, "private_experts": 0},
     "no FedBN": {"federated_batch_norm": False},
     "no coordination (c = 0)": {"conflict": 0.0},
+    "coordination of clients and tasks": {"coordinate": "clients_and_tasks"},
     "A uniform": {"aggregation": "uniform"},
     "A identity": {"aggregation": "identity"},
     "A learned": {"aggregation": "learned"},
     "no phase 2": {"tower_steps": 0},
     "regulariser on (mu = 0.1)": {"regularizer": 0.1},
     "plain server": {"server_optimizer": "plain", "server_learning_rate": 1.0},
-    "gates federated": {"gate": "federated"},
-    "gates federated, plain mean": {"gate": "federated", "aggregation": "uniform", "coupling": 1.0, "conflict": 0.0},
-    "plain mean": {"aggregation": "uniform", "coupling": 1.0, "conflict": 0.0},
+    "all shared": ALL_SHARED,
+    "all shared, A uniform": {**ALL_SHARED, "aggregation": "uniform"},
+    "all shared, plain mean": {**ALL_SHARED, "aggregation": "uniform", "coupling": 1.0, "conflict": 0.0},
+    "all shared, coordinated mean": {**ALL_SHARED, "aggregation": "uniform", "coupling": 1.0},
 }
 """pf_msmtrec with a module off or changed."""
 
@@ -74,41 +80,48 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".benchmarks/quality"), help="shards are kept here")
     parser.add_argument("--movielens", type=Path, help="ml-100k.zip; downloaded if left out")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--quick", action="store_true", help="tiny data and two rounds, to see that it works")
     options = parser.parse_args()
+    bench = Bench(options.work, options.results, options.movielens, options.quick)
     if options.what == "table":
-        print(tables(RUNS))
+        print(tables(pd.read_csv(bench.runs)))
         return
     with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
         if options.what == "tune":
             for setting in options.settings:
-                shards(setting, TUNING_SEED, options.work, options.movielens)
+                shards(bench, setting, TUNING_SEED)
             waiting = {
-                pool.submit(tune, s, m, options.trials, options.work, options.movielens): f"{s} {m}"
+                pool.submit(tune, bench, s, m, options.trials): f"{s} {m}"
                 for s in options.settings
                 for m in options.methods
             }
             for future in as_completed(waiting):
                 print(waiting[future], future.result(), flush=True)
             return
-        done = set(_done())
+        done = set(_done(bench.runs))
         jobs = [job for job in _jobs(options) if job not in done]
         for s, seed in dict.fromkeys((job.setting, job.seed) for job in jobs):
-            shards(s, seed, options.work, options.movielens)
-        running = {pool.submit(run, job, options.work, options.movielens): job for job in jobs}
+            shards(bench, s, seed)
+        running = {pool.submit(run, bench, job): job for job in jobs}
         for future in as_completed(running):
             rows = future.result()
-            _append(rows)
-            print(*running[future], f"{np.mean([row['auc'] for row in rows]):.4f} {rows[0]['seconds']} s", flush=True)
+            _append(bench.runs, rows)
+            job = running[future]
+            own = [row["auc"] for row in rows if row["method"] == job.method and row["auc"] is not None]
+            print(*job, f"{np.mean(own):.4f} {rows[0]['seconds']} s", flush=True)
 
 
-def run(job: Job, work: Path, movielens: Path | None) -> list[dict[str, Any]]:
+def run(bench: Bench, job: Job) -> list[dict[str, Any]]:
     """Train and test once; return rows of quality.csv, with the oracle's beside the first method's."""
     torch.set_num_threads(1)
-    schema, folder, oracle = shards(job.setting, job.seed, work, movielens)
+    schema, folder, oracle = shards(bench, job.setting, job.seed)
     variant = {} if job.variant == FULL else VARIANTS[job.variant]
-    changes = tuned(job.setting, job.method) | {f"methods.pf_msmtrec.{key}": value for key, value in variant.items()}
+    changes = bench.tuned(job.setting, job.method) | {
+        f"methods.pf_msmtrec.{key}": value for key, value in variant.items()
+    }
     start = time.perf_counter()
-    trial = _trial(job, changes, work, movielens)
+    trial = _trial(bench, job, changes)
     seconds = round(time.perf_counter() - start, 1)
     found: dict[str, Aucs] = {job.method: trial.test(schema, folder)}
     if oracle is not None and job.method == "local":
@@ -125,7 +138,7 @@ def run(job: Job, work: Path, movielens: Path | None) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def tune(setting: str, method: str, trials: int, work: Path, movielens: Path | None) -> str:
+def tune(bench: Bench, setting: str, method: str, trials: int) -> str:
     """Search a method's parameters by mean validation AUC; write them with the study's figures."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -133,13 +146,13 @@ def tune(setting: str, method: str, trials: int, work: Path, movielens: Path | N
 
     def objective(trial: optuna.Trial) -> float:
         changes = space(trial, method)
-        found = _trial(Job(setting, TUNING_SEED, method, FULL), changes, work, movielens).validation()
+        found = _trial(bench, Job(setting, TUNING_SEED, method, FULL), changes).validation()
         values.append(float(np.mean([v for tasks in found.values() for v in tasks.values() if v is not None])))
         return values[-1]
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5))
     # Every search starts from params.yaml itself.
-    study.enqueue_trial({key: _at(setting, key, movielens) for key in SPACE["model"] + SPACE[method]})
+    study.enqueue_trial({key: _at(bench, setting, key) for key in SPACE["model"] + SPACE[method]})
     study.optimize(objective, n_trials=trials)
     best = study.best_trial
     figures = {
@@ -147,7 +160,7 @@ def tune(setting: str, method: str, trials: int, work: Path, movielens: Path | N
         "validation_auc": round(study.best_value, 5), "validation_auc_of_the_defaults": round(values[0], 5),
         "best_trial": best.number, "date": datetime.date.today().isoformat(),
     }  # fmt: skip
-    path = TUNED / setting / f"{method}.yaml"
+    path = bench.tuned_file(setting, method)
     path.parent.mkdir(parents=True, exist_ok=True)
     rounded = {key: float(f"{value:.3g}") for key, value in best.params.items()}
     path.write_text(yaml.safe_dump({"study": figures, "params": rounded}, sort_keys=False), encoding="utf-8")
@@ -156,7 +169,7 @@ def tune(setting: str, method: str, trials: int, work: Path, movielens: Path | N
 
 _SERVER = ("server_learning_rate", "server_weight_decay")
 _KEYS = {
-    "pf_msmtrec": ("private_learning_rate", "private_weight_decay", "server_learning_rate", "temperature"),
+    "pf_msmtrec": ("private_learning_rate", "private_weight_decay", "server_learning_rate"),
     "fedavg": ("learning_rate", *_SERVER),
     "fedprox": ("learning_rate", "regularizer", *_SERVER),
     "fedbn": ("private_learning_rate", "private_weight_decay", *_SERVER),
@@ -177,7 +190,6 @@ RANGES = {
     "weight_decay": (0.3, 10.0),
     "server_learning_rate": (0.005, 0.05),
     "server_weight_decay": (0.03, 3.0),
-    "temperature": (0.05, 2.0),
 }
 SPECIAL = {
     "methods.local.learning_rate": (0.003, 0.03),
@@ -199,18 +211,18 @@ def space(trial: optuna.Trial, method: str) -> dict[str, Any]:
     return drawn
 
 
-def _at(setting: str, key: str, movielens: Path | None) -> float:
-    value: Any = configure(setting, TUNING_SEED, {}, movielens)
+def _at(bench: Bench, setting: str, key: str) -> float:
+    value: Any = configure(bench, setting, TUNING_SEED, {})
     for part in key.split("."):
         value = getattr(value, part)
     low, high = SPECIAL.get(key) or RANGES[key.rsplit(".", 1)[1]]
     return float(min(max(value, low), high))
 
 
-def _trial(job: Job, changes: dict[str, Any], work: Path, movielens: Path | None) -> Trial:
-    schema, folder, _ = shards(job.setting, job.seed, work, movielens)
+def _trial(bench: Bench, job: Job, changes: dict[str, Any]) -> Trial:
+    schema, folder, _ = shards(bench, job.setting, job.seed)
     weights = {"train.task_weights": [1.0] * len(schema.tasks)}
-    config = configure(job.setting, job.seed, weights | changes, movielens)
+    config = configure(bench, job.setting, job.seed, weights | changes)
     return run_trial(config, schema, folder, job.method, job.seed, torch.device("cpu"), workers=1, threads=1)
 
 
@@ -223,17 +235,17 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
                 yield from (Job(setting, seed, "pf_msmtrec", v) for v in options.variants or VARIANTS)
 
 
-def _done() -> Iterator[Job]:
-    if RUNS.exists():
-        with RUNS.open(encoding="utf-8", newline="") as file:
+def _done(runs: Path) -> Iterator[Job]:
+    if runs.exists():
+        with runs.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 yield Job(row["setting"], int(row["seed"]), row["method"], row["variant"])
 
 
-def _append(rows: list[dict[str, Any]]) -> None:
-    RUNS.parent.mkdir(parents=True, exist_ok=True)
-    new = not RUNS.exists()
-    with RUNS.open("a", encoding="utf-8", newline="") as file:
+def _append(runs: Path, rows: list[dict[str, Any]]) -> None:
+    runs.parent.mkdir(parents=True, exist_ok=True)
+    new = not runs.exists()
+    with runs.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if new:
             writer.writeheader()

@@ -1,7 +1,6 @@
 """Tables of the quality benchmark: means, paired differences with intervals, and the share of the gap closed."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,8 @@ CONFIDENCE = 0.95
 ORDER = (OURS, "ditto", "fedper", "fedbn", "fedprox", "fedavg", "local", "centralized", ORACLE)
 
 
-def tables(path: Path) -> str:
-    """Return all tables as Markdown."""
-    runs = pd.read_csv(path)
-    # The oracle comes with local's run and has no variant of its own.
-    runs["auc"] = runs["auc"].astype(float)
+def tables(runs: pd.DataFrame) -> str:
+    """Return all tables as Markdown, from the rows of quality.csv."""
     parts = []
     for setting, rows in runs.groupby("setting", sort=False):
         full = _per_seed(rows[rows["variant"] == FULL], "method")

@@ -1,11 +1,11 @@
-"""The settings of the benchmark: their parameters, and shards made once for each seed."""
+"""The settings of the quality benchmark: their parameters, and shards made once for each seed."""
 
 import copy
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,7 +15,34 @@ from pfmsmt.data.partition import partition
 from pfmsmt.data.schema import Schema, read_schema
 
 HERE = Path(__file__).parent
-TUNED = HERE / "results" / "tuned"
+QUICK_ROWS = {"train_rows": 1000, "test_rows": 1000}
+
+
+class Bench(NamedTuple):
+    """Where a benchmark keeps its data and results, and how large it is."""
+
+    work: Path
+    results: Path
+    movielens: Path | None
+    quick: bool
+    """Tiny data and two rounds, to see that it works."""
+
+    @property
+    def runs(self) -> Path:
+        """One row for each run, scenario and task."""
+        return self.results / "quality.csv"
+
+    def tuned_file(self, setting: str, method: str) -> Path:
+        """Return where a study's figures and best parameters are."""
+        return self.results / "tuned" / setting / f"{method}.yaml"
+
+    def tuned(self, setting: str, method: str) -> dict[str, Any]:
+        """Return the tuned parameters of a method: the setting's own, else those of the default setting, else none."""
+        for place in (setting, "default"):
+            path = self.tuned_file(place, method)
+            if path.exists():
+                return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["params"])
+        return {}
 
 
 def settings() -> dict[str, dict[str, Any]]:
@@ -23,22 +50,17 @@ def settings() -> dict[str, dict[str, Any]]:
     return dict(yaml.safe_load((HERE / "settings.yaml").read_text(encoding="utf-8")))
 
 
-def tuned(setting: str, method: str) -> dict[str, Any]:
-    """Return the tuned parameters of a method: the setting's own, else those of the default setting, else none."""
-    for place in (setting, "default"):
-        path = TUNED / place / f"{method}.yaml"
-        if path.exists():
-            return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["params"])
-    return {}
-
-
-def configure(setting: str, seed: int, changes: dict[str, Any], movielens: Path | None) -> Config:
+def configure(bench: Bench, setting: str, seed: int, changes: dict[str, Any]) -> Config:
     """Return params.yaml with a setting's values, then `changes`, both by dotted keys."""
     tree = copy.deepcopy(yaml.safe_load((HERE.parent / PARAMS_FILE).read_text(encoding="utf-8")))
     tree["seed"] = seed
-    if movielens is not None:
-        tree["data"]["movielens"]["path"] = str(movielens.resolve())
-    for key, value in {**settings()[setting], **changes}.items():
+    if bench.movielens is not None:
+        tree["data"]["movielens"]["path"] = str(bench.movielens.resolve())
+    changes = {**settings()[setting], **changes}
+    if bench.quick:
+        scenarios = changes.get("data.synthetic.scenarios", {})
+        changes |= {"train.rounds": 2, "data.synthetic.scenarios": dict.fromkeys(scenarios, QUICK_ROWS)}
+    for key, value in changes.items():
         *path, last = key.split(".")
         block = tree
         for part in path:
@@ -47,13 +69,13 @@ def configure(setting: str, seed: int, changes: dict[str, Any], movielens: Path 
     return parse_config(tree)
 
 
-def shards(setting: str, seed: int, work: Path, movielens: Path | None) -> tuple[Schema, Path, dict[str, Any] | None]:
+def shards(bench: Bench, setting: str, seed: int) -> tuple[Schema, Path, dict[str, Any] | None]:
     """Make the setting's shards unless they are there; return schema, folder and the oracle's metrics, if any."""
     seed = 0 if setting == "movielens" else seed
-    folder = work / f"{setting}-{seed}"
+    folder = bench.work / f"{setting}-{seed}{'-quick' if bench.quick else ''}"
     if not folder.exists():
-        config = configure(setting, seed, {}, movielens)
-        making = work / f".{folder.name}-{os.getpid()}"
+        config = configure(bench, setting, seed, {})
+        making = bench.work / f".{folder.name}-{os.getpid()}"
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
         obtain(config.data, seed, making / "raw", lambda _: None)

@@ -158,6 +158,7 @@ class Proximal(Federated):
 class PfMsmtrec(Proximal):
     """`methods.pf_msmtrec`."""
 
+    private_experts: Annotated[int, Field(ge=0)]
     rank: Annotated[int, Field(ge=0)]
     federated_batch_norm: bool
     conflict: Annotated[float, Field(ge=0, lt=1)]

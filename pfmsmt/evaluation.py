@@ -57,15 +57,19 @@ def validate(model: MMoE, shards: Mapping[str, Shard], device: torch.device) -> 
 
 
 class Score(NamedTuple):
-    """How good a round is, for choosing a client's best; compared in this order."""
+    """How good a round is, for choosing a client's best; compared in this order.
 
-    mean_auc: float
+    Log-loss first (ours): it counts every row, where the AUC of a scarce task hangs on a few positives
+    (docs/decisions.md).
+    """
+
     negative_logloss: float
+    mean_auc: float
 
 
 def score(validation: Validation) -> Score:
-    """Return the mean AUC over scenarios and tasks where it is defined, and minus the mean log-loss."""
+    """Return minus the mean log-loss over scenarios and tasks, and the mean AUC where it is defined."""
     cells = [cell for tasks in validation.values() for cell in tasks.values()]
     aucs = [cell["auc"] for cell in cells if cell["auc"] is not None]
     losses = [cell["logloss"] for cell in cells if cell["logloss"] is not None]
-    return Score(float(np.mean(aucs)) if aucs else 0.0, -float(np.mean(losses)) if losses else 0.0)
+    return Score(-float(np.mean(losses)) if losses else 0.0, float(np.mean(aucs)) if aucs else 0.0)

@@ -13,7 +13,7 @@ from pfmsmt.data.batches import ClientData, load_shard, pool, private_shifts
 from pfmsmt.data.schema import ScenarioSchema, Schema
 from pfmsmt.errors import ConfigError
 from pfmsmt.methods import Method
-from pfmsmt.methods.catalogue import POOLED, build_method, rank
+from pfmsmt.methods.catalogue import POOLED, build_method, expert_parts
 from pfmsmt.models.spec import ModelSpec, build_spec
 from pfmsmt.training import build_learner, client_batch_size, local_train
 from pfmsmt.types import NamedArrays
@@ -53,7 +53,7 @@ def build_federation(
         s.scenario: ClientData(load_shard(shards, "train", s), {s.scenario: load_shard(shards, "val", s)})
         for s in schemas
     }
-    specs = {s.scenario: build_spec(s, config.model, rank(name, config.methods)) for s in schemas}
+    specs = {s.scenario: build_spec(s, config.model, **expert_parts(name, config.methods)) for s in schemas}
     mean_rows = sum(part.train.rows for part in data.values()) / len(data)
     batch = config.train.batch_size
     if name in POOLED:

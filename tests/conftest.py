@@ -42,6 +42,7 @@ SMALL = {
     "train.workers": 1,
     "train.threads": 1,
     "methods.pf_msmtrec.rank": 2,
+    "methods.pf_msmtrec.private_experts": 1,
     "methods.pf_msmtrec.federated_batch_norm": True,
     "methods.pf_msmtrec.gate": "federated",
     "methods.pf_msmtrec.tower_steps": 4,

@@ -1,10 +1,15 @@
 """The benchmarks run at tiny sizes and print what they promise."""
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -47,3 +52,64 @@ def test_server_step_skips_what_does_not_fit():
     assert ("adam", "4", "1e+03") in fits
     assert len(fits) + len(skipped) == 8
     assert "too few sizes" in out
+
+
+def quality(*words, results, work):
+    return run("benchmarks/quality.py", *words, "--quick", "--results", str(results), "--work", str(work),
+               "--processes", "2")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_quality_tunes_runs_and_prints(tmp_path):
+    places = {"results": tmp_path / "results", "work": tmp_path / "work"}
+    chosen = ("--settings", "default", "--methods", "pf_msmtrec", "local")
+    quality("tune", *chosen, "--trials", "2", **places)
+    study = yaml.safe_load((tmp_path / "results/tuned/default/local.yaml").read_text())
+    assert study["study"]["trials"] == 2
+    assert set(study["params"]) == {"model.dropout", "methods.local.learning_rate", "methods.local.weight_decay"}
+    out = quality("run", *chosen, "--seeds", "2", **places)
+    assert len(re.findall(r"^default \d (?:pf_msmtrec|local) full 0\.\d{4} ", out, re.MULTILINE)) == 4
+    assert quality("run", *chosen, "--seeds", "2", **places) == "", "what is in quality.csv is not repeated"
+    quality("run", "--settings", "default", "--variants", "no phase 2", "--seeds", "2", **places)
+    runs = pd.read_csv(tmp_path / "results/quality.csv")
+    assert {tuple(row) for row in runs[["seed", "method", "variant"]].to_numpy()} == {
+        (seed, method, "full") for seed in (0, 1) for method in ("pf_msmtrec", "local", "oracle")
+    } | {(seed, "pf_msmtrec", "no phase 2") for seed in (0, 1)}
+    assert runs.groupby(["seed", "method", "variant"]).size().eq(4 * 2).all(), "scenarios x tasks"
+    table = quality("table", **places)
+    mean = runs[(runs.method == "local") & (runs.task == "ctr")].groupby("seed").auc.mean()
+    assert f"| local | {mean.mean():.4f} ± {mean.std():.4f} |" in table
+    assert "Modules of pf_msmtrec, default" in table
+
+
+@pytest.fixture(scope="module")
+def quality_table():
+    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    try:
+        yield importlib.import_module("quality_table")
+    finally:
+        sys.path.remove(str(REPOSITORY / "benchmarks"))
+
+
+def test_paired_differences_have_students_interval(quality_table):
+    """Differences 0.01, 0.02, 0.03: mean 0.02, deviation 0.01, t(0.975, 2) = 4.3027, half width 0.024842."""
+    cells = [
+        {"setting": "s", "seed": seed, "method": method, "variant": "full", "scenario": "A", "task": "ctr",
+         "auc": 0.7 + ahead * (0.01 * (seed + 1)), "rows": 100, "positives": 10}
+        for seed in range(3)
+        for method, ahead in (("pf_msmtrec", 1), ("local", 0), ("oracle", 2))
+    ]  # fmt: skip
+    found = quality_table.tables(pd.DataFrame(cells))
+    lines = {line.split("|")[1].strip(): line for line in found.splitlines() if line.startswith("|")}
+    assert "| 0.7000 ± 0.0000 |" in lines["local"]
+    assert "| +0.0200 [-0.0048, +0.0448] |" in lines["local"]
+    assert "| 0.7200 ± 0.0100 |" in lines["pf_msmtrec"]
+    assert lines["pf_msmtrec"].endswith("| 50% |")
+    assert lines["oracle"].endswith("| 100% |")
+
+
+def test_standard_error_is_hanley_and_mcneils(quality_table):
+    """AUC 0.8, 20 positives, 80 negatives: Q1 = 2/3, Q2 = 1.28/1.8; variance (.16 + 19 (.0267) + 79 (.0711)) / 1600."""
+    variance = (0.16 + 19 * (2 / 3 - 0.64) + 79 * (1.28 / 1.8 - 0.64)) / 1600
+    found = quality_table.standard_error(pd.Series([0.8]), pd.Series([20]), pd.Series([80]))
+    assert found[0] == pytest.approx(variance**0.5, rel=1e-12)

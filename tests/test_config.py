@@ -100,6 +100,7 @@ RANGES = [
     ("train.device", ["gpu", "cuda:x", "cpu:1", "cuda:", ""]),
     ("train.workers", [0, -1, "many"]),
     ("methods.pf_msmtrec.rank", [-1]),
+    ("methods.pf_msmtrec.private_experts", [-1, 1.5]),
     ("methods.pf_msmtrec.conflict", [1, -0.1, float("nan")]),
     ("methods.pf_msmtrec.temperature", [0, -1]),
     ("methods.pf_msmtrec.smoothing", [1]),

@@ -9,7 +9,7 @@ import pytest
 
 from pfmsmt.config import MethodName, load_config
 from pfmsmt.methods import LocalResult, Method
-from pfmsmt.methods.catalogue import POOLED, build_method, rank
+from pfmsmt.methods.catalogue import POOLED, build_method, expert_parts
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,8 @@ def test_every_method_of_the_config_can_be_built(name):
     method = build_method(name, methods, never_called, {})
     assert isinstance(method, Method)
     assert method.name == name
-    assert rank(name, methods) == (methods.pf_msmtrec.rank if name == "pf_msmtrec" else 0)
+    parts = methods.pf_msmtrec.model_dump(include={"rank", "private_experts"})
+    assert expert_parts(name, methods) == (parts if name == "pf_msmtrec" else {"rank": 0, "private_experts": 0})
 
 
 def test_names_of_the_config_are_the_methods_blocks():

@@ -30,10 +30,11 @@ LOCAL = ("learning_rate", "private_learning_rate", "private_weight_decay")
 """What every federated method says about local training."""
 
 
-def rank(name: str, methods: Methods) -> int:
-    """Return the rank of the task-specific adapters that the method's models have; 0: none."""
+def expert_parts(name: str, methods: Methods) -> dict[str, int]:
+    """Return what the method's models have beside shared experts: {rank, private_experts}; 0: none."""
     block = getattr(methods, name)
-    return block.rank if isinstance(block, PfMsmtrec) else 0
+    parts = {"rank", "private_experts"}
+    return block.model_dump(include=parts) if isinstance(block, PfMsmtrec) else dict.fromkeys(parts, 0)
 
 
 def build_method(name: str, methods: Methods, local_train: LocalTrain, template: Template) -> Method:

@@ -106,3 +106,22 @@ class ExpertBank(nn.Module):
         }
         own = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
         return {name: kinds[name.rsplit(".", 1)[-1]] for name in own}
+
+
+class PrivateExperts(ExpertBank):
+    """K experts of each task that stay with their client (ours; as PLE's task-specific experts, Tang et al. 2020)."""
+
+    def __init__(self, inputs: int, layers: tuple[int, ...], *, experts: int, tasks: int, dropout: Dropout) -> None:
+        """Stack one ExpertLayer of T x K experts for each entry of `layers` (units)."""
+        super().__init__(inputs, layers, experts=tasks * experts, tasks=1, rank=0, dropout=dropout)
+        self._tasks = tasks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, D] to [B, T, K, H]."""
+        h = super().forward(x)
+        return h.view(len(x), self._tasks, -1, h.shape[-1])
+
+    def labels(self) -> dict[str, Label]:
+        """Label everything as task-specific, normalisation as well: none of it leaves."""
+        own = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
+        return dict.fromkeys(own, Label(Role.TASK, ("task",)))

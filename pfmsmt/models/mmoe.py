@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pfmsmt.models.dropout import Dropout
-from pfmsmt.models.experts import ExpertBank
+from pfmsmt.models.experts import ExpertBank, ExpertLayer, PrivateExperts
 from pfmsmt.models.spec import ModelSpec
 from pfmsmt.models.template import Label
 from pfmsmt.types import Role, Stream
@@ -123,8 +123,14 @@ class MMoE(nn.Module):
             spec.inputs, spec.expert_layers,
             experts=spec.experts, tasks=len(spec.tasks), rank=spec.rank, dropout=self.dropout,
         )  # fmt: skip
-        self.gates = Gates(spec.inputs, spec.experts, spec.tasks)
+        self.gates = Gates(spec.inputs, spec.experts + spec.private_experts, spec.tasks)
         self.towers = Towers(spec.expert_layers[-1], spec.tower_layers, self.dropout, spec.tasks)
+        self.private_experts: PrivateExperts | None = None
+        if spec.private_experts:
+            self.private_experts = PrivateExperts(
+                spec.inputs, spec.expert_layers,
+                experts=spec.private_experts, tasks=len(spec.tasks), dropout=self.dropout,
+            )  # fmt: skip
 
     def _table(self, federated: bool, role: Role, group: str) -> FieldTable | None:
         codes = [self.spec.field_codes[i] for i in self._columns[federated]]
@@ -134,9 +140,9 @@ class MMoE(nn.Module):
         """Draw initial values: the same at every client, but for tables of private fields."""
         common = _generator(Stream(seed, "", 0))
         for module in self.modules():
-            if isinstance(module, (FieldTable, TaskLinear)) or module in self.experts.layers:
+            if isinstance(module, (FieldTable, TaskLinear, ExpertLayer)):
                 own = isinstance(module, FieldTable) and module is self.private_embedding
-                module.initialise(_generator(Stream(seed, client, 0)) if own else common)  # type: ignore[operator]
+                module.initialise(_generator(Stream(seed, client, 0)) if own else common)
         return self
 
     def inputs(self, codes: Tensor, values: Tensor) -> Tensor:
@@ -152,7 +158,10 @@ class MMoE(nn.Module):
         """Map codes [B, F] and numbers [B, M] to the towers' logits [B, T]."""
         x = self.inputs(codes, values)
         experts, gates = self.experts(x), self.gates(x)
-        if self.spec.rank:
+        if self.private_experts is not None:
+            own = self.private_experts(x)
+            experts = torch.cat((experts.expand(-1, own.shape[1], -1, -1), own), dim=2)
+        if experts.shape[1] > 1:
             mixed = torch.matmul(gates.unsqueeze(2), experts).squeeze(2)
         else:
             # All tasks share the experts: one product serves them together.

@@ -29,6 +29,8 @@ class ModelSpec(BaseModel):
     dropout: float
     rank: int
     """Of the task-specific adapters in the experts; 0: none."""
+    private_experts: int
+    """Of each task, beside the `experts` that all tasks share; 0: none."""
 
     @property
     def inputs(self) -> int:
@@ -36,7 +38,9 @@ class ModelSpec(BaseModel):
         return len(self.field_codes) * self.embedding_dim + self.numerical
 
 
-def build_spec(schema: ScenarioSchema, model: Model, rank: int, **changes: Any) -> ModelSpec:
+def build_spec(
+    schema: ScenarioSchema, model: Model, rank: int = 0, private_experts: int = 0, **changes: Any
+) -> ModelSpec:
     """Derive the shapes of one scenario's model from its schema; `changes` replaces single values."""
     names = [task.name for task in schema.tasks]
     values: dict[str, Any] = {
@@ -47,6 +51,7 @@ def build_spec(schema: ScenarioSchema, model: Model, rank: int, **changes: Any) 
         "parents": tuple(None if task.within is None else names.index(task.within) for task in schema.tasks),
         "product": model.ctcvr == "product",
         "rank": rank,
+        "private_experts": private_experts,
     }
     sizes = model.model_dump(include={"embedding_dim", "experts", "expert_layers", "tower_layers", "dropout"})
     return ModelSpec(**{**values, **sizes, **changes})

@@ -192,6 +192,6 @@ def build(name: str, template: Template = TEMPLATE, **changes: Any) -> Method:
 PLAIN = {"server_optimizer": "plain", "server_learning_rate": 1.0}
 RATES = {"learning_rate": 0.1, "private_learning_rate": 0.1}
 EVERYTHING_OFF = {
-    **PLAIN, **RATES, "rank": 0, "federated_batch_norm": False, "conflict": 0.0, "aggregation": "uniform",
-    "coupling": 0.0, "gate": "federated", "tower_steps": 0, "regularizer": 0.0,
+    **PLAIN, **RATES, "rank": 0, "private_experts": 0, "federated_batch_norm": False, "conflict": 0.0,
+    "aggregation": "uniform", "coupling": 0.0, "gate": "federated", "tower_steps": 0, "regularizer": 0.0,
 }  # fmt: skip

@@ -27,6 +27,7 @@ def spec(**changes: Any) -> ModelSpec:
         "field_codes": (4, 5, 2), "field_federated": (True, False, True), "numerical": 2,
         "tasks": ("ctr", "ctcvr"), "parents": (None, 0), "product": True, "embedding_dim": 3, "experts": 3,
         "expert_layers": (6, 5), "tower_layers": (4,), "dropout": 0.0, "rank": 2,
+        "private_experts": 0,
     }  # fmt: skip
     return ModelSpec(**{**values, **changes})
 

@@ -36,9 +36,19 @@ def explicit_logits(model, codes, values, training):
                 h = functional.batch_norm(h @ weight, mean, variance, norm["weight"], norm["bias"], training, 0.1, 1e-5)
                 h = functional.relu(h)
             outputs.append(h)
+        for own in range(s.private_experts):
+            h, copy = x, t * s.private_experts + own
+            for i, units in enumerate(s.expert_layers):
+                part = slice(copy * units, (copy + 1) * units)
+                norm = {k: arrays[f"task/layers.{i}.norm_{k}"][part] for k in ("mean", "variance", "weight", "bias")}
+                mean, variance = norm["mean"].clone(), norm["variance"].clone()
+                h = h @ arrays[f"task/layers.{i}.weight"][copy]
+                h = functional.batch_norm(h, mean, variance, norm["weight"], norm["bias"], training, 0.1, 1e-5)
+                h = functional.relu(h)
+            outputs.append(h)
         gate = functional.linear(x, arrays[f"gate/{task}/linear.weight"].T, arrays[f"gate/{task}/linear.bias"][0])
         gate = gate.softmax(1)
-        h = sum(gate[:, e : e + 1] * outputs[e] for e in range(s.experts))
+        h = sum(gate[:, e : e + 1] * outputs[e] for e in range(s.experts + s.private_experts))
         last = len(s.tower_layers)
         for i in range(last + 1):
             name = f"tower/{task}/layers.{i}"
@@ -52,6 +62,9 @@ SHAPES = [
     {}, {"rank": 0}, {"experts": 1}, {"experts": 1, "rank": 0}, {"expert_layers": (6,)}, {"tower_layers": ()},
     {"expert_layers": (11, 11, 11), "rank": 0}, {"expert_layers": (11, 4), "tower_layers": (3, 2)},
     {"tasks": ("a", "b", "c"), "parents": (None, 0, 1)}, {"tasks": ("a",), "parents": (None,), "experts": 2},
+    {"private_experts": 2}, {"private_experts": 1, "rank": 0}, {"private_experts": 2, "experts": 1, "rank": 0},
+    {"private_experts": 2, "rank": 0, "tasks": ("a",), "parents": (None,)},
+    {"private_experts": 1, "tasks": ("a", "b", "c"), "parents": (None, 0, 1)},
 ]  # fmt: skip
 
 
@@ -96,16 +109,17 @@ def test_adapters_at_their_start_change_nothing(training):
     torch.testing.assert_close(adapted(codes, values), plain(codes, values), rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_reach_every_parameter():
-    model = scrambled(MMoE(spec(dropout=0.0))).train()
+@pytest.mark.parametrize("changes", [{}, {"private_experts": 2, "rank": 0}])
+def test_gradients_reach_every_parameter(changes):
+    model = scrambled(MMoE(spec(dropout=0.0, **changes))).train()
     model(*batch(64)).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
 def test_gate_weights_sum_to_one():
-    model = scrambled(MMoE(spec()))
+    model = scrambled(MMoE(spec(private_experts=1)))
     gates = model.gates(model.inputs(*batch()))
-    assert gates.shape == (16, 2, 3)
+    assert gates.shape == (16, 2, 4)
     torch.testing.assert_close(gates.sum(-1), torch.ones(16, 2))
     assert (gates > 0).all()
 

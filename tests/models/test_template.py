@@ -89,6 +89,10 @@ def test_the_mmoe_gives_every_tensor_a_role_and_a_group():
     assert Binding(MMoE(spec())).template == expected
     without = {name: slot for name, slot in expected.items() if slot.role is not Role.TASK}
     assert Binding(MMoE(spec(rank=0))).template == without
+    kinds = ("weight", "norm_weight", "norm_bias", "norm_mean", "norm_variance")
+    own = {f"task/layers.{layer}.{kind}": Slot(Role.TASK, "task") for layer in (0, 1) for kind in kinds}
+    assert Binding(MMoE(spec(rank=0, private_experts=2))).template == without | own
+    assert Binding(MMoE(spec(private_experts=2))).template == expected | own
     shared = {name: slot for name, slot in expected.items() if slot.role is not Role.PRIVATE}
     assert Binding(MMoE(spec(field_federated=(True, True, True)))).template == shared
 
@@ -98,7 +102,9 @@ def test_all_numbers_of_the_model_travel():
     assert sum(a.size for a in Binding(model).read().values()) == sum(t.numel() for t in model.state_dict().values())
 
 
-@pytest.mark.parametrize("changes", [{}, {"experts": 1}, {"tasks": ("ctr",), "parents": (None,)}, {"rank": 0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"experts": 1}, {"tasks": ("ctr",), "parents": (None,)}, {"rank": 0}, {"private_experts": 2}]
+)
 def test_reading_and_writing_is_the_identity_bit_for_bit(changes):
     source, target = scrambled(MMoE(spec(**changes)), 1), scrambled(MMoE(spec(**changes)), 2)
     arrays = Binding(source).read()
