@@ -5,8 +5,9 @@
     python benchmarks/quality.py run  --variants ...                         -> pf_msmtrec with modules switched off
     python benchmarks/quality.py table                                       -> the tables of docs/results.md
 
-Data and training are drawn anew with every seed. Tuning sees other data (seed 1000) and their validation rows alone;
-test rows are scored once, by each client's best round on validation. Runs that are in quality.csv are not repeated.
+Data and training are drawn anew with every seed (MovieLens: training alone). Tuning draws with another seed, 1000, and
+sees validation rows alone; test rows are scored once, with each client's best round on validation. Settings without
+studies of their own take the default setting's. Runs that are in quality.csv are not repeated: remove it after changes.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from quality_table import tables
 from worlds import HERE, Bench, configure, settings, shards
 
 from pfmsmt.config import Methods
+from pfmsmt.errors import TrainingError
 from pfmsmt.trial import Aucs, Trial, run_trial
 
 COLUMNS = ("setting", "seed", "method", "variant", "scenario", "task", "auc", "rows", "positives", "seconds")
@@ -104,12 +106,19 @@ def main() -> None:
         for s, seed in dict.fromkeys((job.setting, job.seed) for job in jobs):
             shards(bench, s, seed)
         running = {pool.submit(run, bench, job): job for job in jobs}
+        failed = 0
         for future in as_completed(running):
+            if error := future.exception():
+                print(*running[future], error, flush=True)
+                failed += 1
+                continue
             rows = future.result()
             _append(bench.runs, rows)
             job = running[future]
             own = [row["auc"] for row in rows if row["method"] == job.method and row["auc"] is not None]
             print(*job, f"{np.mean(own):.4f} {rows[0]['seconds']} s", flush=True)
+    if failed:
+        raise SystemExit(f"{failed} runs failed; run the same command again to repeat them")
 
 
 def run(bench: Bench, job: Job) -> list[dict[str, Any]]:
@@ -151,20 +160,21 @@ def tune(bench: Bench, setting: str, method: str, trials: int) -> str:
         return values[-1]
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5))
-    # Every search starts from params.yaml itself.
+    # Every search starts from params.yaml itself, with what lies outside of a range at its edge.
     study.enqueue_trial({key: _at(bench, setting, key) for key in SPACE["model"] + SPACE[method]})
-    study.optimize(objective, n_trials=trials)
+    # A trial whose training diverges counts, and is no candidate.
+    study.optimize(objective, n_trials=trials, catch=(TrainingError,))
     best = study.best_trial
     figures = {
         "setting": setting, "data_seed": TUNING_SEED, "trials": trials, "sampler": "TPE, seed 0, 5 random trials first",
-        "validation_auc": round(study.best_value, 5), "validation_auc_of_the_defaults": round(values[0], 5),
+        "validation_auc": round(study.best_value, 5), "validation_auc_of_the_start": round(values[0], 5),
         "best_trial": best.number, "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     path = bench.tuned_file(setting, method)
     path.parent.mkdir(parents=True, exist_ok=True)
     rounded = {key: float(f"{value:.3g}") for key, value in best.params.items()}
     path.write_text(yaml.safe_dump({"study": figures, "params": rounded}, sort_keys=False), encoding="utf-8")
-    return f"{study.best_value:.4f} (defaults {values[0]:.4f})"
+    return f"{study.best_value:.4f} (start {values[0]:.4f})"
 
 
 _SERVER = ("server_learning_rate", "server_weight_decay")

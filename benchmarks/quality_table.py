@@ -15,6 +15,9 @@ def tables(runs: pd.DataFrame) -> str:
     """Return all tables as Markdown, from the rows of quality.csv."""
     parts = []
     for setting, rows in runs.groupby("setting", sort=False):
+        if not ((rows["method"] == OURS) & (rows["variant"] == FULL)).any():
+            parts += [f"### {setting}", "", f"{OURS} has not been run.", ""]
+            continue
         full = _per_seed(rows[rows["variant"] == FULL], "method")
         parts += [f"### {setting}", "", _methods(full), "", _errors(rows), ""]
         variants = rows[(rows["method"] == OURS)]
@@ -38,7 +41,7 @@ def _methods(values: pd.DataFrame) -> str:
     present = [name for name in ORDER if name in values.index.get_level_values(0)]
     for name in present:
         own = values.loc[name]
-        ahead = ["", "", ""] if name == OURS else [_interval(values.loc[OURS][c] - own[c]) for c in columns]
+        ahead = [""] * len(columns) if name == OURS else [_interval(values.loc[OURS][c] - own[c]) for c in columns]
         lines.append(_line([name, *(_spread(own[c]) for c in columns), *ahead, _closed(values, name, present)]))
     return "\n".join(lines)
 

@@ -48,8 +48,9 @@ class Size(NamedTuple):
 
     @property
     def memory(self) -> int:
-        """Bytes needed: uploads, and parameters (and both moments) before and after; the largest array in float64."""
-        state = 3 if self.optimizer == "adam" else 1
+        """Bytes needed: uploads, and the state before and after; the largest array in float64."""
+        # Parameters, Adam's two moments, and the odd and even rounds' updates that similarity keeps.
+        state = (3 if self.optimizer == "adam" else 1) + 2
         largest = SHARES[Role.EXPERT][1] / SHARES[Role.EXPERT][0] * 2 / 3
         return int(self.clients * self.parameters * (4 * (2 * state + 1) + 16 * largest))
 

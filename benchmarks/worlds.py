@@ -37,12 +37,19 @@ class Bench(NamedTuple):
         return self.results / "tuned" / setting / f"{method}.yaml"
 
     def tuned(self, setting: str, method: str) -> dict[str, Any]:
-        """Return the tuned parameters of a method: the setting's own, else those of the default setting, else none."""
+        """Return the tuned parameters of a method: the setting's own, else those of the default setting.
+
+        Raises:
+            FileNotFoundError: it was never tuned.
+        """
         for place in (setting, "default"):
             path = self.tuned_file(place, method)
             if path.exists():
                 return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["params"])
-        return {}
+        raise FileNotFoundError(
+            f"{self.tuned_file(setting, method)} does not exist; run: quality.py tune --settings default "
+            f"--methods {method}, with as many trials as the others had"
+        )
 
 
 def settings() -> dict[str, dict[str, Any]]:
@@ -58,8 +65,9 @@ def configure(bench: Bench, setting: str, seed: int, changes: dict[str, Any]) ->
         tree["data"]["movielens"]["path"] = str(bench.movielens.resolve())
     changes = {**settings()[setting], **changes}
     if bench.quick:
-        scenarios = changes.get("data.synthetic.scenarios", {})
-        changes |= {"train.rounds": 2, "data.synthetic.scenarios": dict.fromkeys(scenarios, QUICK_ROWS)}
+        changes["train.rounds"] = 2
+        if scenarios := changes.get("data.synthetic.scenarios"):
+            changes["data.synthetic.scenarios"] = dict.fromkeys(scenarios, QUICK_ROWS)
     for key, value in changes.items():
         *path, last = key.split(".")
         block = tree

@@ -22,12 +22,6 @@ def _check_same_names(first: NamedArrays, second: NamedArrays) -> None:
         raise KeyError(f"names differ: {sorted(first.keys() ^ second.keys())}")
 
 
-def add(first: NamedArrays, second: NamedArrays) -> dict[str, NDArray[Any]]:
-    """Return first + second; KeyError where their names differ."""
-    _check_same_names(first, second)
-    return {name: _float(array) + _float(second[name]) for name, array in first.items()}
-
-
 def subtract(first: NamedArrays, second: NamedArrays) -> dict[str, NDArray[Any]]:
     """Return first - second; KeyError where their names differ."""
     _check_same_names(first, second)
@@ -87,11 +81,6 @@ def by_group(arrays: NamedArrays, template: Template) -> dict[str, dict[str, NDA
     for name in sorted(arrays):
         groups.setdefault(template[name].group, {})[name] = arrays[name]
     return dict(sorted(groups.items()))
-
-
-def nbytes(arrays: NamedArrays) -> int:
-    """Return the size of all arrays in bytes."""
-    return sum(array.nbytes for array in arrays.values())
 
 
 def first_not_finite(arrays: NamedArrays) -> str | None:

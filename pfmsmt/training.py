@@ -69,11 +69,11 @@ def local_train(
 ) -> LocalResult:
     """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
 
-    Plain SGD, because what is averaged must be proportional to the gradient (docs/method.md, who holds the
-    optimiser). The regulariser (mu / 2) |theta - anchor|^2, over the learned tensors whose role is in `anchor`, takes
-    an implicit step after each of the optimisers', theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu:
-    stable for any mu. The rate is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form
-    (AdamW, Loshchilov and Hutter 2019), not scaled by the gradient's moments. Running statistics are not pulled.
+    Plain SGD, because what is averaged must be proportional to the gradient (docs/method.md, a round). The regulariser
+    (mu / 2) |theta - anchor|^2, over the learned tensors whose role is in `anchor`, takes an implicit step after each
+    of the optimisers', theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu: stable for any mu. The rate
+    is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form (AdamW, Loshchilov and
+    Hutter 2019), not scaled by the gradient's moments. Running statistics are not pulled.
 
     Args:
         parameters: every tensor of the model.
@@ -92,7 +92,10 @@ def local_train(
 
     Raises:
         TrainingError: the loss is not finite; round, client and value are named.
+        ValueError: a role of `by_task` is not federated, or frozen: its movements would not be plain SGD's.
     """
+    if not set(by_task) <= set(federated) - set(frozen):
+        raise ValueError(f"by_task names {sorted(set(by_task) - (set(federated) - set(frozen)))}, not trained by SGD")
     model, binding, budget = data.model, data.binding, data.budget
     binding.write(parameters)
     model.train()

@@ -28,7 +28,7 @@ class Role(StrEnum):
 
 
 NEVER_LEAVES = frozenset({Role.TASK, Role.PRIVATE})
-"""Roles that no method may send: task-specific adapters and tables of private ids."""
+"""Roles that no method may send: task-specific parts of experts, and tables of private ids."""
 
 
 class Slot(NamedTuple):

@@ -14,13 +14,11 @@ def pair():
     return first, second
 
 
-def test_add_and_subtract(pair):
-    total, difference = arrays.add(*pair), arrays.subtract(*pair)
-    np.testing.assert_array_equal(total["a"], [[1.5, 6.0]])
+def test_subtract(pair):
+    difference = arrays.subtract(*pair)
     np.testing.assert_array_equal(difference["a"], [[0.5, -2.0]])
-    assert total["b"] == 2
     assert difference["b"] == 4
-    assert total["a"].dtype == difference["a"].dtype == np.float32
+    assert difference["a"].dtype == np.float32
 
 
 def test_combine_keeps_precision_and_order_of_summation(pair):
@@ -39,7 +37,7 @@ def test_combine_never_returns_its_input():
     np.testing.assert_array_equal(term["x"], [1, 1])
 
 
-@pytest.mark.parametrize("operation", [arrays.add, arrays.subtract, lambda a, b: arrays.combine([a, b], [1, 1])])
+@pytest.mark.parametrize("operation", [arrays.subtract, lambda a, b: arrays.combine([a, b], [1, 1])])
 def test_other_names_are_refused(operation):
     with pytest.raises(KeyError, match="'c'"):
         operation({"a": np.ones(1)}, {"a": np.ones(1), "c": np.ones(1)})
@@ -53,7 +51,7 @@ def test_combine_refuses_what_does_not_pair():
 
 def test_integers_are_refused():
     with pytest.raises(TypeError, match="int64"):
-        arrays.add({"a": np.array([1])}, {"a": np.array([1])})
+        arrays.subtract({"a": np.array([1])}, {"a": np.array([1])})
 
 
 def test_gram_is_the_inner_products_in_double_precision():
@@ -137,9 +135,8 @@ def test_select_and_group():
             function({"stray": np.ones(1)})
 
 
-def test_sizes_faults_and_union():
+def test_faults_and_union():
     values = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(2)}
-    assert arrays.nbytes(values) == 24 + 16
     assert arrays.first_not_finite(values) is None
     assert arrays.first_not_finite({**values, "c": np.array([np.nan]), "d": np.array([np.inf])}) == "c"
     assert arrays.merge({"a": 1, "b": 1}, {"b": 2}) == {"a": 1, "b": 2}

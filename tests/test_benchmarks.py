@@ -40,8 +40,8 @@ def test_server_step():
 
 
 def test_server_step_skips_what_does_not_fit():
-    """0.00035 GiB are 375,809 bytes; a client needs 30.4 bytes a parameter with Adam, 14.4 with plain steps."""
-    out = run("benchmarks/server_step.py", "--quick", "--memory", "0.00035", "--rounds", "0")
+    """0.0007 GiB are 751,619 bytes; a client needs 46.4 bytes a parameter with Adam, 30.4 with plain steps."""
+    out = run("benchmarks/server_step.py", "--quick", "--memory", "0.0007", "--rounds", "0")
     fits = re.findall(r"^(adam|plain) +(\d) +(\de\+\d+) +\d+\.\d+ ", out, re.MULTILINE)
     skipped = re.findall(
         r"^(adam|plain) +(\d) +(\de\+\d+) +skipped: needs \d+\.\d GiB, 0\.0 GiB are free", out, re.MULTILINE
@@ -113,3 +113,10 @@ def test_standard_error_is_hanley_and_mcneils(quality_table):
     variance = (0.16 + 19 * (2 / 3 - 0.64) + 79 * (1.28 / 1.8 - 0.64)) / 1600
     found = quality_table.standard_error(pd.Series([0.8]), pd.Series([20]), pd.Series([80]))
     assert found[0] == pytest.approx(variance**0.5, rel=1e-12)
+
+
+def test_the_results_page_shows_the_tables_of_the_committed_runs(quality_table):
+    runs = pd.read_csv(REPOSITORY / "benchmarks/results/quality.csv")
+    page = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
+    missing = [line for line in quality_table.tables(runs).splitlines() if line and line not in page]
+    assert missing == [], "print them with: python benchmarks/quality.py table"

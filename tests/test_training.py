@@ -357,3 +357,10 @@ def test_learner_keeps_the_budget(learner, make_config):
     assert isinstance(data.budget, Train)
     again = build_learner("ES", data.model.spec, data.data, 7, data.budget, 0, torch.device("cpu"))
     assert again.batch_size == 7
+
+
+@pytest.mark.parametrize("given", [{"federated": HEADS}, {"federated": EVERYTHING, "frozen": {Role.EXPERT}}])
+def test_only_what_sgd_trains_can_be_told_by_task(learner, given):
+    data = learner()
+    with pytest.raises(ValueError, match="expert"):
+        local_train(data.binding.read(), {}, data, stream(), by_task={Role.EXPERT}, **given, **RATES)

@@ -50,8 +50,7 @@ def ditto(
         result = local_train(
             own.private, own.optimizer, data, stream,
             federated=frozenset(), learning_rate=learning_rate, private_learning_rate=private_learning_rate,
-        private_weight_decay=private_weight_decay,
-            anchor=received, regularizer=regularizer,
+            private_weight_decay=private_weight_decay, anchor=received, regularizer=regularizer,
         )  # fmt: skip
         return upload, _join(common, ClientState(result.parameters, result.optimizer))
 

@@ -9,7 +9,8 @@
 
 A round's update is mostly noise. Compared as it is, everybody is alike to himself (cosine 1) and to nobody else. So
 updates are smoothed, and no round's noise ever meets itself: odd rounds are compared with even ones, a client with
-itself as well. Legend: S clients, P numbers of a group.
+itself as well. (Rounds of one epoch share no rows, so their noise leans to opposite sides: a weak direction is found
+late, but none is invented.) Legend: S clients, P numbers of a group.
 """
 
 from typing import Any, NamedTuple
@@ -72,9 +73,9 @@ class Listening(NamedTuple):
                 half[place] = self.smoothing * half[place] + (1 - self.smoothing) * update
                 new["rounds"][place] += 1
             signal = arrays.products(new["odd"][places], new["even"][places])
-            # Who shows no direction yet, but noise, is taken to be like everybody: pooling is the better guess.
+            # Who shows no direction yet, but noise, listens to everybody, and is not what others look for.
             known = np.diag(signal) > 0
-            found = np.where(np.outer(known, known), cosine(signal), 1.0)
+            found = np.where(np.outer(known, known), cosine(signal), 0.0)
             return similarity_rows(found, shares, self.temperature), new
         pairs = np.ix_(places, places)
         known = memory["seen"][places] > 0

@@ -4,7 +4,7 @@
               every expert (and the federated tables) takes the personalised step
     phase 2   with the new experts in place and frozen, towers and gates train for a few steps;
               every task's tower (and gate) takes the personalised step
-Task-specific adapters, BatchNorm (FedBN, Li et al. 2021) and private tables stay with the client.
+Private experts, adapters, BatchNorm (FedBN, Li et al. 2021) and private tables stay with the client.
 """
 
 import functools
@@ -69,7 +69,7 @@ def pf_msmtrec(
         return upload, ClientState(arrays.select(result.parameters, template, kept), result.optimizer)
 
     def train_heads(received: NamedArrays, state: ClientState, data: Any, stream: Stream) -> tuple[Upload, ClientState]:
-        # A client that missed phase 1 has no trained heads waiting, and starts from the server's.
+        # A client that missed phase 1 starts from the server's heads, or from those that wait since it missed phase 2.
         result = train(
             arrays.merge(received, state.private), state.optimizer, data, stream,
             frozen=frozenset(Role) - HEADS, steps=tower_steps,

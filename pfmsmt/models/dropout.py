@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class Dropout(nn.Module):
     """Set each element to zero with probability `rate` while training, and scale up the others.
 
-    The rate is rounded to a multiple of 2^-16.
+    On the CPU the rate is rounded to a multiple of 2^-16, and is never 0 or 1.
 
     `generator` must be set before a training step; torch's own dropout knows only the global one.
     """
@@ -24,9 +24,12 @@ class Dropout(nn.Module):
             return x
         if self.generator is None:
             raise RuntimeError("dropout has no generator; set one before training")
-        # Four 16-bit numbers from each 64-bit one: several times faster than bernoulli_ on the CPU.
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+        if x.device.type != "cpu":
+            keep = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.generator)
+            return x * keep.div_(1 - self.rate)
+        # Four 16-bit numbers from each 64-bit one: several times faster than bernoulli_ here.
+        kept = min(max(1, round((1 - self.rate) * 2**16)), 2**16 - 1)  # of 2^16 numbers
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
         words.random_(-(2**63), None, generator=self.generator)
-        kept = max(1, round((1 - self.rate) * 2**16))  # of 2^16 numbers
         keep = words.view(torch.int16)[: x.numel()].view(x.shape) < kept - 2**15
         return x * keep.to(x.dtype).mul_(2**16 / kept)

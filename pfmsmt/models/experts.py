@@ -1,6 +1,7 @@
 """The experts of an MMoE, batched: one matrix product for all first layers, one batched product per later layer.
 
-Legend: B batch, E experts, T tasks, D inputs, H units, G expert copies: T x E with adapters, E without.
+Legend: B batch, E experts, T tasks, D inputs, H units, G expert copies: T x E with adapters, E without;
+T x K for K private experts of each task.
 """
 
 import itertools

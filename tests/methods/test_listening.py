@@ -63,7 +63,7 @@ def test_similarity_compares_a_clients_odd_rounds_with_even_ones():
               N_AA = 2   N_BB = 4   N_AB = (<(2, 0), (0, 2)> + <(0, 2), (1, 1)>) / 2 = 1    cos AB 1 / sqrt 8
     round 3   A (2, 0)   B (2, -2)   C (-2, 4)    odd   A (2, 0)   B (1, 0)    even  C (-1, 2)
               N_AA = 2   N_CC = <(2, 2), (-1, 2)> = 2   N_AC = (<(2, 0), (-1, 2)> + <(2, 2), (1, 1)>) / 2 = 1   cos 1/2
-              N_BB = <(1, 0), (0, 2)> = 0: B shows no direction any more, and counts as like everybody
+              N_BB = <(1, 0), (0, 2)> = 0: B shows no direction any more; it listens to all, nobody looks for it
     """
     rule = Listening("similarity", 1.0, 0.5, 0.1)
     _, memory = listen(rule, rule.start(START), [0, 1, 2], [[4, 0], [0, 4], [4, 4]], shares=SHARES)
@@ -78,7 +78,7 @@ def test_similarity_compares_a_clients_odd_rounds_with_even_ones():
     np.testing.assert_array_equal(memory["odd"], [[2, 0], [1, 0], [2, 2]])
     np.testing.assert_array_equal(memory["even"], [[1, 1], [0, 2], [-1, 2]])
     np.testing.assert_array_equal(memory["rounds"], [3, 3, 2])
-    np.testing.assert_allclose(rows, softmax([[1, 1, 0.5], [1, 1, 1], [0.5, 1, 1]], SHARES), rtol=1e-13)
+    np.testing.assert_allclose(rows, softmax([[1, 0, 0.5], [0, 0, 0], [0.5, 0, 1]], SHARES), rtol=1e-13)
 
 
 def test_similarity_does_not_see_the_scale_of_the_smoothing():
@@ -93,15 +93,15 @@ def test_similarity_does_not_see_the_scale_of_the_smoothing():
 
 def test_similarity_of_opposed_rounds_is_noise_and_what_exceeds_a_cosine_is_cut():
     """A's rounds agree with B's more than with each other: N_AA = N_BB = 1, N_AB = 2, taken as 1.
-    C goes to and fro, N_CC = -1: like everybody, as all that is known of it is noise."""
+    C goes to and fro, N_CC = -1: all that is known of it is noise. It listens to all, nobody looks for it."""
     rule = Listening("similarity", 1.0, 0.0, 0.1)
     _, memory = listen(rule, rule.start(START), [0, 1, 2], [[1, 2], [2, 1], [0, 1]])
     rows, memory = listen(rule, memory, [0, 1, 2], [[1, 0], [0, 1], [0, -1]], shares=SHARES)
     # odd A (1, 2), B (2, 1); even A (1, 0), B (0, 1): N_AA = 1, N_BB = 1, N_AB = (<A, B'> + <B, A'>) / 2 = (2 + 2) / 2.
-    np.testing.assert_allclose(rows, [SHARES] * 3, rtol=1e-13)
+    np.testing.assert_allclose(rows, softmax([[1, 1, 0], [1, 1, 0], [0, 0, 0]], SHARES), rtol=1e-13)
     rows, _ = listen(rule, memory, [0, 1, 2], [[1, -2], [2, 1], [0, 1]], shares=SHARES)
     # odd A (1, -2): N_AA = 1, N_BB = 1, N_AB = (<(1, -2), (0, 1)> + <(2, 1), (1, 0)>) / 2 = 0.
-    np.testing.assert_allclose(rows, softmax([[1, 0, 1], [0, 1, 1], [1, 1, 1]], SHARES), rtol=1e-13)
+    np.testing.assert_allclose(rows, np.vstack([softmax([[1, 0, 0], [0, 1, 0]], SHARES), [SHARES]]), rtol=1e-13)
 
 
 @pytest.mark.parametrize(("temperature", "expected"), [(1e9, [[0.25, 0.75]] * 2), (1e-3, np.eye(2))])

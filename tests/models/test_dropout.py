@@ -29,6 +29,16 @@ def test_zeroes_a_share_and_scales_up_the_rest():
     assert (y == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
 
 
+@pytest.mark.parametrize("rate", [1e-9, 1e-6, 0.9999999])
+def test_extreme_rates_neither_zero_everything_nor_blow_up(rate):
+    """Of 2^16 numbers one at least is kept, and one dropped: kept values are 1 / (1 - 2^-16) or 2^16."""
+    dropout = Dropout(rate).train()
+    dropout.generator = seeded(0)
+    y = dropout(torch.ones(1000, 300))
+    assert (y != 0).float().mean().item() == pytest.approx(1 - rate, abs=1e-4)
+    assert y.max().item() == pytest.approx(2**16 / (2**16 - 1) if rate < 0.5 else 2**16)
+
+
 def test_same_generator_same_mask_whatever_the_global_seed():
     model = scrambled(MMoE(spec(dropout=0.5))).train()
     results = []
