@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 from pfmsmt import arrays
 from pfmsmt.checkpoint import read_tree, write_tree
 from pfmsmt.errors import TrainingError
-from pfmsmt.evaluation import Score, Validation, score, validate
+from pfmsmt.evaluation import Score, Validation, positives, score, validate
 from pfmsmt.methods import ClientState, Method, Upload
 from pfmsmt.training import Learner
 from pfmsmt.types import NamedArrays, Stream
@@ -45,6 +45,7 @@ class Client:
         self.name, self._method, self._learner, self._seed = name, method, learner, seed
         self._states = {(0, 0): method.init_client(learner.binding.read())}
         self.best: Best | None = None
+        self._positives = positives(learner.data.validation, learner.model.spec.tasks)
         self._averages: dict[int, Average] = {}
 
     @property
@@ -83,7 +84,7 @@ class Client:
             validation = validate(learner.model, learner.data.validation, learner.device)
         except TrainingError as error:
             raise TrainingError(f"round {request.round}, client {self.name}: {error}") from error
-        found = score(validation)
+        found = score(validation, self._positives)
         if self.best is None or found > self.best.score:
             self.best = Best(request.round, found, validation, parameters)
         return validation

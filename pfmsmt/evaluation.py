@@ -1,6 +1,6 @@
 """Predict with a client's model, then measure. Legend: N rows, T tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,19 +57,33 @@ def validate(model: MMoE, shards: Mapping[str, Shard], device: torch.device) -> 
 
 
 class Score(NamedTuple):
-    """How good a round is, for choosing a client's best; compared in this order.
+    """How good a round is, for choosing a client's best; compared in this order."""
 
-    Log-loss first (ours): it counts every row, where the AUC of a scarce task hangs on a few positives
-    (docs/decisions.md).
-    """
-
+    auc: float
     negative_logloss: float
-    mean_auc: float
 
 
-def score(validation: Validation) -> Score:
-    """Return minus the mean log-loss over scenarios and tasks, and the mean AUC where it is defined."""
-    cells = [cell for tasks in validation.values() for cell in tasks.values()]
-    aucs = [cell["auc"] for cell in cells if cell["auc"] is not None]
-    losses = [cell["logloss"] for cell in cells if cell["logloss"] is not None]
-    return Score(-float(np.mean(losses)) if losses else 0.0, float(np.mean(aucs)) if aucs else 0.0)
+Positives = Mapping[str, Mapping[str, int]]
+"""scenario -> task -> rows with label 1"""
+
+
+def positives(shards: Mapping[str, Shard], tasks: Sequence[str]) -> Positives:
+    """Count the positive rows of each scenario's shard and task."""
+    return {s: {task: int(shard.labels[:, i].sum()) for i, task in enumerate(tasks)} for s, shard in shards.items()}
+
+
+def score(validation: Validation, weights: Positives | None = None) -> Score:
+    """Return the mean AUC over scenarios and tasks where it is defined, and minus the mean log-loss.
+
+    The variance of an AUC goes with one over its positives, so positives as weights make the least noisy mean (ours).
+    """
+    aucs, sizes, losses = [], [], []
+    for scenario, tasks in validation.items():
+        for task, cell in tasks.items():
+            if cell["auc"] is not None:
+                aucs.append(cell["auc"])
+                sizes.append(weights[scenario][task] if weights else 1)
+            if cell["logloss"] is not None:
+                losses.append(cell["logloss"])
+    mean = float(np.average(aucs, weights=sizes)) if aucs else 0.0
+    return Score(mean, -float(np.mean(losses)) if losses else 0.0)

@@ -33,7 +33,7 @@ def best_rounds(federation: Federation, schema: Schema) -> dict[str, dict[str, A
             raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to keep")
         own = best.validation[scenario]
         defined = any(cell["auc"] is not None for cell in own.values())
-        mean = score({scenario: own}).mean_auc if defined else None
+        mean = score({scenario: own}).auc if defined else None
         found[scenario] = {"round": best.round, "mean_auc": mean, "validation": own}
     return found
 

@@ -1,7 +1,6 @@
 """Chooses each scenario's champion by validation, and registers it."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,8 @@ def register(config: Config, schema: Schema, tracking: "Tracking", root: Path) -
     best = {run: read_best(root, *run) for run in candidates}
     champions: dict[str, dict[str, Any]] = {}
     for scenario in schema.scenarios:
-        method, seed = max(candidates, key=lambda run: _rank(best[run][scenario]["validation"], scenario))
+        # By AUC, then by log-loss, which also decides where no AUC is defined; then by the order of register.methods.
+        method, seed = max(candidates, key=lambda run: score({scenario: best[run][scenario]["validation"]}))
         ids = read_run(root, method, seed)
         tracking.check_run(ids["run_id"], f"train@{method}-{seed}")
         chosen = {
@@ -45,15 +45,6 @@ def register(config: Config, schema: Schema, tracking: "Tracking", root: Path) -
         champions[scenario] = {**chosen, "version": version, "model_id": ids["models"][scenario]}
         say(f"pfmsmt-{scenario} version {version}, champion: {run_name(method, seed)}, chosen on validation")
     write_json(root / CHAMPIONS, champions)
-
-
-def _rank(validation: Mapping[str, Any], scenario: str) -> tuple[float, float]:
-    """By AUC, then by log-loss, which also decides where no AUC is defined; then by the order of register.methods.
-
-    Not by log-loss first, as rounds of one run are: between methods it measures calibration as well as ranking.
-    """
-    found = score({scenario: validation})
-    return found.mean_auc, found.negative_logloss
 
 
 def read_best(root: Path, method: str, seed: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pytest
 
 from pfmsmt.client import Request
 from pfmsmt.errors import CheckpointError
-from pfmsmt.evaluation import score, validate
+from pfmsmt.evaluation import Score, positives, score, validate
 
 METHODS = ["pf_msmtrec", "fedavg", "local"]
 PRIVATE = {"data.private_fields": ["categorical_3"]}
@@ -70,7 +70,7 @@ def test_best_is_the_round_with_the_best_validation(make_federation, equal_array
         for request in train:
             client.answer(request)
         validation = client.answer(last)
-        scores.append(score(validation))
+        scores.append(score(validation, positives(client.learner.data.validation, ("ctr", "ctcvr"))))
         models.append(client.learner.binding.read())
     best = max(range(6), key=lambda i: scores[i])
     assert client.best.round == best + 1
@@ -285,3 +285,15 @@ def test_loading_forgets_what_was_averaged_before(make_federation, equal_arrays,
     play(used, fresh, 1, "NL")
     used.clients["NL"].load(tmp_path)
     assert equal_arrays(play(used, fresh, 1)[0], expected)
+
+
+def test_a_round_is_scored_by_auc_with_positives_as_weights():
+    """(30 x 0.8 + 10 x 0.6) / 40 = 0.75; a task of one class has no AUC, and all log-losses count alike."""
+    cells = {"ctr": {"auc": 0.8, "logloss": 0.2}, "ctcvr": {"auc": 0.6, "logloss": 0.1}}
+    weights = {"NL": {"ctr": 30, "ctcvr": 10}}
+    assert score({"NL": cells}, weights) == pytest.approx(Score(0.75, -0.15))
+    assert score({"NL": cells}) == pytest.approx(Score(0.7, -0.15))
+    cells["ctcvr"]["auc"] = None
+    assert score({"NL": cells}, weights) == pytest.approx(Score(0.8, -0.15))
+    cells["ctr"]["auc"] = None
+    assert score({"NL": cells}, weights) == pytest.approx(Score(0.0, -0.15))
