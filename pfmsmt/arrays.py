@@ -1,4 +1,4 @@
-"""Arithmetic on named arrays: add, subtract, combine, gram, select. No function changes its inputs."""
+"""Arithmetic on named arrays: add, subtract, combine, products, select. No function changes its inputs."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.types import FloatArray, NamedArrays, Role, Template
 
-GRAM_COLUMNS = 2**16
+PRODUCT_COLUMNS = 2**16
 
 
 def _float(array: NDArray[Any]) -> FloatArray:
@@ -52,22 +52,16 @@ def unflatten(vector: NDArray[Any], like: NamedArrays) -> dict[str, NDArray[Any]
     return {name: part.reshape(array.shape) for (name, array), part in zip(like.items(), parts, strict=True)}
 
 
-def gram(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the inner products [S, S] of S vectors [S, P], summed in double precision, some columns at a time."""
-    total = np.zeros((len(rows), len(rows)))
-    for start in range(0, rows.shape[1], GRAM_COLUMNS):
-        block = rows[:, start : start + GRAM_COLUMNS].astype(np.float64)
-        total += block @ block.T
-    return total
-
-
 def products(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the symmetric part of the inner products [S, S] of S vectors [S, P] with S others, as `gram` sums."""
-    total = np.zeros((len(first), len(first)))
-    for start in range(0, first.shape[1], GRAM_COLUMNS):
-        part = slice(start, start + GRAM_COLUMNS)
+    """Return the inner products [S, R] of S vectors [S, P] with R others [R, P].
+
+    Summed in double precision, some columns at a time.
+    """
+    total = np.zeros((len(first), len(second)))
+    for start in range(0, first.shape[1], PRODUCT_COLUMNS):
+        part = slice(start, start + PRODUCT_COLUMNS)
         total += first[:, part].astype(np.float64) @ second[:, part].astype(np.float64).T
-    return np.asarray((total + total.T) / 2)
+    return total
 
 
 def select(arrays: NamedArrays, template: Template, roles: Collection[Role]) -> dict[str, NDArray[Any]]:

@@ -6,6 +6,9 @@ CAGrad (Liu et al. 2021, eq. 3 and its dual), as FedHCA2 (Lu et al. 2024) uses i
 
 Dual: w = argmin over the simplex of <D_w, m> + c |m| |D_w| with D_w = sum_s w_s D_s; then
 g = m + c |m| / |D_w| D_w, here scaled by 1 / (1 + c) so that identical clients get exactly their own update.
+
+Between clients the inner products are not those of a round's updates, which are mostly noise, but those of the
+directions that emerge over rounds (directions.py; ours): see `coordinate`.
 """
 
 import math
@@ -26,6 +29,30 @@ class Coordination(NamedTuple):
     """[S]"""
     converged: bool
     """False: the solver failed and `coefficients` are those of plain averaging."""
+
+
+def coordinate(signal: NDArray[np.float64], shares: NDArray[np.float64], radius: float) -> Coordination:
+    """Find the common update of S clients from what is known of their directions.
+
+    Who shows no direction yet takes part with its share of the mean, and nobody turns for it.
+
+    Args:
+        signal: [S, S] inner products of directions; where the diagonal is not positive none is known. Free of noise's
+            own products, it need not be positive semidefinite: the nearest such matrix takes its place.
+        shares: [S] weights p of the mean, on the simplex.
+        radius: c, 0 <= c < 1; 0 gives the mean itself.
+
+    Raises:
+        ValueError: as `conflict_averse`.
+    """
+    known = np.diag(signal) > 0
+    values, vectors = np.linalg.eigh(signal[np.ix_(known, known)])
+    gram = (vectors * np.clip(values, 0.0, None)) @ vectors.T
+    together = shares[known].sum()
+    found = conflict_averse(gram, shares[known] / together, radius)
+    coefficients = shares.copy()
+    coefficients[known] = together * found.coefficients
+    return Coordination(coefficients, found.converged)
 
 
 def conflict_averse(gram: NDArray[np.float64], shares: NDArray[np.float64], radius: float) -> Coordination:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from pfmsmt.coordination import conflict_averse
+from pfmsmt.coordination import conflict_averse, coordinate
 
 
 def common(updates, shares, radius):
@@ -141,3 +141,42 @@ def test_radius_out_of_range(radius):
 def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"shape \(2, 2\), expected \(3, 3\)"):
         conflict_averse(np.eye(2), np.full(3, 1 / 3), 0.4)
+
+
+def test_coordination_of_directions_that_are_all_known_is_that_of_their_products():
+    updates, shares = np.random.default_rng(3).normal(size=(4, 6)) + 0.5, np.array([0.4, 0.3, 0.2, 0.1])
+    gram = updates @ updates.T
+    expected = conflict_averse(gram, shares, 0.4).coefficients
+    assert not np.allclose(expected, shares, atol=1e-2)
+    np.testing.assert_allclose(coordinate(gram, shares, 0.4).coefficients, expected, rtol=0, atol=1e-5)
+
+
+def test_who_shows_no_direction_has_its_share_of_the_mean_and_nobody_turns_for_it():
+    """The first and third, with shares 1/4 and 3/4 between them, are coordinated; the second keeps its 3/5."""
+    signal = np.array([[1.0, 9.0, -0.2], [9.0, 0.0, 9.0], [-0.2, 9.0, 2.0]])
+    found = coordinate(signal, np.array([0.1, 0.6, 0.3]), 0.4)
+    pair = conflict_averse(signal[np.ix_([0, 2], [0, 2])], np.array([0.25, 0.75]), 0.4)
+    np.testing.assert_allclose(found.coefficients[[0, 2]], 0.4 * pair.coefficients, rtol=0, atol=1e-6)
+    assert found.coefficients[1] == 0.6
+    assert found.converged
+
+
+@pytest.mark.parametrize("signal", [np.zeros((3, 3)), np.diag([-1.0, 2.0, -3.0]), -np.ones((3, 3))])
+def test_with_less_than_two_directions_the_mean_is_left(signal):
+    shares = np.array([0.5, 0.3, 0.2])
+    np.testing.assert_allclose(coordinate(signal, shares, 0.4).coefficients, shares, rtol=1e-15)
+
+
+def test_products_that_no_vectors_can_have_give_way_to_the_nearest():
+    """[[1, 2], [2, 1]] has eigenvalues 3 and -1; without the second all products are 3/2: two identical clients."""
+    shares = np.array([0.3, 0.7])
+    found = coordinate(np.array([[1.0, 2.0], [2.0, 1.0]]), shares, 0.4)
+    vector = np.array([1.0, 1.0])  # either client's direction
+    assert found.converged
+    assert found.coefficients @ vector == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("radius", [-0.1, 1.0])
+def test_radius_out_of_range_for_directions(radius):
+    with pytest.raises(ValueError, match=r"outside \[0, 1\)"):
+        coordinate(np.zeros((2, 2)), np.array([0.5, 0.5]), radius)

@@ -75,8 +75,8 @@ class ServerUpdate(NamedTuple):
     """What explains the step: group -> quantity -> values, clients in sorted order.
 
     listening [S, S]: row s of A says how much client s takes from each client; of an absentee, the identity's row.
-    cosine [S, S] of this phase's updates, coefficients [S] of conflict coordination, and drift [S], |W_s - G| / |G|
-    after the step: nan for absentees.
+    cosine [S, S] of where updates point over rounds, 0 where that is not known yet; coefficients [S] of conflict
+    coordination; drift [S], |W_s - G| / |G| after the step: nan for absentees.
     """
 
 

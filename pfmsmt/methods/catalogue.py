@@ -6,6 +6,7 @@ from pfmsmt.config import Federated, Methods, PfMsmtrec, PlainLearning
 from pfmsmt.config import ServerOptimizer as ServerOptimizerBlock
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.centralized import centralized
+from pfmsmt.methods.directions import Directions
 from pfmsmt.methods.ditto import ditto
 from pfmsmt.methods.fedavg import fedavg
 from pfmsmt.methods.fedbn import fedbn
@@ -45,8 +46,10 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
     """
     block = getattr(methods, name, None)
     if isinstance(block, PfMsmtrec):
-        listening = Listening(block.aggregation, block.temperature, block.smoothing, block.learned_rate)
-        step = PersonalisedStep(template, block.conflict, block.coupling, listening, _optimizer(block))
+        listening = Listening(block.aggregation, block.temperature, block.learned_rate)
+        step = PersonalisedStep(
+            template, block.conflict, block.coupling, Directions(block.smoothing), listening, _optimizer(block)
+        )
         client_side = ("federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer", *LOCAL)
         return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(client_side)))
     if isinstance(block, Federated):

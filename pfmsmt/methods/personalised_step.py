@@ -2,6 +2,7 @@
 
 For clients s with received W_s, uploaded W'_s and updates D_s = W'_s - W_s, and the global part G:
 
+    N        = where the updates of clients point, over rounds   (directions.py)
     g        = conflict-averse common update of D_1 .. D_S       (coordination.py)
     A        = who listens to whom                               (listening.py)
     W_s     <- opt_s((1 - lambda) sum_j A_sj W_j + lambda G,  (1 - lambda) sum_j A_sj D_j + lambda g)
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 
 from pfmsmt import arrays
 from pfmsmt.aggregation import cosine, shares
-from pfmsmt.coordination import Coordination, conflict_averse
+from pfmsmt.coordination import Coordination, coordinate
 from pfmsmt.methods import ServerState, ServerUpdate, Upload
+from pfmsmt.methods.directions import Directions, known, of_clients
 from pfmsmt.methods.listening import Listening
 from pfmsmt.methods.server_optimizer import ServerOptimizer
 from pfmsmt.types import NamedArrays, Role, Template
@@ -36,6 +38,7 @@ class PersonalisedStep(NamedTuple):
     template: Template
     conflict: float
     coupling: float
+    directions: Directions
     listening: Listening
     optimizer: ServerOptimizer
 
@@ -48,6 +51,7 @@ class PersonalisedStep(NamedTuple):
             "global_optimizer": {group: self.optimizer.start(part) for group, part in groups.items()},
             "clients": {k: dict(common) for k in sorted(clients)},
             "client_optimizer": {g: self.optimizer.start({ROWS: r}, (len(clients), 1)) for g, r in rows.items()},
+            "directions": {group: {} for group in rows},
             "listening": {group: self.listening.start(matrix) for group, matrix in rows.items()},
         }
 
@@ -94,10 +98,14 @@ class PersonalisedStep(NamedTuple):
         received = np.stack([arrays.flatten({n: server["clients"][k][n] for n in like}) for k in uploaded])
         sent = np.stack([arrays.flatten(part) for part in uploaded.values()])
         updates = sent - received
-        gram = arrays.gram(updates)
-        coordination, common = self._coordinate(updates, gram, weights, by_task)
+        vectors = _vectors(updates, by_task)
+        memory = server["directions"][group] or self.directions.start(len(everyone), vectors)
+        new["directions"][group] = self.directions.remember(memory, places, vectors)
+        signal = self.directions.signal(new["directions"][group], places)
+        coordination, common = self._coordinate(vectors, signal, weights)
+        cosines = _cosines(of_clients(signal, len(places)))
         rows, new["listening"][group] = self.listening.rows(
-            server["listening"][group], places, weights, updates=updates, received=received, sent=sent
+            server["listening"][group], places, weights, cosines=cosines, updates=updates, received=received, sent=sent
         )
         start, direction = self._mix(rows, received, before), self._mix(rows, updates, common)
         states = _take(server["client_optimizer"][group], places)
@@ -111,30 +119,40 @@ class PersonalisedStep(NamedTuple):
         new["global"].update(stepped)
         new["global_optimizer"][group] = state
         drift = _drift(moved[ROWS], arrays.flatten(stepped))
-        diagnosis = _over_all(len(everyone), places, rows, cosine(gram), coordination.coefficients, drift)
+        diagnosis = _over_all(len(everyone), places, rows, cosines, coordination.coefficients, drift)
         return diagnosis, coordination.converged
 
     def _coordinate(
-        self, updates: NDArray[Any], gram: NDArray[np.float64], weights: NDArray[np.float64], by_task: NDArray[Any]
+        self, vectors: NDArray[Any], signal: NDArray[np.float64], weights: NDArray[np.float64]
     ) -> tuple[Coordination, NDArray[Any]]:
-        """Return each client's coefficient [S] and g [P]; g brings clients and tasks together where tasks are told.
-
-        Client s then stands for T vectors, T times what each task moved, with shares p_s / T: the same mean.
-        """
-        if by_task.ndim < 3:
-            found = conflict_averse(gram, weights, self.conflict)
-            return found, found.coefficients.astype(updates.dtype) @ updates
-        clients, tasks, _ = by_task.shape
-        rest = updates - by_task.sum(axis=1)
-        vectors = (tasks * by_task + rest[:, None]).reshape(clients * tasks, -1)
-        found = conflict_averse(arrays.gram(vectors), np.repeat(weights / tasks, tasks), self.conflict)
-        common = found.coefficients.astype(updates.dtype) @ vectors
-        return found._replace(coefficients=found.coefficients.reshape(clients, tasks).sum(axis=1)), common
+        """Return each client's coefficient [S] and g [P], from `vectors` [S, V, P] with shares p_s / V."""
+        clients, each, _ = vectors.shape
+        found = coordinate(signal, np.repeat(weights / each, each), self.conflict)
+        coefficients = found.coefficients.astype(vectors.dtype)
+        common = coefficients @ vectors.reshape(clients * each, -1)
+        return found._replace(coefficients=found.coefficients.reshape(clients, each).sum(axis=1)), common
 
     def _mix(self, rows: NDArray[np.float64], own: NDArray[Any], common: NDArray[Any]) -> NDArray[Any]:
         """Return (1 - lambda) A own + lambda common, [S, P]."""
         mixed = own if self.listening.rule == "identity" else rows.astype(own.dtype) @ own
         return (1 - self.coupling) * mixed + self.coupling * common if self.coupling else mixed
+
+
+def _vectors(updates: NDArray[Any], by_task: NDArray[Any]) -> NDArray[Any]:
+    """Return what is coordinated, [S, V, P]: each client's update or, where it told, its tasks' parts.
+
+    Client s then stands for T vectors, T times what each task moved and what none did: their mean is its update.
+    """
+    if by_task.ndim < 3:
+        return updates[:, None]
+    rest = updates - by_task.sum(axis=1)
+    return np.asarray(by_task.shape[1] * by_task + rest[:, None])
+
+
+def _cosines(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the cosines [S, S] of directions; 0 where one is unknown: it listens to all, and nobody looks for it."""
+    found = known(signal)
+    return np.where(np.outer(found, found), cosine(signal), 0.0)
 
 
 def _take(state: dict[str, NamedArrays], places: list[int]) -> dict[str, NamedArrays]:

@@ -37,7 +37,7 @@ def listening_picture(name: str, diagnostics: Diagnostics) -> Picture:
 
 
 def cosine_picture(name: str, diagnostics: Diagnostics) -> Picture:
-    """Draw the cosines of the clients' updates in each group; the diagonal, always 1, is left out."""
+    """Draw the cosines of where the clients' updates point in each group; the diagonal, always 1, is left out."""
     found = _late(diagnostics.table, "cosine")
     groups = {group: np.where(np.eye(len(matrix)) > 0, np.nan, matrix) for group, matrix in found.groups.items()}
     values = np.nan_to_num(np.abs(np.concatenate([matrix.ravel() for matrix in groups.values()])))
@@ -45,7 +45,7 @@ def cosine_picture(name: str, diagnostics: Diagnostics) -> Picture:
     top = max(float(values.max()), 0.05)
     figure = _heat_maps(found._replace(groups=groups), "RdBu", -top, top, ("", ""))
     caption = (
-        f"{name}: cosine of the clients' updates, {found.rounds}. Blue: they pull the same way; red: they conflict."
+        f"{name}: cosine of where the clients' updates point, {found.rounds}. Blue: they pull the same way; red: they conflict."
     )
     return finish(figure, f"cosine-{name}", caption)
 

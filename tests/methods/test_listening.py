@@ -11,12 +11,13 @@ SHARES = np.array([0.2, 0.3, 0.5])
 ROOT = np.sqrt(0.5)
 
 
-def listen(rule, memory, places, updates, received=None, shares=None):
+def listen(rule, memory, places, updates, received=None, shares=None, cosines=None):
     """A and the new memory; the old one is read-only."""
     updates = np.array(updates, np.float64)
     received = np.zeros_like(updates) if received is None else np.array(received, np.float64)
     shares = np.full(len(places), 1 / len(places)) if shares is None else np.array(shares)
-    matrices = locked({"updates": updates, "received": received, "sent": received + updates})
+    cosines = np.eye(len(places)) if cosines is None else np.array(cosines, np.float64)
+    matrices = locked({"cosines": cosines, "updates": updates, "received": received, "sent": received + updates})
     return rule.rows(locked(memory), places, shares, **matrices)
 
 
@@ -27,7 +28,7 @@ def softmax(logits, shares):
 
 
 def test_uniform_is_the_shares_in_every_row_and_remembers_nothing():
-    rule = Listening("uniform", 0.5, 0.9, 0.1)
+    rule = Listening("uniform", 0.5, 0.1)
     assert rule.start(START) == {}
     rows, memory = listen(rule, {}, [0, 1, 2], np.eye(3, 2), shares=SHARES)
     np.testing.assert_array_equal(rows, [SHARES] * 3)
@@ -35,81 +36,27 @@ def test_uniform_is_the_shares_in_every_row_and_remembers_nothing():
 
 
 def test_identity_is_the_client_alone_and_remembers_nothing():
-    rule = Listening("identity", 0.5, 0.9, 0.1)
+    rule = Listening("identity", 0.5, 0.1)
     assert rule.start(START) == {}
     rows, memory = listen(rule, {}, [0, 2], np.eye(2), shares=[0.25, 0.75])
     np.testing.assert_array_equal(rows, np.eye(2))
     assert memory == {}
 
 
-def test_similarity_knows_nothing_after_one_round():
-    """One round has nothing to be compared with but itself: the rows are the shares."""
-    rule = Listening("similarity", 0.01, 0.5, 0.1)
-    start = rule.start(START)
-    assert {name: array.tolist() for name, array in start.items()} == {
-        "odd": [[0] * 2] * 3, "even": [[0] * 2] * 3, "rounds": [0] * 3,
-    }  # fmt: skip
-    rows, memory = listen(rule, start, [0, 1, 2], [[4, 0], [0, 4], [4, 4]], shares=SHARES)
-    np.testing.assert_allclose(rows, [SHARES] * 3, rtol=1e-13)
-    np.testing.assert_array_equal(memory["odd"], [[2, 0], [0, 2], [2, 2]])
-    np.testing.assert_array_equal(memory["even"], np.zeros((3, 2)))
-
-
-def test_similarity_compares_a_clients_odd_rounds_with_even_ones():
-    """Smoothing 1/2, tau 1. Clients A, B, C; C misses round 2, what is known of it stays, and round 3 is its second.
-
-    round 1   A (4, 0)   B (0, 4)    C (4, 4)     odd   A (2, 0)   B (0, 2)   C (2, 2)
-    round 2   A (2, 2)   B (0, 4)                 even  A (1, 1)   B (0, 2)
-              N_AA = 2   N_BB = 4   N_AB = (<(2, 0), (0, 2)> + <(0, 2), (1, 1)>) / 2 = 1    cos AB 1 / sqrt 8
-    round 3   A (2, 0)   B (2, -2)   C (-2, 4)    odd   A (2, 0)   B (1, 0)    even  C (-1, 2)
-              N_AA = 2   N_CC = <(2, 2), (-1, 2)> = 2   N_AC = (<(2, 0), (-1, 2)> + <(2, 2), (1, 1)>) / 2 = 1   cos 1/2
-              N_BB = <(1, 0), (0, 2)> = 0: B shows no direction any more; it listens to all, nobody looks for it
-    """
-    rule = Listening("similarity", 1.0, 0.5, 0.1)
-    _, memory = listen(rule, rule.start(START), [0, 1, 2], [[4, 0], [0, 4], [4, 4]], shares=SHARES)
-    rows, memory = listen(rule, memory, [0, 1], [[2, 2], [0, 4]], shares=[0.4, 0.6])
-    np.testing.assert_array_equal(memory["odd"], [[2, 0], [0, 2], [2, 2]])
-    np.testing.assert_array_equal(memory["even"], [[1, 1], [0, 2], [0, 0]])
-    np.testing.assert_array_equal(memory["rounds"], [2, 2, 1])
-    cos = 1 / np.sqrt(8)
-    np.testing.assert_allclose(rows, softmax([[1, cos], [cos, 1]], [0.4, 0.6]), rtol=1e-13)
-
-    rows, memory = listen(rule, memory, [0, 1, 2], [[2, 0], [2, -2], [-2, 4]], shares=SHARES)
-    np.testing.assert_array_equal(memory["odd"], [[2, 0], [1, 0], [2, 2]])
-    np.testing.assert_array_equal(memory["even"], [[1, 1], [0, 2], [-1, 2]])
-    np.testing.assert_array_equal(memory["rounds"], [3, 3, 2])
-    np.testing.assert_allclose(rows, softmax([[1, 0, 0.5], [0, 0, 0], [0.5, 0, 1]], SHARES), rtol=1e-13)
-
-
-def test_similarity_does_not_see_the_scale_of_the_smoothing():
-    """odd = (1 - beta) D_1, even = (1 - beta) D_2: cos(A, B) = (<(3, 0), (3, 4)> + <(3, 4), (3, 0)>) / 2 / (3 * 5)."""
-    for smoothing in (0.0, 0.5, 0.99):
-        rule = Listening("similarity", 0.5, smoothing, 0.1)
-        memory = rule.start(np.ones((2, 2)))
-        for _ in range(2):
-            rows, memory = listen(rule, memory, [0, 1], [[3, 0], [3, 4]], shares=[0.25, 0.75])
-        np.testing.assert_allclose(rows, softmax([[2, 1.2], [1.2, 2]], [0.25, 0.75]), rtol=1e-12)
-
-
-def test_similarity_of_opposed_rounds_is_noise_and_what_exceeds_a_cosine_is_cut():
-    """A's rounds agree with B's more than with each other: N_AA = N_BB = 1, N_AB = 2, taken as 1.
-    C goes to and fro, N_CC = -1: all that is known of it is noise. It listens to all, nobody looks for it."""
-    rule = Listening("similarity", 1.0, 0.0, 0.1)
-    _, memory = listen(rule, rule.start(START), [0, 1, 2], [[1, 2], [2, 1], [0, 1]])
-    rows, memory = listen(rule, memory, [0, 1, 2], [[1, 0], [0, 1], [0, -1]], shares=SHARES)
-    # odd A (1, 2), B (2, 1); even A (1, 0), B (0, 1): N_AA = 1, N_BB = 1, N_AB = (<A, B'> + <B, A'>) / 2 = (2 + 2) / 2.
-    np.testing.assert_allclose(rows, softmax([[1, 1, 0], [1, 1, 0], [0, 0, 0]], SHARES), rtol=1e-13)
-    rows, _ = listen(rule, memory, [0, 1, 2], [[1, -2], [2, 1], [0, 1]], shares=SHARES)
-    # odd A (1, -2): N_AA = 1, N_BB = 1, N_AB = (<(1, -2), (0, 1)> + <(2, 1), (1, 0)>) / 2 = 0.
-    np.testing.assert_allclose(rows, np.vstack([softmax([[1, 0, 0], [0, 1, 0]], SHARES), [SHARES]]), rtol=1e-13)
+def test_similarity_weighs_shares_by_the_cosines_of_directions_and_remembers_nothing():
+    """tau 1/2; the third is unknown: cosine 0 with everybody, itself as well."""
+    cosines = np.array([[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 0]])
+    rule = Listening("similarity", 0.5, 0.1)
+    assert rule.start(START) == {}
+    rows, memory = listen(rule, {}, [0, 1, 2], np.eye(3, 2), shares=SHARES, cosines=cosines)
+    np.testing.assert_allclose(rows, softmax(2 * cosines, SHARES), rtol=1e-13)
+    np.testing.assert_allclose(rows[2], SHARES, rtol=1e-13)
+    assert memory == {}
 
 
 @pytest.mark.parametrize(("temperature", "expected"), [(1e9, [[0.25, 0.75]] * 2), (1e-3, np.eye(2))])
 def test_temperature_goes_from_the_identity_to_the_shares(temperature, expected):
-    rule = Listening("similarity", temperature, 0.9, 0.1)
-    memory = rule.start(np.ones((2, 2)))
-    for _ in range(2):
-        rows, memory = listen(rule, memory, [0, 1], [[1, 0], [0, 1]], shares=[0.25, 0.75])
+    rows, _ = listen(Listening("similarity", temperature, 0.1), {}, [0, 1], [[1, 0], [0, 1]], shares=[0.25, 0.75])
     np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-8)
 
 
@@ -127,7 +74,7 @@ C, D (5, 0):    to A's (1, 0) - (0, 2) = (1, -2): 1/sqrt 5 to B's (2, 2) - (0, 2
 
 
 def test_learned_rows_are_the_shares_before_anything_is_known():
-    rule = Listening("learned", 1e-3, 0.9, 0.5)
+    rule = Listening("learned", 1e-3, 0.5)
     start = rule.start(START)
     assert {name: array.tolist() for name, array in start.items()} == {
         "logits": [[0] * 3] * 3, "sent": [[0] * 2] * 3, "seen": [0] * 3,
@@ -140,9 +87,9 @@ def test_learned_rows_are_the_shares_before_anything_is_known():
 
 
 def test_learned_logits_move_with_how_far_an_update_points_to_what_others_uploaded():
-    """Neither smoothing nor temperature has a say."""
-    for temperature, smoothing in ((1e-3, 0.0), (50.0, 0.9)):
-        rule = Listening("learned", temperature, smoothing, 0.5)
+    """Temperature has no say."""
+    for temperature in (1e-3, 50.0):
+        rule = Listening("learned", temperature, 0.5)
         _, memory = listen(rule, rule.start(START), [0, 1], **ROUND_1)
         rows, memory = listen(rule, memory, [0, 1, 2], **ROUND_2, shares=SHARES)
         np.testing.assert_allclose(memory["logits"], AFTER_2, rtol=0, atol=1e-15)
@@ -157,7 +104,7 @@ def test_learned_logits_add_up_over_rounds_and_rest_for_absentees():
     A, W (0, 3), D (5, -1):  to A's own (0, 3): nothing, 0     to C's (5, 2) - (0, 3) = (5, -1): 1
     C, W (4, 2), D (0, 1):   to A's (0, 3) - (4, 2) = (-4, 1): 1/sqrt 17     to C's (5, 2) - (4, 2) = (1, 0): 0
     """
-    rule = Listening("learned", 0.5, 0.9, 0.5)
+    rule = Listening("learned", 0.5, 0.5)
     _, memory = listen(rule, rule.start(START), [0, 1], **ROUND_1)
     _, memory = listen(rule, memory, [0, 1, 2], **ROUND_2)
     rows, memory = listen(rule, memory, [0, 2], [[5, -1], [0, 1]], [[0, 3], [4, 2]], shares=[0.25, 0.75])
@@ -167,18 +114,18 @@ def test_learned_logits_add_up_over_rounds_and_rest_for_absentees():
     np.testing.assert_array_equal(memory["sent"], [[5, 2], [0, -1], [4, 3]])
 
 
-@pytest.mark.parametrize("rule", ["similarity", "learned"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_memory_keeps_the_precision_of_the_parameters_and_rows_are_double(rule, dtype):
-    listening = Listening(rule, 0.5, 0.9, 0.1)
+def test_memory_keeps_the_precision_of_the_parameters_and_rows_are_double(dtype):
+    listening = Listening("learned", 0.5, 0.1)
     start = listening.start(START.astype(dtype))
     rng = np.random.default_rng(0)
     memory = start
     for _ in range(2):
         received, updates = rng.normal(size=(2, 3, 2)).astype(dtype)
         sent = received + updates
-        rows, memory = listening.rows(memory, [0, 1, 2], SHARES, updates=updates, received=received, sent=sent)
+        matrices = {"cosines": np.eye(3), "updates": updates, "received": received, "sent": sent}
+        rows, memory = listening.rows(memory, [0, 1, 2], SHARES, **matrices)
         assert rows.dtype == np.float64
         np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-14)
     assert {name: array.dtype for name, array in memory.items()} == {n: array.dtype for n, array in start.items()}
-    assert memory["even" if rule == "similarity" else "sent"].dtype == dtype
+    assert memory["sent"].dtype == dtype

@@ -6,6 +6,7 @@ from quadratic import locked
 from pfmsmt import arrays
 from pfmsmt.coordination import conflict_averse
 from pfmsmt.methods import Upload
+from pfmsmt.methods.directions import Directions
 from pfmsmt.methods.listening import Listening
 from pfmsmt.methods.personalised_step import ROWS, PersonalisedStep
 from pfmsmt.methods.server_optimizer import ServerOptimizer
@@ -18,8 +19,8 @@ PLAIN = ServerOptimizer("plain", 1.0, 0.0, 0.0)
 
 
 def step_of(*, conflict=0.0, aggregation="similarity", temperature=0.5, smoothing=0.7, coupling=0.5, optimizer=PLAIN):
-    listening = Listening(aggregation, temperature, smoothing, 0.1)
-    return PersonalisedStep(TEMPLATE, conflict, coupling, listening, optimizer)
+    listening = Listening(aggregation, temperature, 0.1)
+    return PersonalisedStep(TEMPLATE, conflict, coupling, Directions(smoothing), listening, optimizer)
 
 
 def uploads(server, updates, examples=None):
@@ -46,13 +47,17 @@ def test_identity_without_coupling_keeps_the_own_update():
 
 
 def test_coupling_one_gives_all_the_coordinated_global_part():
-    """Orthogonal unit updates, equal shares: g = mean = (1/2, 1/2) by symmetry, whatever c is."""
-    for conflict in (0.0, 0.4):
-        step = step_of(conflict=conflict, coupling=1.0)
-        server = step.start(START, ("A", "B"))
-        update = step(server, uploads(server, RIGHT_UP))
+    """Shares 4/5 and 1/5, A (1, 0) and B (0, 1), twice; c = 0.4. Nothing is known at first: the mean (0.8, 0.2). Then
+    g goes straight up from it by c |m|, as min(g_1, g_2) = g_2 (test_coordination.py), and all is divided by 1 + c."""
+    step = step_of(conflict=0.4, coupling=1.0)
+    server = step.start(START, ("A", "B"))
+    first = step(server, uploads(server, RIGHT_UP, {"A": 4, "B": 1}))
+    second = step(first.server, uploads(first.server, RIGHT_UP, {"A": 4, "B": 1}))
+    mean = np.array([0.8, 0.2])
+    coordinated = np.array([0.8, 0.2 + 0.4 * np.sqrt(0.68)]) / 1.4
+    for update, expected in ((first, 1 + mean), (second, 1 + mean + coordinated)):
         for theta in (*clients_of(update).values(), update.server["global"][NAME]):
-            np.testing.assert_allclose(theta, [1.5, 1.5], rtol=0, atol=1e-7)
+            np.testing.assert_allclose(theta, expected, rtol=0, atol=1e-5)
 
 
 def test_uniform_weighs_by_examples():
@@ -116,17 +121,19 @@ def test_adam_is_given_the_mixed_updates_alone():
 
 
 def test_cosines_coefficients_and_drift_are_reported_with_nan_for_absentees():
-    """cos((1, 0), (-3, 4)) = -3/5; c = 0: coefficients are the shares 1/4, 3/4; G = (1, 1) + (-2, 3) = (-1, 4).
-    Kept to themselves, A = (2, 1) and C = (-2, 5) are |(3, -3)| and |(-1, 1)| away from it; |G| is sqrt(17)."""
+    """Twice (1, 0) and (-3, 4): unknown, then cos -3/5; c = 0: coefficients are the shares 1/4, 3/4;
+    G = (1, 1) + 2 (-2, 3) = (-3, 7). Kept to themselves, A = (3, 1) and C = (-5, 9) are |(6, -6)| and |(-2, 2)| away
+    from it; |G| is sqrt(58)."""
     step = step_of(aggregation="identity", coupling=0.0)
-    server = step.start(START, ("A", "B", "C"))
-    update = step(server, uploads(server, {"A": [1.0, 0.0], "C": [-3.0, 4.0]}, {"A": 1, "C": 3}))
-    found, nan = update.diagnostics["expert/0"], np.nan
+    server, nan = step.start(START, ("A", "B", "C")), np.nan
+    for cosines in ([[0, nan, 0], [nan, nan, nan], [0, nan, 0]], [[1, nan, -0.6], [nan, nan, nan], [-0.6, nan, 1]]):
+        update = step(server, uploads(server, {"A": [1.0, 0.0], "C": [-3.0, 4.0]}, {"A": 1, "C": 3}))
+        server, found = update.server, update.diagnostics["expert/0"]
+        np.testing.assert_allclose(found["cosine"], cosines, rtol=1e-12)
     assert set(found) == {"listening", "cosine", "coefficients", "drift"}
     np.testing.assert_array_equal(found["listening"], np.eye(3))
-    np.testing.assert_allclose(found["cosine"], [[1, nan, -0.6], [nan, nan, nan], [-0.6, nan, 1]], rtol=1e-15)
     np.testing.assert_array_equal(found["coefficients"], [0.25, nan, 0.75])
-    np.testing.assert_allclose(found["drift"] * np.sqrt(17), [np.sqrt(18), nan, np.sqrt(2)], rtol=1e-15)
+    np.testing.assert_allclose(found["drift"] * np.sqrt(58), [np.sqrt(72), nan, np.sqrt(8)], rtol=1e-15)
 
 
 def test_drift_from_nothing_is_undefined():
@@ -146,7 +153,7 @@ def test_similarity_is_remembered_by_client_and_group():
         update = step(server, uploads(server, {k: directions[k] for k in present}))
         server = update.server
     e = np.e
-    np.testing.assert_array_equal(server["listening"]["expert/0"]["rounds"], [3, 2, 3])
+    np.testing.assert_array_equal(server["directions"]["expert/0"]["rounds"], [3, 2, 3])
     # A to the right, B and C upwards: cosines 0 and 1.
     expected = np.array([[e, 1, 1], [1, e, e], [1, e, e]])
     expected /= expected.sum(axis=1, keepdims=True)
@@ -162,10 +169,17 @@ def test_a_group_of_several_arrays_is_one_vector():
     updates = {"A": ([4.0], [[4.0], [0.0]]), "B": ([1.0], [[4.0], [3.0]])}
     sent = {k: Upload({"expert/0/w": np.array(w), "expert/0/b": np.array(b)}, 1, 0.0) for k, (b, w) in updates.items()}
     update = step(server, sent)
-    np.testing.assert_allclose(update.diagnostics["expert/0"]["cosine"], [[1, 0.64], [0.64, 1]], rtol=1e-15)
     for part in (*update.server["clients"].values(), update.server["global"]):
         np.testing.assert_array_equal(part["expert/0/b"], [2.5])
         np.testing.assert_array_equal(part["expert/0/w"], [[4.0], [1.5]])
+    # Both hold the same now; the same updates once more.
+    held = update.server["clients"]
+    sent = {
+        k: Upload({"expert/0/w": held[k]["expert/0/w"] + w, "expert/0/b": held[k]["expert/0/b"] + b - 1}, 1, 0.0)
+        for k, (b, w) in updates.items()
+    }
+    again = step(update.server, sent)
+    np.testing.assert_allclose(again.diagnostics["expert/0"]["cosine"], [[1, 0.64], [0.64, 1]], rtol=1e-12)
 
 
 def test_groups_are_independent():
@@ -222,21 +236,27 @@ def test_decay_is_of_every_clients_part_and_the_global_one():
 
 
 def test_clients_that_tell_their_tasks_count_as_one_vector_for_each_task():
-    """With T tasks client s stands for T D_st + (what no task moved), shares p_s / T each: here 4 vectors."""
+    """With T tasks client s stands for T D_st + (what no task moved), shares p_s / T each: here 4 vectors. The same
+    in every round, so that the second one knows their inner products."""
     step = step_of(conflict=0.4, coupling=1.0, aggregation="identity")
-    server = step.start(START, ("A", "B"))
     moved = {"A": ([1.0, 0.5], [-0.25, 1.0]), "B": ([0.5, -1.0], [0.25, 0.0])}
     rest = {"A": np.array([0.0, 0.0]), "B": np.array([0.125, 0.25])}
-    plain = uploads(server, {k: np.sum(parts, axis=0) + rest[k] for k, parts in moved.items()}, {"A": 3, "B": 1})
-    told = {
-        k: upload._replace(by_task={t: {NAME: np.array(d)} for t, d in zip(("ctr", "ctcvr"), moved[k], strict=True)})
-        for k, upload in plain.items()
-    }
-    update = step(server, told)
+
+    def round_of(server, tell):
+        plain = uploads(server, {k: np.sum(parts, axis=0) + rest[k] for k, parts in moved.items()}, {"A": 3, "B": 1})
+        parts = {k: {t: {NAME: np.array(d)} for t, d in zip(("ctr", "ctcvr"), moved[k], strict=True)} for k in moved}
+        return step(server, {k: upload._replace(by_task=parts[k]) for k, upload in plain.items()} if tell else plain)
+
+    start = step.start(START, ("A", "B"))
+    first = round_of(start, tell=True)
+    update = round_of(first.server, tell=True)
     vectors = np.array([2 * np.array(d) + rest[k] for k in moved for d in moved[k]])
-    found = conflict_averse(arrays.gram(vectors), np.array([3, 3, 1, 1]) / 8, 0.4)
+    mean = np.array([3, 3, 1, 1]) / 8 @ vectors
+    found = conflict_averse(arrays.products(vectors, vectors), np.array([3, 3, 1, 1]) / 8, 0.4)
+    expected = START[NAME] + mean + found.coefficients @ vectors
     for theta in (*clients_of(update).values(), update.server["global"][NAME]):
-        np.testing.assert_allclose(theta, START[NAME] + found.coefficients @ vectors, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(theta, expected, rtol=0, atol=1e-6)
     coefficients = found.coefficients.reshape(2, 2).sum(axis=1)
-    np.testing.assert_allclose(update.diagnostics["expert/0"]["coefficients"], coefficients, rtol=0, atol=1e-12)
-    assert not np.allclose(update.server["global"][NAME], step(server, plain).server["global"][NAME])
+    np.testing.assert_allclose(update.diagnostics["expert/0"]["coefficients"], coefficients, rtol=0, atol=1e-6)
+    plainly = round_of(round_of(start, tell=False).server, tell=False)
+    assert not np.allclose(update.server["global"][NAME], plainly.server["global"][NAME])
