@@ -6,8 +6,9 @@
     python benchmarks/quality.py table                                       -> the tables of docs/results.md
 
 Data and training are drawn anew with every seed (MovieLens: training alone). Tuning draws with another seed, 1000, and
-sees validation rows alone; test rows are scored once, with each client's best round on validation. Settings without
-studies of their own take the default setting's. Runs that are in quality.csv are not repeated: remove it after changes.
+sees validation rows alone: the mean AUC of the best round. Test rows are scored once, with each client's best round on
+validation. Settings without studies of their own take the default setting's. Runs that are in quality.csv are not
+repeated: remove it after changes.
 """
 
 import argparse
@@ -35,11 +36,16 @@ from pfmsmt.trial import Aucs, Trial, run_trial
 
 COLUMNS = ("setting", "seed", "method", "variant", "scenario", "task", "auc", "rows", "positives", "seconds")
 TUNING_SEED = 1000
+DEFAULT = "default"
 PLANTED = ("no_conflict", "default", "strong_conflict")
 
 FULL = "full"
-ALL_SHARED = {"gate": "federated", "private_experts": 0}
-"""Experts, gates and towers of every client come from the server: here A and g decide what a client gets."""
+ALL_SHARED: dict[str, Any] = {"gate": "federated", "private_experts": 0}
+"""Experts, gates and towers of every client come from the server; BatchNorm alone is the client's."""
+NOTHING_PRIVATE: dict[str, Any] = {**ALL_SHARED, "federated_batch_norm": False}
+"""Here A and g alone decide what a client gets."""
+MEAN: dict[str, Any] = {"aggregation": "uniform", "coupling": 1.0}
+"""One model for all."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "no private experts": {"private_experts": 0},
     "adapters on (rank 4)": {"rank": 4},
@@ -53,10 +59,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no phase 2": {"tower_steps": 0},
     "regulariser on (mu = 0.1)": {"regularizer": 0.1},
     "plain server": {"server_optimizer": "plain", "server_learning_rate": 1.0},
-    "all shared": ALL_SHARED,
-    "all shared, A uniform": {**ALL_SHARED, "aggregation": "uniform"},
-    "all shared, plain mean": {**ALL_SHARED, "aggregation": "uniform", "coupling": 1.0, "conflict": 0.0},
-    "all shared, coordinated mean": {**ALL_SHARED, "aggregation": "uniform", "coupling": 1.0},
+    **{
+        f"{name}{end}": {**base, **change}
+        for name, base in (("all shared", ALL_SHARED), ("nothing private", NOTHING_PRIVATE))
+        for end, change in (
+            ("", {}),
+            (", A uniform", {"aggregation": "uniform"}),
+            (", plain mean", {**MEAN, "conflict": 0.0}),
+            (", coordinated mean", MEAN),
+            (", coordinated mean (c = 0.8)", {**MEAN, "conflict": 0.8}),
+        )
+    },
 }
 """pf_msmtrec with a module off or changed."""
 
@@ -148,20 +161,22 @@ def run(bench: Bench, job: Job) -> list[dict[str, Any]]:
 
 
 def tune(bench: Bench, setting: str, method: str, trials: int) -> str:
-    """Search a method's parameters by mean validation AUC; write them with the study's figures."""
+    """Search a method's parameters by the best round's mean validation AUC; write them with the study's figures."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     values: list[float] = []
 
     def objective(trial: optuna.Trial) -> float:
         changes = space(trial, method)
-        found = _trial(bench, Job(setting, TUNING_SEED, method, FULL), changes).validation()
-        values.append(float(np.mean([v for tasks in found.values() for v in tasks.values() if v is not None])))
+        values.append(_trial(bench, Job(setting, TUNING_SEED, method, FULL), changes).best_validation())
         return values[-1]
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5))
-    # Every search starts from params.yaml itself, with what lies outside of a range at its edge.
+    # Every search starts from params.yaml itself, with what lies outside of a range at its edge; then comes the best of
+    # the default setting.
     study.enqueue_trial({key: _at(bench, setting, key) for key in SPACE["model"] + SPACE[method]})
+    if setting != DEFAULT and bench.tuned_file(DEFAULT, method).exists():
+        study.enqueue_trial(bench.tuned(DEFAULT, method))
     # A trial whose training diverges counts, and is no candidate.
     study.optimize(objective, n_trials=trials, catch=(TrainingError,))
     best = study.best_trial

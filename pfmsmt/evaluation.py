@@ -1,6 +1,6 @@
 """Predict with a client's model, then measure. Legend: N rows, T tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,13 @@ def validate(model: MMoE, shards: Mapping[str, Shard], device: torch.device) -> 
             for i, task in enumerate(model.spec.tasks)
         }
     return result
+
+
+def mean_auc(validations: Iterable[Validation]) -> float | None:
+    """Return the mean AUC over clients, scenarios and tasks; None where no AUC is defined."""
+    cells = [cell for found in validations for tasks in found.values() for cell in tasks.values()]
+    defined = [cell["auc"] for cell in cells if cell["auc"] is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 class Score(NamedTuple):

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pfmsmt.aggregation import conflict_share
+from pfmsmt.evaluation import mean_auc
 from pfmsmt.ledger import Ledger
 from pfmsmt.rounds import RoundResult
 from pfmsmt.types import FloatArray
@@ -42,15 +43,12 @@ class History:
             for name, value in {**found, "conflicts": conflicts}.items():
                 self._quantities.setdefault((name, group), _Quantity()).add(result.round, value)
         metrics: dict[str, float | None] = {**result.metrics, **summary(result)}
-        aucs = []
         for validation in result.validation.values():
             for scenario, tasks in validation.items():
                 for task, cell in tasks.items():
                     self.rows.append({"round": result.round, "scenario": scenario, "task": task, **cell})
                     metrics |= {f"val/{scenario}/{task}_{name}": value for name, value in cell.items()}
-                    aucs.append(cell["auc"])
-        defined = [value for value in aucs if value is not None]
-        metrics["val/mean_auc"] = float(np.mean(defined)) if defined else None
+        metrics["val/mean_auc"] = mean_auc(result.validation.values())
         return metrics
 
     def diagnostics(self) -> pd.DataFrame | None:

@@ -9,7 +9,7 @@ from pfmsmt.config import Config
 from pfmsmt.data.batches import load_shard, private_shifts
 from pfmsmt.data.schema import Schema
 from pfmsmt.errors import TrainingError
-from pfmsmt.evaluation import predict
+from pfmsmt.evaluation import mean_auc, predict
 from pfmsmt.exchange import InProcess
 from pfmsmt.federation import POOLED_CLIENT, Federation, build_federation
 from pfmsmt.metrics import auc
@@ -23,23 +23,22 @@ class Trial(NamedTuple):
     """A federation whose rounds have been run."""
 
     federation: Federation
-    metrics: tuple[dict[str, float], ...]
-    """Of each round, as they would be logged."""
+    validation: tuple[float | None, ...]
+    """Mean AUC over scenarios and tasks on validation rows after each round; None where no AUC is defined."""
 
-    def validation(self) -> Aucs:
-        """Return the validation AUCs of every client's best round.
+    def best_validation(self) -> float:
+        """Return the mean validation AUC of the best round.
+
+        One round for all clients: the best of each client's own rounds, on few validation rows, is mostly luck, and
+        the more restless a training is, the more of it there is.
 
         Raises:
-            TrainingError: a client never answered.
+            TrainingError: no AUC is defined in any round.
         """
-        found: Aucs = {}
-        for name, client in self.federation.clients.items():
-            if client.best is None:
-                raise TrainingError(f"client {name} was never validated")
-            found |= {
-                s: {task: cell["auc"] for task, cell in tasks.items()} for s, tasks in client.best.validation.items()
-            }
-        return found
+        defined = [value for value in self.validation if value is not None]
+        if not defined:
+            raise TrainingError("no validation AUC is defined: every task has a single class in the validation rows")
+        return max(defined)
 
     def test(self, schema: Schema, shards: Path) -> Aucs:
         """Score every client's best model on the test shards.
@@ -91,5 +90,5 @@ def run_trial(
             federation.method, exchange, server, federation.names,
             rounds=config.train.rounds, quorum=config.train.quorum,
         )  # fmt: skip
-        metrics = tuple(result.metrics for result in results)
-    return Trial(federation, metrics)
+        validation = tuple(mean_auc(result.validation.values()) for result in results)
+    return Trial(federation, validation)

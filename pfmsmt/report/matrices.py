@@ -41,11 +41,11 @@ def cosine_picture(name: str, diagnostics: Diagnostics) -> Picture:
     found = _late(diagnostics.table, "cosine")
     groups = {group: np.where(np.eye(len(matrix)) > 0, np.nan, matrix) for group, matrix in found.groups.items()}
     values = np.nan_to_num(np.abs(np.concatenate([matrix.ravel() for matrix in groups.values()])))
-    # A range of its own: cosines of noisy updates are small, and +-1 would show nothing.
+    # A range of its own: cosines of scenarios that have little in common are small, and +-1 would show nothing.
     top = max(float(values.max()), 0.05)
     figure = _heat_maps(found._replace(groups=groups), "RdBu", -top, top, ("", ""))
     caption = (
-        f"{name}: cosine of where the clients' updates point, {found.rounds}. Blue: they pull the same way; red: they conflict."
+        f"{name}: cosine of where updates point, {found.rounds}. Blue: clients pull the same way; red: they conflict."
     )
     return finish(figure, f"cosine-{name}", caption)
 
