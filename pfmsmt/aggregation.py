@@ -15,15 +15,6 @@ def shares(examples: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(examples / examples.sum())
 
 
-def cosine(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return cosines [S, S] of inner products [S, S]; 0 against a zero vector, 1 on the diagonal."""
-    length = np.sqrt(np.clip(np.diag(gram), 0.0, None))
-    scale = np.outer(length, length)
-    result = np.divide(gram, scale, out=np.zeros_like(gram), where=scale > 0)
-    np.fill_diagonal(result, 1.0)
-    return np.asarray(np.clip(result, -1.0, 1.0))
-
-
 def conflict_share(cosines: NDArray[np.float64]) -> float:
     """Return the share of client pairs whose updates point against each other; 0 for a single client."""
     pairs = np.triu_indices(len(cosines), k=1)

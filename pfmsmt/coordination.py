@@ -7,8 +7,8 @@ CAGrad (Liu et al. 2021, eq. 3 and its dual), as FedHCA2 (Lu et al. 2024) uses i
 Dual: w = argmin over the simplex of <D_w, m> + c |m| |D_w| with D_w = sum_s w_s D_s; then
 g = m + c |m| / |D_w| D_w, here scaled by 1 / (1 + c) so that identical clients get exactly their own update.
 
-Between clients the inner products are not those of a round's updates, which are mostly noise, but those of the
-directions that emerge over rounds (directions.py; ours): see `coordinate`.
+Between clients who is opposed to whom is read from the directions that emerge over rounds (directions.py; ours), as a
+round's updates are mostly noise; how far g may turn from the mean, c |m|, is measured on the updates themselves.
 """
 
 import math
@@ -31,14 +31,17 @@ class Coordination(NamedTuple):
     """False: the solver failed and `coefficients` are those of plain averaging."""
 
 
-def coordinate(signal: NDArray[np.float64], shares: NDArray[np.float64], radius: float) -> Coordination:
+def coordinate(
+    signal: NDArray[np.float64], gram: NDArray[np.float64], shares: NDArray[np.float64], radius: float
+) -> Coordination:
     """Find the common update of S clients from what is known of their directions.
 
-    Who shows no direction yet takes part with its share of the mean, and nobody turns for it.
+    Who shows no direction takes part with its share of the mean, and nobody turns for it.
 
     Args:
-        signal: [S, S] inner products of directions; where the diagonal is not positive none is known. Free of noise's
+        signal: [S, S] inner products of directions; where the diagonal is not positive there is none. Free of noise's
             own products, it need not be positive semidefinite: the nearest such matrix takes its place.
+        gram: [S, S] inner products of this round's updates.
         shares: [S] weights p of the mean, on the simplex.
         radius: c, 0 <= c < 1; 0 gives the mean itself.
 
@@ -46,22 +49,30 @@ def coordinate(signal: NDArray[np.float64], shares: NDArray[np.float64], radius:
         ValueError: as `conflict_averse`.
     """
     known = np.diag(signal) > 0
-    values, vectors = np.linalg.eigh(signal[np.ix_(known, known)])
-    gram = (vectors * np.clip(values, 0.0, None)) @ vectors.T
+    there = np.ix_(known, known)
+    values, vectors = np.linalg.eigh(signal[there])
+    nearest = (vectors * np.clip(values, 0.0, None)) @ vectors.T
     together = shares[known].sum()
-    found = conflict_averse(gram, shares[known] / together, radius)
+    found = conflict_averse(nearest, shares[known] / together, radius, gram[there])
     coefficients = shares.copy()
     coefficients[known] = together * found.coefficients
     return Coordination(coefficients, found.converged)
 
 
-def conflict_averse(gram: NDArray[np.float64], shares: NDArray[np.float64], radius: float) -> Coordination:
+def conflict_averse(
+    products: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    radius: float,
+    gram: NDArray[np.float64] | None = None,
+) -> Coordination:
     """Find the conflict-averse common update of S clients.
 
     Args:
-        gram: [S, S] inner products of the updates.
+        products: [S, S] inner products that say who is opposed to whom; positive semidefinite.
         shares: [S] weights p of the mean, on the simplex.
         radius: c, 0 <= c < 1; 0 gives the mean itself.
+        gram: [S, S] inner products of the updates that are combined, in which |g - m| <= c |m| is measured; those of
+            `products` if left out.
 
     Raises:
         ValueError: radius outside [0, 1), or shapes that do not fit.
@@ -69,21 +80,23 @@ def conflict_averse(gram: NDArray[np.float64], shares: NDArray[np.float64], radi
     if not 0 <= radius < 1:
         raise ValueError(f"radius c = {radius} is outside [0, 1)")
     clients = len(shares)
-    if gram.shape != (clients, clients):
-        raise ValueError(f"gram has shape {gram.shape}, expected {(clients, clients)}")
-    mean_norm = _length(shares, gram)
+    gram = products if gram is None else gram
+    for name, matrix in (("products", products), ("gram", gram)):
+        if matrix.shape != (clients, clients):
+            raise ValueError(f"{name} has shape {matrix.shape}, expected {(clients, clients)}")
+    mean_norm = _length(shares, products)
     if radius == 0 or clients == 1 or mean_norm == 0:
         return Coordination(shares.copy(), True)
     # In units of |m| the problem is the same at any scale of the updates.
-    scaled = gram / mean_norm**2
+    scaled = products / mean_norm**2
     solved = _dual(scaled, shares, radius)
     if solved is None:
         return Coordination(shares.copy(), False)
-    length = _length(solved, scaled)
-    if length <= TOLERANCE:
+    length = _length(solved, gram)
+    if _length(solved, scaled) <= TOLERANCE or length == 0:
         # Opposed updates cancel: the set of common descent directions is empty and the mean is all there is.
         return Coordination(shares / (1 + radius), True)
-    return Coordination((shares + radius / length * solved) / (1 + radius), True)
+    return Coordination((shares + radius * _length(shares, gram) / length * solved) / (1 + radius), True)
 
 
 def _dual(gram: NDArray[np.float64], shares: NDArray[np.float64], radius: float) -> NDArray[np.float64] | None:

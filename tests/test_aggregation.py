@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pfmsmt.aggregation import conflict_share, cosine, progress, shares, similarity_rows
+from pfmsmt.aggregation import conflict_share, progress, shares, similarity_rows
 
 
 def test_shares_are_in_proportion_to_examples():
@@ -9,22 +9,6 @@ def test_shares_are_in_proportion_to_examples():
     for counts in ([], [1.0, 0.0], [2.0, -1.0]):
         with pytest.raises(ValueError, match="must be positive"):
             shares(np.array(counts))
-
-
-def test_cosine_by_hand():
-    """Vectors (3, 0), (1, 1), (0, 0): cos = 1/sqrt 2; nothing is like a zero vector but itself."""
-    gram = np.array([[9.0, 3.0, 0.0], [3.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
-    half = 1 / np.sqrt(2)
-    np.testing.assert_allclose(cosine(gram), [[1, half, 0], [half, 1, 0], [0, 0, 1]], rtol=0, atol=1e-15)
-
-
-def test_cosine_does_not_depend_on_length_and_stays_in_range():
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(4, 3))
-    scaled = vectors * np.array([[1e-8], [1.0], [1e6], [3.0]])
-    np.testing.assert_allclose(cosine(scaled @ scaled.T), cosine(vectors @ vectors.T), rtol=0, atol=1e-12)
-    parallel = np.outer([0.1, 0.7, 1.3], [0.3, 0.7])
-    assert np.abs(cosine(parallel @ parallel.T)).max() <= 1
 
 
 def test_conflict_share_counts_opposed_pairs():

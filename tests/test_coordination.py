@@ -139,8 +139,18 @@ def test_radius_out_of_range(radius):
 
 
 def test_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"shape \(2, 2\), expected \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"products has shape \(2, 2\), expected \(3, 3\)"):
         conflict_averse(np.eye(2), np.full(3, 1 / 3), 0.4)
+    with pytest.raises(ValueError, match=r"gram has shape \(2, 2\), expected \(3, 3\)"):
+        conflict_averse(np.eye(3), np.full(3, 1 / 3), 0.4, np.eye(2))
+
+
+def test_next_to_exact_opposition_no_solution_is_found_and_the_mean_is_taken():
+    """D = 1 and -(1 - 1e-5): the dual's optimum sits where its slope jumps, and its gap stays above the tolerance."""
+    updates = np.array([[1.0], [-(1 - 1e-5)]])
+    found = conflict_averse(updates @ updates.T, np.array([0.5, 0.5]), 0.4)
+    assert not found.converged
+    np.testing.assert_array_equal(found.coefficients, [0.5, 0.5])
 
 
 def test_coordination_of_directions_that_are_all_known_is_that_of_their_products():
@@ -148,15 +158,34 @@ def test_coordination_of_directions_that_are_all_known_is_that_of_their_products
     gram = updates @ updates.T
     expected = conflict_averse(gram, shares, 0.4).coefficients
     assert not np.allclose(expected, shares, atol=1e-2)
-    np.testing.assert_allclose(coordinate(gram, shares, 0.4).coefficients, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(coordinate(gram, gram, shares, 0.4).coefficients, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("radius", [0.4, 0.8])
+def test_the_radius_holds_for_the_updates_whatever_their_directions_are_thought_to_be(seed, radius):
+    """Directions from elsewhere, some nearly opposed: (1 + c) g stays within c |m| of the mean of the updates."""
+    rng = np.random.default_rng(300 + seed)
+    clients = 2 + seed % 4
+    updates, directions = rng.normal(size=(clients, 50)), rng.normal(size=(clients, 2)) * 10.0 ** rng.uniform(-3, 3)
+    shares = rng.dirichlet(np.ones(clients))
+    found = coordinate(directions @ directions.T, updates @ updates.T, shares, radius)
+    mean, turned = shares @ updates, (1 + radius) * found.coefficients @ updates
+    away = np.linalg.norm(turned - mean) / np.linalg.norm(mean)
+    if found.converged:
+        assert away <= radius * (1 + 1e-9)
+    else:
+        np.testing.assert_array_equal(found.coefficients, shares)
 
 
 def test_who_shows_no_direction_has_its_share_of_the_mean_and_nobody_turns_for_it():
     """The first and third, with shares 1/4 and 3/4 between them, are coordinated; the second keeps its 3/5."""
     signal = np.array([[1.0, 9.0, -0.2], [9.0, 0.0, 9.0], [-0.2, 9.0, 2.0]])
-    found = coordinate(signal, np.array([0.1, 0.6, 0.3]), 0.4)
-    pair = conflict_averse(signal[np.ix_([0, 2], [0, 2])], np.array([0.25, 0.75]), 0.4)
-    np.testing.assert_allclose(found.coefficients[[0, 2]], 0.4 * pair.coefficients, rtol=0, atol=1e-6)
+    gram = np.array([[3.0, 0.1, -0.2], [0.1, 5.0, 0.3], [-0.2, 0.3, 4.0]])
+    found = coordinate(signal, gram, np.array([0.1, 0.6, 0.3]), 0.4)
+    pair = np.ix_([0, 2], [0, 2])
+    coordinated = conflict_averse(signal[pair], np.array([0.25, 0.75]), 0.4, gram[pair])
+    np.testing.assert_allclose(found.coefficients[[0, 2]], 0.4 * coordinated.coefficients, rtol=0, atol=1e-6)
     assert found.coefficients[1] == 0.6
     assert found.converged
 
@@ -164,14 +193,14 @@ def test_who_shows_no_direction_has_its_share_of_the_mean_and_nobody_turns_for_i
 @pytest.mark.parametrize("signal", [np.zeros((3, 3)), np.diag([-1.0, 2.0, -3.0]), -np.ones((3, 3))])
 def test_with_less_than_two_directions_the_mean_is_left(signal):
     shares = np.array([0.5, 0.3, 0.2])
-    np.testing.assert_allclose(coordinate(signal, shares, 0.4).coefficients, shares, rtol=1e-15)
+    np.testing.assert_allclose(coordinate(signal, np.eye(3), shares, 0.4).coefficients, shares, rtol=1e-15)
 
 
 def test_products_that_no_vectors_can_have_give_way_to_the_nearest():
     """[[1, 2], [2, 1]] has eigenvalues 3 and -1; without the second all products are 3/2: two identical clients."""
     shares = np.array([0.3, 0.7])
-    found = coordinate(np.array([[1.0, 2.0], [2.0, 1.0]]), shares, 0.4)
-    vector = np.array([1.0, 1.0])  # either client's direction
+    found = coordinate(np.array([[1.0, 2.0], [2.0, 1.0]]), np.ones((2, 2)), shares, 0.4)
+    vector = np.array([1.0, 1.0])  # either client's update
     assert found.converged
     assert found.coefficients @ vector == pytest.approx(1.0, rel=1e-12)
 
@@ -179,4 +208,4 @@ def test_products_that_no_vectors_can_have_give_way_to_the_nearest():
 @pytest.mark.parametrize("radius", [-0.1, 1.0])
 def test_radius_out_of_range_for_directions(radius):
     with pytest.raises(ValueError, match=r"outside \[0, 1\)"):
-        coordinate(np.zeros((2, 2)), np.array([0.5, 0.5]), radius)
+        coordinate(np.zeros((2, 2)), np.eye(2), np.array([0.5, 0.5]), radius)

@@ -2,11 +2,13 @@
 
     a_s <- beta a_s + (1 - beta) D_s in a client's odd rounds, b_s likewise in its even ones
     N    = symmetric part of <a_s, b_r>, a and b divided by what their weights add up to
+    C    = symmetric part of cos(a_s, b_r)
 
 A round's update is mostly noise. Compared as it is, everybody is alike to himself (cosine 1) and to nobody else, and
 the length of an update tells how few rows a client has rather than how far it has to go. So updates are smoothed, and
-no round's noise ever meets itself: odd rounds are compared with even ones, a client with itself as well. (Rounds of one
-epoch share no rows, so their noise leans to opposite sides: a weak direction is found late, but none is invented.)
+no round's noise ever meets itself: odd rounds are compared with even ones, a client with itself as well. C_ss tells
+how much of client s's smoothed updates is direction rather than noise, and every C_sr is the cosine of two directions
+shrunk by how well both are known: pure noise gives about 0 everywhere, steady updates 1 on the diagonal.
 Legend: S clients, V vectors of each (1, or one for each task), P numbers of a group.
 """
 
@@ -41,7 +43,7 @@ class Directions(NamedTuple):
         return new
 
     def signal(self, memory: Memory, places: list[int]) -> NDArray[np.float64]:
-        """Return N [present V, present V]; where its diagonal is not positive, no direction is known."""
+        """Return N [present V, present V]; where its diagonal is not positive, a vector points nowhere."""
         odd, even = (memory[half][places] for half in ("odd", "even"))
         rounds, each = memory["rounds"][places], odd.shape[1]
         weights = [np.repeat(self._weight(count), each) for count in ((rounds + 1) // 2, rounds // 2)]
@@ -49,17 +51,17 @@ class Directions(NamedTuple):
         found = arrays.products(odd.reshape(flat), even.reshape(flat)) / np.outer(*weights)
         return np.asarray((found + found.T) / 2)
 
+    def cosines(self, memory: Memory, places: list[int]) -> NDArray[np.float64]:
+        """Return C [present, present] of the means of each client's vectors; 0 where a client's odd or even rounds
+        tell nothing yet."""
+        odd, even = (memory[half][places].mean(axis=1) for half in ("odd", "even"))
+        lengths = [np.sqrt(np.einsum("sp,sp->s", half, half, dtype=np.float64)) for half in (odd, even)]
+        known = (lengths[0] > 0) & (lengths[1] > 0)
+        scale = np.outer(*lengths)
+        there = np.outer(known, known)
+        found = np.divide(arrays.products(odd, even), scale, out=np.zeros_like(scale), where=there)
+        return np.asarray(np.clip((found + found.T) / 2, -1.0, 1.0))
+
     def _weight(self, count: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return what the weights of `count` rounds add up to, 1 - beta^count; 1 of none, whose mean is zero anyway."""
         return np.where(count > 0, 1 - self.smoothing ** count.astype(np.float64), 1.0)
-
-
-def of_clients(signal: NDArray[np.float64], clients: int) -> NDArray[np.float64]:
-    """Return the signal [S, S] of the means of each client's V vectors, from that of all vectors [S V, S V]."""
-    each = len(signal) // clients
-    return np.asarray(signal.reshape(clients, each, clients, each).mean(axis=(1, 3)))
-
-
-def known(signal: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return [S]: whose updates point anywhere."""
-    return np.asarray(np.diag(signal) > 0)

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfmsmt import arrays
-from pfmsmt.aggregation import cosine, shares
+from pfmsmt.aggregation import shares
 from pfmsmt.coordination import Coordination, coordinate
 from pfmsmt.methods import ServerState, ServerUpdate, Upload
-from pfmsmt.methods.directions import Directions, known, of_clients
+from pfmsmt.methods.directions import Directions
 from pfmsmt.methods.listening import Listening
 from pfmsmt.methods.server_optimizer import ServerOptimizer
 from pfmsmt.types import NamedArrays, Role, Template
@@ -103,7 +103,7 @@ class PersonalisedStep(NamedTuple):
         new["directions"][group] = self.directions.remember(memory, places, vectors)
         signal = self.directions.signal(new["directions"][group], places)
         coordination, common = self._coordinate(vectors, signal, weights)
-        cosines = _cosines(of_clients(signal, len(places)))
+        cosines = self.directions.cosines(new["directions"][group], places)
         rows, new["listening"][group] = self.listening.rows(
             server["listening"][group], places, weights, cosines=cosines, updates=updates, received=received, sent=sent
         )
@@ -127,9 +127,9 @@ class PersonalisedStep(NamedTuple):
     ) -> tuple[Coordination, NDArray[Any]]:
         """Return each client's coefficient [S] and g [P], from `vectors` [S, V, P] with shares p_s / V."""
         clients, each, _ = vectors.shape
-        found = coordinate(signal, np.repeat(weights / each, each), self.conflict)
-        coefficients = found.coefficients.astype(vectors.dtype)
-        common = coefficients @ vectors.reshape(clients * each, -1)
+        flat = vectors.reshape(clients * each, -1)
+        found = coordinate(signal, arrays.products(flat, flat), np.repeat(weights / each, each), self.conflict)
+        common = found.coefficients.astype(vectors.dtype) @ flat
         return found._replace(coefficients=found.coefficients.reshape(clients, each).sum(axis=1)), common
 
     def _mix(self, rows: NDArray[np.float64], own: NDArray[Any], common: NDArray[Any]) -> NDArray[Any]:
@@ -147,12 +147,6 @@ def _vectors(updates: NDArray[Any], by_task: NDArray[Any]) -> NDArray[Any]:
         return updates[:, None]
     rest = updates - by_task.sum(axis=1)
     return np.asarray(by_task.shape[1] * by_task + rest[:, None])
-
-
-def _cosines(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the cosines [S, S] of directions; 0 where one is unknown: it listens to all, and nobody looks for it."""
-    found = known(signal)
-    return np.where(np.outer(found, found), cosine(signal), 0.0)
 
 
 def _take(state: dict[str, NamedArrays], places: list[int]) -> dict[str, NamedArrays]:

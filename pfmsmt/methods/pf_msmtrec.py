@@ -73,6 +73,7 @@ def pf_msmtrec(
         result = train(
             arrays.merge(received, state.private), state.optimizer, data, stream,
             frozen=frozenset(Role) - HEADS, steps=tower_steps,
+            anchor=arrays.select(received, template, heads), regularizer=regularizer,
         )  # fmt: skip
         upload = Upload(arrays.select(result.parameters, template, heads), result.examples, result.loss)
         return upload, ClientState(arrays.select(result.parameters, template, private), result.optimizer)

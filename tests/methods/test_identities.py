@@ -135,6 +135,19 @@ def test_a_regulariser_pulls_federated_arrays_towards_what_was_received():
         np.testing.assert_allclose(served[n], theta, rtol=0, atol=1e-14)
 
 
+def test_a_regulariser_pulls_in_the_second_phase_as_in_the_first():
+    """Heads take 3 + 2 steps, all of them pulled towards the heads that the round began with."""
+    start, data = values(0), federation(1)
+    changes = {**PERSONAL, "regularizer": 0.5, "tower_steps": 2}
+    served = run(build("pf_msmtrec", **changes), start, data, rounds=1).served["ES"]
+    for n, slot in TEMPLATE.items():
+        if slot.role in (Role.TOWER, Role.GATE):
+            theta, target = start[n], data["ES"].target[n]
+            for _ in range(5):
+                theta = theta - 0.1 * ((theta - target) + 0.5 * (theta - start[n]))
+            np.testing.assert_allclose(served[n], theta, rtol=0, atol=1e-14)
+
+
 def test_a_regulariser_of_zero_is_none():
     start, data = values(0), federation(3)
     tiny = run(build("pf_msmtrec", **{**PERSONAL, "regularizer": 1e-300}), start, data).served

@@ -60,6 +60,20 @@ def test_coupling_one_gives_all_the_coordinated_global_part():
             np.testing.assert_allclose(theta, expected, rtol=0, atol=1e-5)
 
 
+def test_where_the_solver_fails_the_mean_is_taken_and_counted():
+    """A moves by 1, B by -(1 - 1e-5), twice: from the second round on no solution is found (test_coordination.py).
+    The mean, 5e-6, is all that the common part moves by."""
+    step = step_of(conflict=0.4, coupling=1.0)
+    server = step.start(START, ("A", "B"))
+    updates = {"A": [1.0, 0.0], "B": [-(1 - 1e-5), 0.0]}
+    first = step(server, uploads(server, updates))
+    assert first.metrics == {"expert_solver_fallbacks": 0.0}
+    second = step(first.server, uploads(first.server, updates))
+    assert second.metrics == {"expert_solver_fallbacks": 1.0}
+    for theta in (*clients_of(second).values(), second.server["global"][NAME]):
+        np.testing.assert_allclose(theta, [1 + 1e-5, 1], rtol=0, atol=1e-12)
+
+
 def test_uniform_weighs_by_examples():
     step = step_of(aggregation="uniform", coupling=0.0)
     server = step.start(START, ("A", "B"))
