@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -118,6 +118,13 @@ class Train(_Frozen):
     workers: Literal["auto"] | Count
     threads: Literal["auto"] | Count
 
+    @field_validator("task_weights")
+    @classmethod
+    def _some_task_counts(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+        if not any(weights):
+            raise ValueError("at least one task needs a weight above 0")
+        return weights
+
     @field_validator("methods", "seeds")
     @classmethod
     def _no_entry_twice(cls, names: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -131,6 +138,13 @@ class Train(_Frozen):
         return device
 
 
+def _keeps(block: BaseModel, rate: str, decay: str) -> None:
+    """Refuse a decoupled decay that would turn the parameters' sign in a single step."""
+    taken = getattr(block, rate) * getattr(block, decay)
+    if taken >= 1:
+        raise ValueError(f"{rate} x {decay} is {taken:g}: a step would take all of a parameter away; keep it below 1")
+
+
 class ServerOptimizer(_Frozen):
     """How the server applies an averaged update (FedOpt, Reddi et al. 2021)."""
 
@@ -140,6 +154,11 @@ class ServerOptimizer(_Frozen):
     server_beta2: Annotated[float, Field(ge=0, lt=1)]
     server_weight_decay: NonNegative
 
+    @model_validator(mode="after")
+    def _server_keeps_parameters(self) -> Self:
+        _keeps(self, "server_learning_rate", "server_weight_decay")
+        return self
+
 
 class Federated(ServerOptimizer):
     """What every federated method has; `methods.fedavg`, `fedbn` and `fedper` differ in the shared roles alone."""
@@ -147,6 +166,11 @@ class Federated(ServerOptimizer):
     learning_rate: Positive
     private_learning_rate: Positive
     private_weight_decay: NonNegative
+
+    @model_validator(mode="after")
+    def _clients_keep_parameters(self) -> Self:
+        _keeps(self, "private_learning_rate", "private_weight_decay")
+        return self
 
 
 class Proximal(Federated):
@@ -177,6 +201,11 @@ class PlainLearning(_Frozen):
 
     learning_rate: Positive
     weight_decay: NonNegative
+
+    @model_validator(mode="after")
+    def _keeps_parameters(self) -> Self:
+        _keeps(self, "learning_rate", "weight_decay")
+        return self
 
 
 class Methods(_Frozen):

@@ -78,6 +78,8 @@ def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Track
                 tracked.log_round(result.round, metrics)
                 for client, reason in result.failures.items():
                     say(f"{run}: round {result.round}: client {client} did not answer: {reason}")
+                if found := fallbacks(result.metrics):
+                    say(f"{run}: round {result.round}: {found}")
                 progress.show(result.round, _summary(metrics))
                 last = result
                 if result.round % config.train.checkpoint_every == 0 and result.round < config.train.rounds:
@@ -118,6 +120,19 @@ def run_params(config: Config, name: str, seed: int, device: str) -> dict[str, A
     blocks = {"model": tree["model"], "train": {**train_, "device": device}, f"methods.{name}": tree["methods"][name]}
     flat = {f"{block}.{key}": value for block, values in blocks.items() for key, value in values.items()}
     return {"method": name, "seed": seed, "data.source": config.data.source, **flat}
+
+
+def fallbacks(metrics: Mapping[str, float]) -> str | None:
+    """Return what to say of a round in which coordination was not solved somewhere and the mean took its place."""
+    failed = {
+        key.removeprefix("server/").removesuffix("_solver_fallbacks"): round(value)
+        for key, value in metrics.items()
+        if key.endswith("_solver_fallbacks") and value > 0
+    }
+    if not failed:
+        return None
+    groups = ", ".join(f"{kind} ({count})" for kind, count in failed.items())
+    return f"conflict coordination did not converge for {groups}; the mean of the updates is used there"
 
 
 def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:

@@ -39,7 +39,7 @@ def build_federation(
     """Load shards and build every client of method `name`.
 
     Raises:
-        ConfigError: train.task_weights does not fit the data's tasks.
+        ConfigError: train.task_weights does not fit the data's tasks, or an adapter's rank its first layer.
         DataError: a shard cannot be read.
     """
     tasks = [task.name for task in schema.tasks]
@@ -54,6 +54,12 @@ def build_federation(
         for s in schemas
     }
     specs = {s.scenario: build_spec(s, config.model, **expert_parts(name, config.methods)) for s in schemas}
+    widest = specs[schemas[0].scenario].inputs
+    if specs[schemas[0].scenario].rank > widest:
+        raise ConfigError(
+            f"methods.{name}.rank = {specs[schemas[0].scenario].rank} is larger than the model's input, which is "
+            f"{widest} wide with these data"
+        )
     mean_rows = sum(part.train.rows for part in data.values()) / len(data)
     batch = config.train.batch_size
     if name in POOLED:

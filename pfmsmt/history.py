@@ -17,7 +17,7 @@ from pfmsmt.rounds import RoundResult
 from pfmsmt.types import FloatArray
 
 FEW = 8
-"""Up to so many clients, every weight of A is a metric of its own."""
+"""Up to so many clients, every weight of A and every cosine is a metric of its own."""
 KEPT = 2**16
 """Values of one quantity of one group: 16 rounds of matrices for 64 clients, 4096 for 4."""
 COLUMNS = ("round", "group", "quantity", "client", "other", "value")
@@ -130,15 +130,16 @@ def summary(result: RoundResult) -> dict[str, float]:
     """Return a round's diagnostics as metrics: the mean over the groups of a kind (all experts, all towers, ...).
 
     `server/<kind>_{conflicts,cosine,drift}`, `server/<client>/<kind>_{coefficient,own_weight,drift}` of each client
-    that answered and, with few clients, `server/<client>/listens_to/<other>_<kind>`.
+    that answered and, with few clients, `server/<client>/{listens_to,cosine}/<other>_<kind>`.
     """
     kinds: dict[str, list[Mapping[str, FloatArray]]] = {}
     for group, found in sorted(result.diagnostics.items()):
         kinds.setdefault(group.split("/")[0], []).append(found)
     metrics: dict[str, float] = {}
     for kind, groups in kinds.items():
-        listening, coefficients, drift = (
-            np.mean([found[name] for found in groups], axis=0) for name in ("listening", "coefficients", "drift")
+        listening, cosine, coefficients, drift = (
+            np.mean([found[name] for found in groups], axis=0)
+            for name in ("listening", "cosine", "coefficients", "drift")
         )
         cosines = [_present(found) for found in groups]
         metrics[f"server/{kind}_conflicts"] = float(np.mean([conflict_share(cosine) for cosine in cosines]))
@@ -153,10 +154,11 @@ def summary(result: RoundResult) -> dict[str, float]:
             metrics[f"{client}/{kind}_own_weight"] = float(listening[place, place])
             metrics[f"{client}/{kind}_drift"] = float(drift[place])
             if len(result.clients) <= FEW:
-                weights = zip(result.clients, listening[place], strict=True)
-                others = {f"{client}/listens_to/{other}_{kind}": float(weight) for other, weight in weights}
-                del others[f"{client}/listens_to/{result.clients[place]}_{kind}"]
-                metrics |= others
+                for other, name in enumerate(result.clients):
+                    if other != place:
+                        metrics[f"{client}/listens_to/{name}_{kind}"] = float(listening[place, other])
+                    if other in here:
+                        metrics[f"{client}/cosine/{name}_{kind}"] = float(cosine[place, other])
     return metrics
 
 

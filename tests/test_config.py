@@ -198,6 +198,18 @@ def test_devices(device):
             33,
             "methods.pf_msmtrec.rank = 33 is larger than the smallest of model.expert_layers",
         ),
+        ("train.task_weights", [0.0, 0.0], "train.task_weights: at least one task needs a weight above 0"),
+        (
+            "methods.fedbn.server_weight_decay",
+            50.0,
+            "methods.fedbn: server_learning_rate x server_weight_decay is 1: a step would take all of a parameter away",
+        ),
+        (
+            "methods.pf_msmtrec.private_learning_rate",
+            0.6,
+            "methods.pf_msmtrec: private_learning_rate x private_weight_decay is 1.2: ",
+        ),
+        ("methods.local.weight_decay", 125.0, "methods.local: learning_rate x weight_decay is 1: "),
         ("data.synthetic.own", 0.4, "data.synthetic: shared + cluster + own must be 1, not 1.25"),
         ("train", None, "train: input should be a valid dictionary"),
     ],

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from pfmsmt.data.schema import read_schema
-from pfmsmt.errors import CheckpointError, TrainingError
-from pfmsmt.experiment import train
+from pfmsmt.errors import CheckpointError, ConfigError, TrainingError
+from pfmsmt.experiment import fallbacks, train
 from pfmsmt.models.saved import load_model
 from pfmsmt.tracking import connect
 
@@ -299,7 +299,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_round(pr
 
 
 def test_nothing_is_written_when_the_first_round_fails(project, configure):
-    config = configure({"methods.local.learning_rate": 1e30})
+    config = configure({"methods.local.learning_rate": 1e30, "methods.local.weight_decay": 0.0})
     with pytest.raises(TrainingError, match=r"^round 1, client ES"):
         go(project, config, "local")
     assert not (project / "models").exists()
@@ -335,6 +335,23 @@ def test_a_checkpoint_of_another_configuration_is_not_taken_up(checkpointed, pro
     assert f"{checkpointed} is of another configuration or data: starting anew" in output
     assert "going on" not in output
     assert len(runs(project)) == 2
+
+
+def test_what_was_not_solved_is_said():
+    found = {"server/expert_solver_fallbacks": 2.0, "server/tower_solver_fallbacks": 0.0, "server/expert_cosine": 0.5}
+    assert fallbacks(found) == (
+        "conflict coordination did not converge for expert (2); the mean of the updates is used there"
+    )
+    assert fallbacks({"server/tower_solver_fallbacks": 0.0, "server/expert_cosine": 0.5}) is None
+
+
+def test_a_rank_larger_than_the_input_is_refused_before_training(project, configure):
+    """The tiny data's input is narrower than its first expert layer is wide."""
+    width = {"model.embedding_dim": 1, "model.expert_layers": [200], "methods.pf_msmtrec.rank": 200}
+    message = r"methods\.pf_msmtrec\.rank = 200 is larger than the model's input, which is \d+ wide"
+    with pytest.raises(ConfigError, match=message):
+        go(project, configure(width), "pf_msmtrec")
+    assert not (project / "models").exists()
 
 
 def test_a_checkpoint_is_taken_up_with_another_number_of_workers(checkpointed, project, configure, capsys):

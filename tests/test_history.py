@@ -40,11 +40,15 @@ def test_groups_of_a_kind_become_one_metric_and_absentees_none():
         "server/A/expert_coefficient": 0.375,
         "server/A/expert_own_weight": 0.5,
         "server/A/expert_drift": 0.25,
+        "server/A/cosine/A_expert": 1.0,
+        "server/A/cosine/B_expert": -0.25,
         "server/A/listens_to/B_expert": 0.5,
         "server/A/listens_to/C_expert": 0.0,
         "server/B/expert_coefficient": 0.625,
         "server/B/expert_own_weight": 0.75,
         "server/B/expert_drift": 0.375,
+        "server/B/cosine/A_expert": -0.25,
+        "server/B/cosine/B_expert": 1.0,
         "server/B/listens_to/A_expert": 0.25,
         "server/B/listens_to/C_expert": 0.0,
     }
@@ -56,9 +60,10 @@ def many(clients, round, groups=("expert/0",)):
     return RoundResult(round, {}, names, diagnostics={g: diagnosis(square, square, vector, vector) for g in groups})
 
 
-@pytest.mark.parametrize(("clients", "pairs"), [(1, 0), (2, 2), (8, 56), (9, 0), (64, 0)])
+@pytest.mark.parametrize(("clients", "pairs"), [(1, 1), (2, 6), (8, 120), (9, 0), (64, 0)])
 def test_metrics_of_many_clients_are_bounded(clients, pairs):
-    """Three of the kind (a single client has no cosine) and three of each client; pairs only of few clients."""
+    """Three of the kind (a single client has no mean cosine) and three of each client; rows of A (without the diagonal,
+    which is the own weight) and cosines (with it) only of few clients: S (S - 1) + S^2."""
     assert len(summary(many(clients, 1))) == 3 - (clients == 1) + 3 * clients + pairs
 
 

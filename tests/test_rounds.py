@@ -204,7 +204,7 @@ def test_a_client_that_never_answers_anything(make_federation):
     ("method", "rate"), [("pf_msmtrec", "learning_rate"), ("fedavg", "learning_rate"), ("local", "learning_rate")]
 )
 def test_a_diverging_loss_ends_the_training_whatever_the_quorum(make_federation, method, rate):
-    federation = make_federation(method, {f"methods.{method}.{rate}": 1e30})
+    federation = make_federation(method, {f"methods.{method}.{rate}": 1e30, "methods.local.weight_decay": 0.0})
     with pytest.raises(TrainingError, match=r"^round 1, client ES: the training loss became (nan|inf)") as error:
         run(federation, quorum=0.01)
     assert len(str(error.value).splitlines()) == 3  # all three clients are named
@@ -221,6 +221,7 @@ def test_an_upload_that_is_not_finite_is_refused(make_federation):
 
 def test_private_parameters_that_blow_up_in_the_last_step_are_refused(make_federation):
     """Nothing of them is uploaded, and there is no next loss that would show it."""
-    federation = make_federation("local", {"methods.local.learning_rate": 3e38, "train.local_steps": 1})
+    changes = {"methods.local.learning_rate": 3e38, "methods.local.weight_decay": 0.0, "train.local_steps": 1}
+    federation = make_federation("local", changes)
     with pytest.raises(TrainingError, match=r"^round 1, client ES: scenario ES: a predicted probability is nan; lower"):
         run(federation, rounds=1, quorum=0.01)
