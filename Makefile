@@ -53,13 +53,14 @@ bench: $(READY) ## speed of the batched model beside the usual one; cost of the 
 	@python benchmarks/experts.py
 	@python benchmarks/server_step.py
 
-quality: $(READY) ## methods x seeds x settings, then the tables of docs/results.md; takes hours
-	@python benchmarks/quality.py run
+quality: $(READY) ## methods x seeds x settings, then the tables of docs/results.md; takes an hour
+	@python benchmarks/quality.py run --settings no_conflict default strong_conflict movielens
 	@python benchmarks/quality.py table
 
-ablation: $(READY) ## pf_msmtrec with each module off, on the default data; takes an hour
-	@python benchmarks/quality.py run --settings default --methods pf_msmtrec
-	@python benchmarks/quality.py run --settings default --variants
+ablation: $(READY) ## pf_msmtrec with modules off, on the planted data; takes an hour
+	@python benchmarks/quality.py run --settings default strong_conflict --methods pf_msmtrec
+	@python benchmarks/quality.py run --settings default --variants modules
+	@python benchmarks/quality.py run --settings strong_conflict --variants stripped
 	@python benchmarks/quality.py table
 
 clean: ## remove all that the pipeline made (data, models, reports, checkpoints); keeps MLflow's store

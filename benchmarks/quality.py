@@ -2,13 +2,13 @@
 
     python benchmarks/quality.py tune [--settings default] [--trials 12]     -> results/tuned/<setting>/<method>.yaml
     python benchmarks/quality.py run  [--settings ...] [--seeds 5]           -> results/quality.csv
-    python benchmarks/quality.py run  --variants ...                         -> pf_msmtrec with modules switched off
+    python benchmarks/quality.py run  --variants modules [stripped]          -> pf_msmtrec with modules switched off
     python benchmarks/quality.py table                                       -> the tables of docs/results.md
 
 Data and training are drawn anew with every seed (MovieLens: training alone). Tuning draws with another seed, 1000, and
 sees validation rows alone: the mean AUC of the best round. Test rows are scored once, with each client's best round on
-validation. Settings without studies of their own take the default setting's. Runs that are in quality.csv are not
-repeated: remove it after changes.
+validation. A setting without studies of its own takes the default setting's. Runs that are in quality.csv are not
+repeated, and data in the work folder not drawn again: remove both after changes.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 import yaml
 from quality_table import tables
-from worlds import HERE, Bench, configure, settings, shards
+from worlds import DEFAULT, HERE, Bench, check_studies, configure, settings, shards
 
 from pfmsmt.config import Methods
 from pfmsmt.errors import TrainingError
@@ -36,7 +36,6 @@ from pfmsmt.trial import Aucs, Trial, run_trial
 
 COLUMNS = ("setting", "seed", "method", "variant", "scenario", "task", "auc", "rows", "positives", "seconds")
 TUNING_SEED = 1000
-DEFAULT = "default"
 PLANTED = ("no_conflict", "default", "strong_conflict")
 
 FULL = "full"
@@ -46,7 +45,7 @@ NOTHING_PRIVATE: dict[str, Any] = {**ALL_SHARED, "federated_batch_norm": False}
 """Here A and g alone decide what a client gets."""
 MEAN: dict[str, Any] = {"aggregation": "uniform", "coupling": 1.0}
 """One model for all."""
-VARIANTS: dict[str, dict[str, Any]] = {
+MODULES: dict[str, dict[str, Any]] = {
     "no private experts": {"private_experts": 0},
     "adapters on (rank 4)": {"rank": 4},
     "adapters for private experts": {"rank": 4, "private_experts": 0},
@@ -58,20 +57,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "A learned": {"aggregation": "learned"},
     "no phase 2": {"tower_steps": 0},
     "regulariser on (mu = 0.1)": {"regularizer": 0.1},
-    "plain server": {"server_optimizer": "plain", "server_learning_rate": 1.0},
-    **{
-        f"{name}{end}": {**base, **change}
-        for name, base in (("all shared", ALL_SHARED), ("nothing private", NOTHING_PRIVATE))
-        for end, change in (
-            ("", {}),
-            (", A uniform", {"aggregation": "uniform"}),
-            (", plain mean", {**MEAN, "conflict": 0.0}),
-            (", coordinated mean", MEAN),
-            (", coordinated mean (c = 0.8)", {**MEAN, "conflict": 0.8}),
-        )
-    },
+    "direct CTCVR head": {"model.ctcvr": "direct"},
+    "plain server": {"server_optimizer": "plain", "server_learning_rate": 1.0, "server_weight_decay": 0.0},
 }
-"""pf_msmtrec with a module off or changed."""
+"""pf_msmtrec with a module off or changed: keys of methods.pf_msmtrec, or dotted ones of params.yaml."""
+STRIPPED: dict[str, dict[str, Any]] = {
+    f"{name}{end}": {**base, **change}
+    for name, base in (("all shared", ALL_SHARED), ("nothing private", NOTHING_PRIVATE))
+    for end, change in (
+        ("", {}),
+        (", A uniform", {"aggregation": "uniform"}),
+        (", plain mean", {**MEAN, "conflict": 0.0}),
+        (", coordinated mean", MEAN),
+        (", coordinated mean (c = 0.8)", {**MEAN, "conflict": 0.8}),
+    )
+}
+"""What the server's modules do where clients keep little."""
+VARIANTS = MODULES | STRIPPED
+GROUPS = {"modules": tuple(MODULES), "stripped": tuple(STRIPPED)}
 
 
 class Job(NamedTuple):
@@ -89,7 +92,8 @@ def main() -> None:
     parser.add_argument("what", choices=("tune", "run", "table"))
     parser.add_argument("--settings", nargs="+", default=list(PLANTED), choices=list(settings()))
     parser.add_argument("--methods", nargs="+", default=list(Methods.model_fields), choices=list(Methods.model_fields))
-    parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), help="of pf_msmtrec; none named: all")
+    variants = [*GROUPS, *VARIANTS]
+    parser.add_argument("--variants", nargs="+", choices=variants, help="run these variants of pf_msmtrec instead")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--work", type=Path, default=Path(".benchmarks/quality"), help="shards are kept here")
@@ -106,14 +110,16 @@ def main() -> None:
         if options.what == "tune":
             for setting in options.settings:
                 shards(bench, setting, TUNING_SEED)
-            waiting = {
-                pool.submit(tune, bench, s, m, options.trials): f"{s} {m}"
-                for s in options.settings
-                for m in options.methods
-            }
-            for future in as_completed(waiting):
-                print(waiting[future], future.result(), flush=True)
+            # The default setting first: the others try its best parameters.
+            for group in ([s for s in options.settings if s == DEFAULT], [s for s in options.settings if s != DEFAULT]):
+                waiting = {
+                    pool.submit(tune, bench, s, m, options.trials): f"{s} {m}" for s in group for m in options.methods
+                }
+                for future in as_completed(waiting):
+                    print(waiting[future], future.result(), flush=True)
             return
+        for setting in options.settings:
+            check_studies(bench, setting, options.methods)
         done = set(_done(bench.runs))
         jobs = [job for job in _jobs(options) if job not in done]
         for s, seed in dict.fromkeys((job.setting, job.seed) for job in jobs):
@@ -140,7 +146,7 @@ def run(bench: Bench, job: Job) -> list[dict[str, Any]]:
     schema, folder, oracle = shards(bench, job.setting, job.seed)
     variant = {} if job.variant == FULL else VARIANTS[job.variant]
     changes = bench.tuned(job.setting, job.method) | {
-        f"methods.pf_msmtrec.{key}": value for key, value in variant.items()
+        key if "." in key else f"methods.pf_msmtrec.{key}": value for key, value in variant.items()
     }
     start = time.perf_counter()
     trial = _trial(bench, job, changes)
@@ -164,42 +170,41 @@ def tune(bench: Bench, setting: str, method: str, trials: int) -> str:
     """Search a method's parameters by the best round's mean validation AUC; write them with the study's figures."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    values: list[float] = []
 
     def objective(trial: optuna.Trial) -> float:
-        changes = space(trial, method)
-        values.append(_trial(bench, Job(setting, TUNING_SEED, method, FULL), changes).best_validation())
-        return values[-1]
+        return _trial(bench, Job(setting, TUNING_SEED, method, FULL), space(trial, method)).best_validation()
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5))
-    # Every search starts from params.yaml itself, with what lies outside of a range at its edge; then comes the best of
-    # the default setting.
+    # Every search starts from params.yaml, with what lies outside of a range at its edge; then comes the best of the
+    # default setting.
     study.enqueue_trial({key: _at(bench, setting, key) for key in SPACE["model"] + SPACE[method]})
     if setting != DEFAULT and bench.tuned_file(DEFAULT, method).exists():
         study.enqueue_trial(bench.tuned(DEFAULT, method))
     # A trial whose training diverges counts, and is no candidate.
     study.optimize(objective, n_trials=trials, catch=(TrainingError,))
     best = study.best_trial
+    start = study.trials[0].value
     figures = {
-        "setting": setting, "data_seed": TUNING_SEED, "trials": trials, "sampler": "TPE, seed 0, 5 random trials first",
-        "validation_auc": round(study.best_value, 5), "validation_auc_of_the_start": round(values[0], 5),
+        "setting": setting, "data_seed": TUNING_SEED, "trials": trials,
+        "sampler": "TPE, seed 0; the first 5 trials are given or random",
+        "validation_auc": round(study.best_value, 5), "validation_auc_of_the_start": start and round(start, 5),
         "best_trial": best.number, "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     path = bench.tuned_file(setting, method)
     path.parent.mkdir(parents=True, exist_ok=True)
-    rounded = {key: float(f"{value:.3g}") for key, value in best.params.items()}
+    rounded = {key: value if key in CHOICES else float(f"{value:.3g}") for key, value in best.params.items()}
     path.write_text(yaml.safe_dump({"study": figures, "params": rounded}, sort_keys=False), encoding="utf-8")
-    return f"{study.best_value:.4f} (start {values[0]:.4f})"
+    return f"{study.best_value:.4f} (start {'diverged' if start is None else f'{start:.4f}'})"
 
 
 _SERVER = ("server_learning_rate", "server_weight_decay")
 _KEYS = {
-    "pf_msmtrec": ("private_learning_rate", "private_weight_decay", "server_learning_rate"),
+    "pf_msmtrec": ("private_learning_rate", "private_weight_decay", "gate", *_SERVER),
     "fedavg": ("learning_rate", *_SERVER),
     "fedprox": ("learning_rate", "regularizer", *_SERVER),
     "fedbn": ("private_learning_rate", "private_weight_decay", *_SERVER),
     "fedper": ("private_learning_rate", "private_weight_decay", *_SERVER),
-    "ditto": ("private_learning_rate", "private_weight_decay", "regularizer", "server_learning_rate"),
+    "ditto": ("private_learning_rate", "private_weight_decay", "regularizer", *_SERVER),
     "local": ("learning_rate", "weight_decay"),
     "centralized": ("learning_rate", "weight_decay"),
 }
@@ -225,22 +230,31 @@ SPECIAL = {
     "methods.ditto.regularizer": (0.1, 300.0),
 }
 """Ranges where the last word of the key is not enough."""
+CHOICES = {"methods.pf_msmtrec.gate": ("private", "federated")}
 
 
 def space(trial: optuna.Trial, method: str) -> dict[str, Any]:
     """Draw a trial's parameters by dotted keys."""
-    drawn = {}
+    drawn: dict[str, Any] = {}
     for key in SPACE["model"] + SPACE[method]:
-        low, high = SPECIAL.get(key) or RANGES[key.rsplit(".", 1)[1]]
-        drawn[key] = trial.suggest_float(key, low, high, log=key != "model.dropout")
+        if key in CHOICES:
+            drawn[key] = trial.suggest_categorical(key, CHOICES[key])
+        else:
+            drawn[key] = trial.suggest_float(key, *_range(key), log=key != "model.dropout")
     return drawn
 
 
-def _at(bench: Bench, setting: str, key: str) -> float:
+def _range(key: str) -> tuple[float, float]:
+    return SPECIAL.get(key) or RANGES[key.rsplit(".", 1)[1]]
+
+
+def _at(bench: Bench, setting: str, key: str) -> Any:
     value: Any = configure(bench, setting, TUNING_SEED, {})
     for part in key.split("."):
         value = getattr(value, part)
-    low, high = SPECIAL.get(key) or RANGES[key.rsplit(".", 1)[1]]
+    if key in CHOICES:
+        return value
+    low, high = _range(key)
     return float(min(max(value, low), high))
 
 
@@ -257,7 +271,8 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
             if options.variants is None:
                 yield from (Job(setting, seed, method, FULL) for method in options.methods)
             else:
-                yield from (Job(setting, seed, "pf_msmtrec", v) for v in options.variants or VARIANTS)
+                named = [v for name in options.variants for v in GROUPS.get(name, (name,))]
+                yield from (Job(setting, seed, "pf_msmtrec", v) for v in named)
 
 
 def _done(runs: Path) -> Iterator[Job]:

@@ -8,6 +8,16 @@ from scipy import stats
 
 OURS, FULL, ORACLE, FLOOR = "pf_msmtrec", "full", "oracle", "local"
 CONFIDENCE = 0.95
+WORST = "worst scenario"
+PAIRS = (
+    ("personalised aggregation", "", "A uniform"),
+    ("both", "", "plain mean"),
+    ("conflict coordination", "coordinated mean", "plain mean"),
+    ("conflict coordination (c = 0.8)", "coordinated mean (c = 0.8)", "plain mean"),
+)
+"""What differs between two variants, and how their names go on."""
+STRIPPED = ("all shared", "nothing private")
+"""How the names of these variants begin."""
 ORDER = (OURS, "ditto", "fedper", "fedbn", "fedprox", "fedavg", "local", "centralized", ORACLE)
 
 
@@ -23,6 +33,8 @@ def tables(runs: pd.DataFrame) -> str:
         variants = rows[(rows["method"] == OURS)]
         if variants["variant"].nunique() > 1:
             parts += [f"Modules of {OURS}, {setting}", "", _variants(_per_seed(variants, "variant")), ""]
+        if pairs := _pairs(variants):
+            parts += [f"What the server's modules add where clients keep little, {setting}", "", pairs, ""]
     return "\n".join(parts)
 
 
@@ -55,6 +67,22 @@ def _variants(values: pd.DataFrame) -> str:
         ahead = [""] * len(columns) if name == FULL else [_interval(values.loc[FULL][c] - own[c]) for c in columns]
         lines.append(_line([name, str(len(own)), *(_spread(own[c]) for c in columns), *ahead]))
     return "\n".join(lines)
+
+
+def _pairs(variants: pd.DataFrame) -> str:
+    """Return what a module adds to variants that lack all else, also for the scenario that is worst off."""
+    values = _per_seed(variants, "variant")
+    values[WORST] = variants.groupby(["variant", "seed", "scenario"])["auc"].mean().groupby(["variant", "seed"]).min()
+    there = set(values.index.get_level_values(0))
+    lines = []
+    for base in STRIPPED:
+        for what, end, start in PAIRS:
+            ours, other = (f"{base}, {name}" if name else base for name in (end, start))
+            if {ours, other} <= there:
+                added = values.loc[ours] - values.loc[other]
+                lines.append(_line([what, other, ours, *(_interval(added[c]) for c in values.columns)]))
+    head = ["module", "from", "to", *(f"added, {c}" for c in values.columns)]
+    return "\n".join([_line(head), _line(["---"] * len(head)), *lines]) if lines else ""
 
 
 def _closed(values: pd.DataFrame, name: str, present: list[str]) -> str:

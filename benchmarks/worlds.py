@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from pfmsmt.data.partition import partition
 from pfmsmt.data.schema import Schema, read_schema
 
 HERE = Path(__file__).parent
+DEFAULT = "default"
 QUICK_ROWS = {"train_rows": 1000, "test_rows": 1000}
 
 
@@ -36,20 +38,37 @@ class Bench(NamedTuple):
         """Return where a study's figures and best parameters are."""
         return self.results / "tuned" / setting / f"{method}.yaml"
 
-    def tuned(self, setting: str, method: str) -> dict[str, Any]:
-        """Return the tuned parameters of a method: the setting's own, else those of the default setting.
+    def study(self, setting: str, method: str) -> dict[str, Any]:
+        """Return a method's study (`study`: its figures, `params`) of a setting; of the default one where it has none.
 
         Raises:
-            FileNotFoundError: it was never tuned.
+            FileNotFoundError: the setting has studies, but none of this method, or nobody has.
         """
-        for place in (setting, "default"):
-            path = self.tuned_file(place, method)
-            if path.exists():
-                return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["params"])
-        raise FileNotFoundError(
-            f"{self.tuned_file(setting, method)} does not exist; run: quality.py tune --settings default "
-            f"--methods {method}, with as many trials as the others had"
-        )
+        place = setting if self.tuned_file(setting, method).parent.exists() else DEFAULT
+        path = self.tuned_file(place, method)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} does not exist; run: quality.py tune --settings {place} --methods {method}, with as many "
+                "trials as the others had"
+            )
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+    def tuned(self, setting: str, method: str) -> dict[str, Any]:
+        """Return the tuned parameters of a method; FileNotFoundError as `study`."""
+        return dict(self.study(setting, method)["params"])
+
+
+def check_studies(bench: Bench, setting: str, methods: Sequence[str]) -> None:
+    """Refuse to compare methods that were not tuned with the same number of trials.
+
+    Raises:
+        ValueError: trials differ; they are named.
+        FileNotFoundError: as `Bench.study`.
+    """
+    trials = {method: bench.study(setting, method)["study"]["trials"] for method in methods}
+    if len(set(trials.values())) > 1:
+        found = ", ".join(f"{method} {count}" for method, count in trials.items())
+        raise ValueError(f"{setting}: methods were tuned with different numbers of trials: {found}")
 
 
 def settings() -> dict[str, dict[str, Any]]:

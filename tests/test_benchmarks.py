@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from pfmsmt.config import Methods
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -83,12 +85,47 @@ def test_quality_tunes_runs_and_prints(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def quality_table():
+def benchmark():
+    """Import one of the scripts."""
     sys.path.insert(0, str(REPOSITORY / "benchmarks"))
     try:
-        yield importlib.import_module("quality_table")
+        yield importlib.import_module
     finally:
         sys.path.remove(str(REPOSITORY / "benchmarks"))
+
+
+@pytest.fixture(scope="module")
+def quality_table(benchmark):
+    return benchmark("quality_table")
+
+
+def test_methods_are_compared_only_if_they_were_tuned_with_the_same_number_of_trials(benchmark, tmp_path):
+    worlds = benchmark("worlds")
+    bench = worlds.Bench(tmp_path, tmp_path / "results", None, True)
+
+    def write(setting, method, trials):
+        path = bench.tuned_file(setting, method)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump({"study": {"trials": trials}, "params": {"model.dropout": trials / 10}}))
+
+    for method, trials in (("local", 3), ("ditto", 3), ("fedbn", 4)):
+        write("default", method, trials)
+    worlds.check_studies(bench, "strong_conflict", ["local", "ditto"])
+    assert bench.tuned("strong_conflict", "local") == {"model.dropout": 0.3}, "there are no studies of its own"
+    with pytest.raises(ValueError, match=r"default: methods .* different numbers of trials: local 3, fedbn 4"):
+        worlds.check_studies(bench, "default", ["local", "fedbn"])
+    write("strong_conflict", "local", 5)
+    with pytest.raises(FileNotFoundError, match=r"strong_conflict/ditto.yaml does not exist; run: quality.py tune"):
+        worlds.check_studies(bench, "strong_conflict", ["local", "ditto"])
+
+
+@pytest.mark.parametrize("setting", ["default", "no_conflict", "strong_conflict", "movielens"])
+def test_the_committed_studies_are_of_every_method_with_the_same_number_of_trials(benchmark, setting):
+    worlds = benchmark("worlds")
+    bench = worlds.Bench(REPOSITORY, REPOSITORY / "benchmarks/results", None, False)
+    worlds.check_studies(bench, setting, list(Methods.model_fields))
+    for method in Methods.model_fields:
+        worlds.configure(bench, setting, 0, bench.tuned(setting, method))
 
 
 def test_paired_differences_have_students_interval(quality_table):
@@ -106,6 +143,29 @@ def test_paired_differences_have_students_interval(quality_table):
     assert "| 0.7200 ± 0.0100 |" in lines["pf_msmtrec"]
     assert lines["pf_msmtrec"].endswith("| 50% |")
     assert lines["oracle"].endswith("| 100% |")
+
+
+def test_pairs_of_variants_show_what_a_module_adds_and_to_whom(quality_table):
+    """Two seeds, scenarios A and B, one task. Coordination takes 0.02 and 0.04 from A and gives B, the worst, 0.01 and
+    0.03. Means: -0.005 in both; worst +0.01, +0.03: 0.02 +- t(0.975, 1) = 12.7062 times 0.01414 / sqrt 2."""
+    aucs = {
+        "full": [(0.8, 0.8), (0.8, 0.8)],
+        "nothing private, plain mean": [(0.8, 0.5), (0.9, 0.6)],
+        "nothing private, coordinated mean": [(0.78, 0.51), (0.86, 0.63)],
+    }
+    cells = [
+        {"setting": "s", "seed": seed, "method": "pf_msmtrec", "variant": variant, "scenario": scenario, "task": "ctr",
+         "auc": value, "rows": 100, "positives": 10}
+        for variant, seeds in aucs.items()
+        for seed, pair in enumerate(seeds)
+        for scenario, value in zip("AB", pair, strict=True)
+    ]  # fmt: skip
+    found = quality_table.tables(pd.DataFrame(cells))
+    assert (
+        "| conflict coordination | nothing private, plain mean | nothing private, coordinated mean | "
+        "-0.0050 [-0.0050, -0.0050] | -0.0050 [-0.0050, -0.0050] | +0.0200 [-0.1071, +0.1471] |"
+    ) in found
+    assert "personalised aggregation" not in found
 
 
 def test_standard_error_is_hanley_and_mcneils(quality_table):
