@@ -68,6 +68,39 @@ def serve(
     _run([_program("mlflow"), *words])
 
 
+@app.command()
+def tune(
+    methods: Annotated[list[str], typer.Option(help="Methods to tune, or all; several in a row.", metavar="M [M ...]")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Trials of each method in all, finished ones included; tune.trials if left out.", min=1),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds for each method, after which no trial is begun.", min=0)
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes, which share this machine's cores.", min=1)] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Where studies are kept: a journal file, or a URL (sqlite, postgresql, mysql) to share."),
+    ] = None,
+    study: Annotated[str, typer.Option(help="Name of the search; each method's study is NAME-<method>.")] = "tune",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue studies that are there.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the best values to this .yaml file, or folder with a file a method.")
+    ] = None,
+) -> None:
+    """Search for the parameters that validate best; params.yaml's tune block says in which ranges."""
+    # Not at the top: the other commands need not wait for torch and optuna.
+    from pfmsmt.tuning.command import Wish
+    from pfmsmt.tuning.command import tune as run
+
+    # `--methods a b` reaches us as `--methods a` and an argument b.
+    words = (*methods, *(more or []))
+    run(Wish(words, trials, timeout, workers, storage, study, resume, apply, export), Path.cwd())
+
+
 def _program(name: str) -> str:
     """Return a program of this Python's environment, activated or not."""
     folder = Path(sys.executable).parent

@@ -236,6 +236,45 @@ class Register(_Frozen):
     methods: Annotated[tuple[Deployable, ...], Field(min_length=1)]
 
 
+class Parameter(_Frozen):
+    """What a search may give one key: float and int lie between low and high, both included."""
+
+    type: Literal["float", "int", "categorical"]
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> "Parameter":
+        if self.type == "categorical":
+            if self.choices is None or self.low is not None or self.high is not None or self.log:
+                raise ValueError("type categorical needs choices, and has no low, high or log")
+            if len(self.choices) < 2:
+                raise ValueError("there must be two or more choices")
+            _unique(tuple(repr(choice) for choice in self.choices))
+            return self
+        low, high = self.low, self.high
+        if low is None or high is None or self.choices is not None:
+            raise ValueError(f"type {self.type} needs low and high, and has no choices")
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"low must be less than high, and both finite (low is {low!r}, high is {high!r})")
+        if self.type == "int" and not (isinstance(low, int) and isinstance(high, int)):
+            raise ValueError(f"type int needs whole numbers (low is {low!r}, high is {high!r})")
+        if self.log and low <= 0:
+            raise ValueError(f"with log, low must be greater than 0 (it is {low!r})")
+        return self
+
+
+class Tune(_Frozen):
+    """The search of `pfmsmt tune`. Whether the space fits the other blocks is checked there."""
+
+    objective: Annotated[str, Field(min_length=1)]
+    trials: Count
+    pruner: Literal["median", "successive_halving", "none"]
+    space: dict[str, Parameter]
+
+
 class Config(_Frozen):
     """All of params.yaml."""
 
@@ -246,6 +285,7 @@ class Config(_Frozen):
     methods: Methods
     evaluate: Evaluate
     register_: Annotated[Register, Field(alias="register")]
+    tune: Tune
 
     @model_validator(mode="after")
     def _rank_fits_the_layers(self) -> "Config":

@@ -28,9 +28,10 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_workers(train: Train, clients: int, device: torch.device) -> tuple[int, int]:
-    """Return (workers, torch threads of each)."""
+def choose_workers(train: Train, clients: int, device: torch.device, trainings: int = 1) -> tuple[int, int]:
+    """Return (workers, torch threads of each); `trainings` that run at the same time share the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // trainings)
     auto = min(cores, clients) if device.type == "cpu" else 1
     workers = auto if train.workers == "auto" else train.workers
     threads = max(1, cores // workers) if train.threads == "auto" else train.threads

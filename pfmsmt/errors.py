@@ -25,5 +25,9 @@ class CheckpointError(PfmsmtError):
     """A checkpoint is damaged or belongs to another configuration."""
 
 
+class TuningError(PfmsmtError):
+    """A search for parameters cannot start or go on."""
+
+
 class TrackingError(PfmsmtError):
     """The MLflow store cannot be reached, or lacks the run that a stage needs."""

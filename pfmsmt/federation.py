@@ -33,10 +33,33 @@ class Federation(NamedTuple):
         return tuple(sorted(self.clients))
 
 
+def load_data(schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
+    """Load what each client of method `name` trains and validates on; test shards are not read.
+
+    Raises:
+        DataError: a shard cannot be read.
+    """
+    schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
+    data = {
+        s.scenario: ClientData(load_shard(shards, "train", s), {s.scenario: load_shard(shards, "val", s)})
+        for s in schemas
+    }
+    return {POOLED_CLIENT: pool(data, schemas)} if name in POOLED else data
+
+
 def build_federation(
-    config: Config, schema: Schema, shards: Path, name: str, seed: int, device: torch.device
+    config: Config,
+    schema: Schema,
+    shards: Path,
+    name: str,
+    seed: int,
+    device: torch.device,
+    data: Mapping[str, ClientData] | None = None,
 ) -> Federation:
-    """Load shards and build every client of method `name`.
+    """Build every client of method `name`.
+
+    Args:
+        data: what `load_data` returned, to share it between federations; loaded from `shards` if left out.
 
     Raises:
         ConfigError: train.task_weights does not fit the data's tasks, or an adapter's rank its first layer.
@@ -49,10 +72,7 @@ def build_federation(
             f"the data have the tasks {', '.join(tasks)}"
         )
     schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
-    data = {
-        s.scenario: ClientData(load_shard(shards, "train", s), {s.scenario: load_shard(shards, "val", s)})
-        for s in schemas
-    }
+    data = load_data(schema, shards, name) if data is None else data
     specs = {s.scenario: build_spec(s, config.model, **expert_parts(name, config.methods)) for s in schemas}
     widest = specs[schemas[0].scenario].inputs
     if specs[schemas[0].scenario].rank > widest:
@@ -65,9 +85,7 @@ def build_federation(
     if name in POOLED:
         specs = {POOLED_CLIENT: pooled_spec(schemas, specs[schemas[0].scenario])}
         # One step sees as many rows as all clients together see in one of theirs.
-        batch *= len(data)
-        data = {POOLED_CLIENT: pool(data, schemas)}
-        mean_rows = float(data[POOLED_CLIENT].train.rows)
+        batch *= len(schemas)
     clients = {}
     method: Method | None = None
     for client, part in data.items():

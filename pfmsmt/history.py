@@ -43,13 +43,13 @@ class History:
             for name, value in {**found, "conflicts": conflicts}.items():
                 self._quantities.setdefault((name, group), _Quantity()).add(result.round, value)
         metrics: dict[str, float | None] = {**result.metrics, **summary(result)}
-        for validation in result.validation.values():
-            for scenario, tasks in validation.items():
-                for task, cell in tasks.items():
-                    self.rows.append({"round": result.round, "scenario": scenario, "task": task, **cell})
-                    metrics |= {f"val/{scenario}/{task}_{name}": value for name, value in cell.items()}
-        metrics["val/mean_auc"] = mean_auc(result.validation.values())
-        return metrics
+        self.rows += [
+            {"round": result.round, "scenario": scenario, "task": task, **cell}
+            for validation in result.validation.values()
+            for scenario, tasks in validation.items()
+            for task, cell in tasks.items()
+        ]
+        return metrics | validation_metrics(result)
 
     def diagnostics(self) -> pd.DataFrame | None:
         """Return COLUMNS, one row for each value that was kept; None where the method has none.
@@ -124,6 +124,18 @@ class _Quantity:
                 "value": values.ravel(),
             }
         )
+
+
+def validation_metrics(result: RoundResult) -> dict[str, float | None]:
+    """Return `val/<scenario>/<task>_{auc,logloss}` and `val/mean_auc` of a round."""
+    metrics = {
+        f"val/{scenario}/{task}_{name}": value
+        for validation in result.validation.values()
+        for scenario, tasks in validation.items()
+        for task, cell in tasks.items()
+        for name, value in cell.items()
+    }
+    return {**metrics, "val/mean_auc": mean_auc(result.validation.values())}
 
 
 def summary(result: RoundResult) -> dict[str, float]:

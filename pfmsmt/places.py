@@ -11,6 +11,7 @@ RUNS = Path("runs")
 EVALUATION = Path("evaluation")
 REPORTS = Path("reports")
 CHECKPOINTS = Path("checkpoints")
+TUNING = Path("tuning")
 CHAMPIONS = Path("champions.json")
 
 

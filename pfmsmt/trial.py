@@ -1,19 +1,20 @@
 """One training run in memory: no files, no tracking. For ablations, benchmarks and tuning."""
 
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from pfmsmt.config import Config
-from pfmsmt.data.batches import load_shard, private_shifts
+from pfmsmt.data.batches import ClientData, load_shard, private_shifts
 from pfmsmt.data.schema import Schema
 from pfmsmt.errors import TrainingError
 from pfmsmt.evaluation import mean_auc, predict
 from pfmsmt.exchange import InProcess
 from pfmsmt.federation import POOLED_CLIENT, Federation, build_federation
 from pfmsmt.metrics import auc
-from pfmsmt.rounds import run_rounds
+from pfmsmt.rounds import RoundResult, run_rounds
 
 Aucs = dict[str, dict[str, float | None]]
 """scenario -> task -> AUC; None: undefined, as the rows hold a single class."""
@@ -76,13 +77,19 @@ def run_trial(
     *,
     workers: int,
     threads: int,
+    data: Mapping[str, ClientData] | None = None,
+    on_round: Callable[[RoundResult], None] = lambda _: None,
 ) -> Trial:
     """Run all rounds of method `name`.
+
+    Args:
+        data: what `load_data` returned, to share it between trials; loaded from `shards` if left out.
+        on_round: called after every round; what it raises ends the trial.
 
     Raises:
         TrainingError: see `run_rounds`.
     """
-    federation = build_federation(config, schema, shards, name, seed, device)
+    federation = build_federation(config, schema, shards, name, seed, device, data)
     parameters = federation.clients[federation.names[0]].initial_parameters
     server = federation.method.init(parameters, federation.names)
     with InProcess(federation.clients, workers, threads) as exchange:
@@ -90,5 +97,11 @@ def run_trial(
             federation.method, exchange, server, federation.names,
             rounds=config.train.rounds, quorum=config.train.quorum,
         )  # fmt: skip
-        validation = tuple(mean_auc(result.validation.values()) for result in results)
+        validation = tuple(mean_auc(result.validation.values()) for result in _told(results, on_round))
     return Trial(federation, validation)
+
+
+def _told(results: Iterator[RoundResult], on_round: Callable[[RoundResult], None]) -> Iterator[RoundResult]:
+    for result in results:
+        on_round(result)
+        yield result

@@ -2,6 +2,7 @@
 
 from pfmsmt.tracking.connection import connect
 from pfmsmt.tracking.run import TrainingRun
+from pfmsmt.tracking.study import StudyRun, TrialRecord
 from pfmsmt.tracking.tracker import Tracking
 
-__all__ = ["Tracking", "TrainingRun", "connect"]
+__all__ = ["StudyRun", "Tracking", "TrainingRun", "TrialRecord", "connect"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "pfmsmt"
+TUNING_EXPERIMENT = "pfmsmt-tuning"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",

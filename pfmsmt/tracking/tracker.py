@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pfmsmt.errors import TrackingError
-from pfmsmt.tracking import links, registry, run
+from pfmsmt.tracking import links, registry, run, study
 from pfmsmt.tracking.faults import readable
 from pfmsmt.tracking.store import Store
 
@@ -51,6 +51,23 @@ class Tracking(Store):
             resume_id=resume_id,
             resume_round=resume_round,
         )
+
+    def study_run(
+        self, *, name: str, identity: str, tags: Mapping[str, str], params: Mapping[str, Any], config_file: Path
+    ) -> AbstractContextManager[study.StudyRun]:
+        """Open the run of a search for parameters: FINISHED at the end, FAILED on an error, KILLED on an interrupt.
+
+        Args:
+            name: of the study, and of its run.
+            identity: unique to the study; where the store has its run already, that one is continued.
+            tags: of this run and of every trial's.
+            params: flat, name -> value: what all trials have in common.
+            config_file: kept with the run as it is.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        return study.study_run(self, name=name, identity=identity, tags=tags, params=params, config_file=config_file)
 
     def attach_test_metrics(
         self, run_id: str, models: Mapping[str, str], metrics: Mapping[str, float | None], dataset: str, digest: str

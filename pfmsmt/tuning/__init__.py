@@ -1,0 +1,1 @@
+"""The search for parameters; the only place that knows optuna."""

@@ -1,0 +1,120 @@
+"""`tune.space` against the config models, before the first trial."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pfmsmt.config import Config, Methods, Model, Parameter, Train, parse_config
+from pfmsmt.errors import ConfigError
+
+FREE = ("methods", "seeds", "device", "workers", "threads", "checkpoint_every")
+"""Keys of `train` that decide where, how fast and what else is trained, not what one training computes."""
+
+Space = Mapping[str, Parameter]
+"""dotted key of params.yaml -> what it may be"""
+
+
+def keys_of(method: str) -> list[str]:
+    """Return the dotted keys that can be tuned for a method."""
+    block = Methods.model_fields[method].annotation
+    return [
+        *(f"model.{key}" for key in Model.model_fields),
+        *(f"train.{key}" for key in Train.model_fields if key not in FREE),
+        *(f"methods.{method}.{key}" for key in getattr(block, "model_fields", {})),
+    ]
+
+
+def is_shared(key: str) -> bool:
+    """Tell whether a key is of all methods: one of `model` or `train`."""
+    return not key.startswith("methods.")
+
+
+def space_of(config: Config, method: str) -> Space:
+    """Return what is tuned for one method, in the order of params.yaml.
+
+    Raises:
+        ConfigError: nothing is.
+    """
+    found = {k: p for k, p in config.tune.space.items() if is_shared(k) or k.startswith(f"methods.{method}.")}
+    if not found:
+        raise ConfigError(
+            f"params.yaml: tune.space has no key of model, train or methods.{method}, so there is nothing to tune; "
+            f"add one, such as {keys_of(method)[-1]}"
+        )
+    return found
+
+
+def check_space(config: Config) -> None:
+    """Make sure that the config models accept whatever the space may draw, each key by itself.
+
+    Raises:
+        ConfigError: an unknown key, a method's key under another method, or a value that a model refuses; every fault
+            is listed.
+    """
+    valid = list(dict.fromkeys(key for method in Methods.model_fields for key in keys_of(method)))
+    faults: list[str] = []
+    for key, parameter in config.tune.space.items():
+        if key in valid:
+            faults += _refused(config, key, parameter)
+        else:
+            faults.append(_unknown(key, valid))
+    if faults:
+        raise ConfigError("\n".join(f"params.yaml: tune.space.{fault}" for fault in faults))
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return the configuration with other values, by dotted keys.
+
+    Raises:
+        ConfigError: a model refuses one, or their combination.
+    """
+    tree = config.model_dump(mode="json", by_alias=True)
+    for key, value in values.items():
+        *path, last = key.split(".")
+        block = tree
+        for part in path:
+            block = block[part]
+        block[last] = value
+    return parse_config(tree)
+
+
+def value_at(config: Config, key: str) -> Any:
+    """Return the plain value at a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _refused(config: Config, key: str, parameter: Parameter) -> Iterator[str]:
+    for name, value in _samples(parameter):
+        try:
+            with_values(config, {key: value})
+        except ConfigError as error:
+            message = str(error).partition("\n")[0].removeprefix("params.yaml: ").removeprefix(f"{key}: ")
+            yield f"{key}: {name} {value!r} is not possible: {message}"
+            return
+
+
+def _samples(parameter: Parameter) -> list[tuple[str, Any]]:
+    if parameter.choices is not None:
+        return [("choice", choice) for choice in parameter.choices]
+    low, high = parameter.low, parameter.high
+    assert low is not None
+    assert high is not None
+    ends = [("low", low), ("high", high)]
+    # A float between two whole ends shows that the key takes no floats.
+    return ends if parameter.type == "int" else [*ends, ("value", low + (high - low) * 0.382)]
+
+
+def _unknown(key: str, valid: list[str]) -> str:
+    block, _, last = key.rpartition(".")
+    if key.startswith("train.") and last in FREE:
+        return f"{key}: cannot be tuned: it decides where or how fast is trained, or what else, not what is computed"
+    owners = [name for name in Methods.model_fields if f"methods.{name}.{last}" in valid]
+    method = block.removeprefix("methods.")
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else "use a key of model, train or methods.<name>"
+    if method in Methods.model_fields and owners:
+        return f"{key}: methods.{method} has no {last}; it is a key of {', '.join(owners)}; {hint}"
+    return f"{key}: unknown key; {hint}"
