@@ -43,7 +43,8 @@ def message(tree):
 
 def test_the_repositorys_params_parse():
     config = load_config(ROOT / "params.yaml")
-    assert config.model_dump(mode="json", by_alias=True) == TREE
+    # Unset are what a parameter of the search space does without: low and high, or choices.
+    assert config.model_dump(mode="json", by_alias=True, exclude_unset=True) == TREE
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,7 @@ def test_the_repositorys_params_parse():
         ("methods.pf_msmtrec.conflct", "conflict"),
         ("methods.pf_msmtrec.server_learningrate", "server_learning_rate"),
         ("evaluate.bootstraps", "bootstrap"),
+        ("tune.trails", "trials"),
     ],
 )
 def test_a_misspelt_key_is_named_with_the_nearest_valid_one(key, near):
@@ -122,6 +124,8 @@ RANGES = [
     ("evaluate.bins", [1]),
     ("evaluate.confidence", [1]),
     ("register.methods", [[]]),
+    ("tune.trials", [0, 1.5]),
+    ("tune.objective", [""]),
 ]
 
 
@@ -190,6 +194,7 @@ def test_devices(device):
             "methods.pf_msmtrec.aggregation: 'learnt' is unknown; did you mean 'learned'? "
             "valid: similarity, learned, uniform, identity",
         ),
+        ("tune.pruner", "meadian", "tune.pruner: 'meadian' is unknown; did you mean 'median'? valid: median, succ"),
         ("train.methods", ["fedavg", "fedavg"], "train.methods: 'fedavg' stands here twice"),
         ("train.seeds", [3, 4, 3], "train.seeds: 3 stands here twice"),
         ("data.aliexpress.scenarios", ["NL", "NL"], "data.aliexpress.scenarios: 'NL' stands here twice"),

@@ -1,4 +1,4 @@
-"""Writes values into params.yaml, where they stand: every other character of the file stays."""
+"""Writes values into params.yaml, where they stand: all other lines of the file stay as they are."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +33,7 @@ def apply(values: Mapping[str, Any], path: Path) -> None:
         block[last] = list(value) if isinstance(value, tuple) else value
     # From the end on, so that places in front keep their index.
     for start, end, new in sorted(places, reverse=True):
-        text = text[:start] + new + text[end:]
+        text = text[:start] + new + _aligned(text[end:], len(new) - (end - start))
     _check(text, expected, path)
     write_text(path, text)
 
@@ -46,6 +46,14 @@ def _node(root: Node, key: str, path: Path) -> Node:
             raise ConfigError(f"{path}: {key} is no longer there; the best parameters were not written")
         node = found[0]
     return node
+
+
+def _aligned(rest: str, longer: int) -> str:
+    """Keep a comment behind the value in its column, as far as there is room."""
+    spaces = len(rest) - len(rest.lstrip(" "))
+    if not spaces or rest[spaces : spaces + 1] != "#":
+        return rest
+    return " " * max(1, spaces - longer) + rest[spaces:]
 
 
 def _flow(value: Any) -> str:

@@ -64,7 +64,7 @@ def build_pruner(name: str, rounds: int) -> BasePruner:
     """Return the pruner that `tune.pruner` names, for trainings of so many rounds."""
     if name == "median":
         # Early rounds of slow learning rates look worse than they are.
-        return MedianPruner(n_startup_trials=RANDOM_TRIALS, n_warmup_steps=rounds // 5)
+        return MedianPruner(n_startup_trials=RANDOM_TRIALS, n_warmup_steps=rounds // 5 + 1)
     if name == "successive_halving":
         return SuccessiveHalvingPruner(min_resource=max(1, rounds // 9), reduction_factor=3)
     return NopPruner()

@@ -1,0 +1,119 @@
+"""tune.space: what is refused before the first trial, and how the message helps."""
+
+import pytest
+
+from pfmsmt.config import parse_config
+from pfmsmt.errors import ConfigError
+from pfmsmt.tuning.space import check_space, keys_of, space_of, with_values
+
+RATE = "methods.local.learning_rate"
+FLOAT = {"type": "float", "low": 0.01, "high": 0.1}
+
+
+def refused(make_config, space):
+    with pytest.raises(ConfigError) as caught:
+        check_space(make_config({"tune.space": space}))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "parameter", "expected"),
+    [
+        ("methods.local.learning_rat", FLOAT, "unknown key; did you mean 'methods.local.learning_rate'?"),
+        ("model.droput", FLOAT, "unknown key; did you mean 'model.dropout'?"),
+        ("methods.fedagv.learning_rate", FLOAT, "unknown key; did you mean 'methods.fedavg.learning_rate'?"),
+        ("data.min_count", {"type": "int", "low": 1, "high": 3}, "unknown key; "),
+        (
+            "methods.local.server_learning_rate",
+            FLOAT,
+            "methods.local has no server_learning_rate; it is a key of pf_msmtrec, fedavg, fedprox, fedbn, fedper, dit",
+        ),
+        (
+            "methods.fedavg.conflict",
+            FLOAT,
+            "methods.fedavg has no conflict; it is a key of pf_msmtrec; did you mean 'methods.pf_msmtrec.conflict'?",
+        ),
+        ("train.methods", {"type": "categorical", "choices": ["a", "b"]}, "cannot be tuned: it decides where"),
+        (RATE, {"type": "float", "low": -0.1, "high": 0.1}, "low -0.1 is not possible: input should be greater than 0"),
+        ("model.dropout", {"type": "float", "low": 0.1, "high": 1.5}, "high 1.5 is not possible: input should be less"),
+        ("model.experts", {"type": "float", "low": 1.0, "high": 4.0}, "value 2.146 is not possible: input should be"),
+        ("model.experts", {"type": "int", "low": 0, "high": 4}, "low 0 is not possible: input should be greater"),
+        (
+            "methods.pf_msmtrec.aggregation",
+            {"type": "categorical", "choices": ["uniform", "similar"]},
+            "choice 'similar' is not possible: 'similar' is unknown; did you mean 'similarity'?",
+        ),
+        (
+            "methods.pf_msmtrec.rank",
+            {"type": "int", "low": 1, "high": 5},
+            "high 5 is not possible: methods.pf_msmtrec.rank = 5 is larger than the smallest of model.expert",
+        ),
+        (
+            "model.expert_layers",
+            {"type": "categorical", "choices": [[8, 4], [8, 0]]},
+            "choice [8, 0] is not possible: model.expert_layers.1: input should be greater",
+        ),
+    ],
+)
+def test_what_the_models_do_not_take_is_refused_by_name(make_config, key, parameter, expected):
+    text = refused(make_config, {key: parameter})
+    assert text.startswith(f"params.yaml: tune.space.{key}: {expected}")
+    assert "\n" not in text
+
+
+def test_every_fault_is_listed(make_config):
+    text = refused(make_config, {"model.droput": FLOAT, RATE: FLOAT, "train.quorm": FLOAT})
+    assert [line.split(":")[1].strip() for line in text.splitlines()] == [
+        "tune.space.model.droput",
+        "tune.space.train.quorm",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [
+        ({"type": "float", "low": 0.1}, "type float needs low and high"),
+        ({"type": "float", "low": 0.1, "high": 0.1}, "low must be less than high"),
+        ({"type": "float", "low": 0.0, "high": 0.1, "log": True}, "with log, low must be greater than 0"),
+        ({"type": "float", "low": 0.1, "high": float("inf")}, "low must be less than high, and both finite"),
+        ({"type": "int", "low": 1, "high": 2.5}, "type int needs whole numbers"),
+        ({"type": "int", "low": 1, "high": 2, "choices": [1, 2]}, "type int needs low and high, and has no choices"),
+        ({"type": "categorical"}, "type categorical needs choices"),
+        ({"type": "categorical", "choices": [1, 2], "log": True}, "type categorical needs choices, and has no low"),
+        ({"type": "categorical", "choices": [1]}, "there must be two or more choices"),
+        ({"type": "categorical", "choices": ["a", "a"]}, "\"'a'\" stands here twice"),
+        ({"type": "flaot"}, "'flaot' is unknown; did you mean 'float'?"),
+        ({"type": "float", "lwo": 0.1, "high": 1}, "unknown key; did you mean 'low'?"),
+    ],
+)
+def test_a_parameter_without_what_its_type_needs(make_tree, parameter, expected):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(make_tree({"tune.space": {RATE: parameter}}))
+    assert str(caught.value).startswith(f"params.yaml: tune.space.{RATE}")
+    assert expected in str(caught.value)
+
+
+def test_the_default_space_fits_every_method(make_config):
+    config = make_config()
+    check_space(config)
+    for method in type(config.methods).model_fields:
+        space = space_of(config, method)
+        assert space
+        assert set(space) <= set(keys_of(method))
+
+
+def test_shared_keys_are_tuned_for_every_method_and_others_for_their_own(make_config):
+    space = {"model.dropout": FLOAT, RATE: FLOAT, "methods.fedavg.learning_rate": FLOAT}
+    config = make_config({"tune.space": space})
+    assert list(space_of(config, "local")) == ["model.dropout", RATE]
+    assert list(space_of(config, "ditto")) == ["model.dropout"]
+    with pytest.raises(ConfigError, match=r"tune\.space has no key of model, train or methods\.ditto"):
+        space_of(make_config({"tune.space": {RATE: FLOAT}}), "ditto")
+
+
+def test_values_by_dotted_keys(make_config):
+    config = make_config()
+    other = with_values(config, {RATE: 0.5, "model.expert_layers": [9, 7]})
+    assert other.methods.local.learning_rate == 0.5
+    assert other.model.expert_layers == (9, 7)
+    assert with_values(other, {RATE: config.methods.local.learning_rate, "model.expert_layers": [6, 4]}) == config
