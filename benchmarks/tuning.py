@@ -29,7 +29,7 @@ from pfmsmt.tuning.command import Wish, tune
 
 TENTH = 10
 ROUNDS = 4
-ROWS = {"train_rows": 1000, "test_rows": 200}
+ROWS = {"train_rows": 400, "test_rows": 200}
 
 
 def main() -> None:
@@ -60,6 +60,8 @@ def _prepare(root: Path) -> None:
     tree = yaml.safe_load((Path(__file__).parents[1] / PARAMS_FILE).read_text(encoding="utf-8"))
     tree["data"]["synthetic"]["scenarios"] = dict.fromkeys(tree["data"]["synthetic"]["scenarios"], ROWS)
     tree["data"]["synthetic"] |= {"ctr": 0.3, "cvr": 0.4}
+    tree["model"] |= {"embedding_dim": 2, "experts": 2, "expert_layers": [8, 8], "tower_layers": [4]}
+    tree["methods"]["pf_msmtrec"] |= {"private_experts": 1, "tower_steps": 1}
     tree["train"] |= {"rounds": ROUNDS, "local_steps": 2, "device": "cpu"}
     tree["tune"]["pruner"] = "none"
     (root / PARAMS_FILE).write_text(yaml.safe_dump(tree), encoding="utf-8")

@@ -75,13 +75,13 @@ def open_store(address: str) -> BaseStorage:
             grace_period=GRACE,
             heartbeat_stale_trial_callback=retry,
         )
-    except ModuleNotFoundError as error:
-        raise TuningError(
-            f"{shown(address)} needs the Python package {error.name}; install it, or name an installed driver "
-            "(postgresql+psycopg://...)"
-        ) from error
     except ImportError as error:
-        raise TuningError(f"{shown(address)}: its driver cannot be loaded: {error}") from error
+        # Optuna raises its own, from the one that names the package.
+        package = getattr(error.__cause__, "name", None) or error.name or "its driver"
+        raise TuningError(
+            f"{shown(address)} needs the Python package {package}; install it, or name an installed driver, as in "
+            "postgresql+psycopg://..."
+        ) from error
     except (SQLAlchemyError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise TuningError(f"the store of studies {shown(address)} cannot be opened: {reason}") from error

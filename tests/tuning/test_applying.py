@@ -54,12 +54,14 @@ def test_lines_that_are_not_applied_stay_to_the_byte(params):
 
 
 def test_applying_twice_and_back(params):
-    old = {key: yaml.safe_load(PARAMS.read_text()) for key in VALUES}
+    # All of them have room before their comment.
+    values = {"train.rounds": 100, "model.dropout": 0.25, "model.expert_layers": [8, 8], "model.experts": 16}
+    old = {key: yaml.safe_load(PARAMS.read_text()) for key in values}
     for key, tree in old.items():
         for part in key.split("."):
             tree = tree[part]
         old[key] = tree
-    apply(VALUES | {"model.expert_layers": [8, 8]}, params)
+    apply(values, params)
     assert params.read_bytes() != PARAMS.read_bytes()
     apply(old, params)
     assert params.read_bytes() == PARAMS.read_bytes()
