@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 PORT ?= 5000
 SERVE_PORT ?= 5001
 SCENARIO ?= NL
+METHODS ?= pf_msmtrec
+WORKERS ?= 1
 
 # The store does not depend on where a command is run; set the variable yourself to use a server.
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
@@ -14,7 +16,7 @@ export DVC_NO_ANALYTICS ?= true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint ui serve show bench quality ablation clean
+.PHONY: help setup repro test lint ui serve show tune bench quality ablation clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -49,9 +51,13 @@ serve: $(READY) ## serve the champion of SCENARIO over HTTP at SERVE_PORT
 show: $(READY) ## print the comparison table again
 	@pfmsmt show
 
-bench: $(READY) ## speed of the batched model beside the usual one; cost of the server's step
+tune: $(READY) ## search for the best parameters of METHODS with WORKERS processes; more words in OPTIONS
+	@pfmsmt tune --methods $(METHODS) --workers $(WORKERS) $(OPTIONS)
+
+bench: $(READY) ## speed of the batched model beside the usual one; cost of the server's step and of tuning
 	@python benchmarks/experts.py
 	@python benchmarks/server_step.py
+	@python benchmarks/tuning.py
 
 quality: $(READY) ## methods x seeds x settings, then the tables of docs/results.md; takes an hour
 	@python benchmarks/quality.py run --settings no_conflict default strong_conflict movielens
@@ -63,5 +69,5 @@ ablation: $(READY) ## pf_msmtrec with modules off, on the planted data; takes an
 	@python benchmarks/quality.py run --settings strong_conflict --variants stripped
 	@python benchmarks/quality.py table
 
-clean: ## remove all that the pipeline made (data, models, reports, checkpoints); keeps MLflow's store
+clean: ## remove all that the pipeline made (data, models, reports, checkpoints); keeps MLflow's store and studies
 	rm -rf data models runs evaluation reports checkpoints champions.json .dvc/cache .dvc/tmp

@@ -25,6 +25,7 @@ SMALL = {
     r"rounds: 60": "rounds: 3",
     r"local_steps: 8": "local_steps: 2",
     r"bootstrap: 200": "bootstrap: 10",
+    r"trials: 30": "trials: 2",
 }
 
 

@@ -19,7 +19,7 @@ from pfmsmt.tuning.objective import read_objective
 from pfmsmt.tuning.outcome import Outcome, export, table
 from pfmsmt.tuning.session import run_session
 from pfmsmt.tuning.space import check_space, is_shared, space_of
-from pfmsmt.tuning.store import full_address, open_store, shown
+from pfmsmt.tuning.store import check_is_there, full_address, open_store, shown
 from pfmsmt.tuning.study import check_names, open_study, settings_of, study_name
 from pfmsmt.tuning.worker import Task, quieten
 
@@ -60,6 +60,8 @@ def tune(wish: Wish, root: Path) -> list[Outcome]:
     objective = read_objective(config.tune.objective, schema)
     device = str(choose_device(config.train.device))
     address = full_address(wish.storage, root)
+    if wish.resume:
+        check_is_there(address)
     quieten()
     storage = open_store(address)
     check_names(storage, wish.study, methods, wish.resume, shown(address))
@@ -74,7 +76,11 @@ def tune(wish: Wish, root: Path) -> list[Outcome]:
         task = Task(
             address, name, config, schema, root / CLIENTS, method, spaces[method], objective, device, wish.workers
         )
-        outcomes.append(run_session(study, task, trials, wish.timeout, tracking, root))
+        try:
+            outcomes.append(run_session(study, task, trials, wish.timeout, tracking, root))
+        except KeyboardInterrupt:
+            say(f"{name}: stopped; --resume continues it")
+            raise
     say(f"\n{table(outcomes)}")
     _keep(wish, config, outcomes, root)
     return outcomes

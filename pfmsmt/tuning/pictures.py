@@ -1,12 +1,13 @@
 """Pictures of a study: PNG, and HTML that holds its own program and opens offline."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import optuna
+from matplotlib import pyplot as plt
 from optuna import Study
 from optuna.importance import get_param_importances
 from optuna.visualization import matplotlib as static
@@ -18,6 +19,10 @@ PICTURES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "slice": (static.plot_slice, plot_slice),
 }
 """name -> (for PNG, for HTML)"""
+
+
+PANEL_WIDTH = 3.0
+"""Inches of one parameter's slice."""
 
 
 def write_pictures(study: Study, folder: Path, value: str) -> str | None:
@@ -33,7 +38,9 @@ def write_pictures(study: Study, folder: Path, value: str) -> str | None:
         if name == "importance" and missing:
             continue
         _write_png(png(study, target_name=value), folder / f"{name}.png")
-        html(study, target_name=value).write_html(folder / f"{name}.html", include_plotlyjs=True)
+        page = html(study, target_name=value)
+        page.for_each_xaxis(lambda axis: axis.update(title_text=_short(axis.title.text or "")))
+        page.write_html(folder / f"{name}.html", include_plotlyjs=True)
     if not missing:
         lines = [f"{key},{share:.6f}" for key, share in shares.items()]
         (folder / "importance.csv").write_text("\n".join(["parameter,importance", *lines]) + "\n", encoding="utf-8")
@@ -49,9 +56,17 @@ def importances(study: Study) -> tuple[dict[str, float], str | None]:
 
 
 def _write_png(axes: Any, path: Path) -> None:
-    first = axes if hasattr(axes, "figure") else axes.flat[0]
-    figure = first.figure
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-    matplotlib.pyplot.close(figure)
+    panels = list(np.ravel(axes))
+    figure = panels[0].figure
+    figure.set_size_inches(max(9.0, PANEL_WIDTH * len(panels)), 5.0)
+    for panel in panels:
+        panel.set_xlabel(_short(panel.get_xlabel()))
+        if len(panels) > 1:
+            panel.tick_params(axis="x", which="both", rotation=60, labelsize=8)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _short(label: str) -> str:
+    """Shorten a dotted key to its last word; whole ones run into each other side by side."""
+    return label if " " in label else label.rpartition(".")[2]

@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -62,8 +63,8 @@ class Pool:
                 worker.process.kill()
             for worker in self._workers:
                 worker.process.join()
-            # What they were doing is queued again.
-            release(self._study)
+            # What they were doing is queued again; that it was not finished is not its fault.
+            release(self._study, blame=False)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -88,7 +89,9 @@ class Pool:
             return
         worker.busy = self._left() > 0
         worker.stopped = not worker.busy
-        worker.pipe.send(worker.busy)
+        # A worker that has died since is heard of next.
+        with suppress(OSError):
+            worker.pipe.send(worker.busy)
 
     def _gone(self, worker: _Worker) -> None:
         worker.process.join()

@@ -34,16 +34,19 @@ def is_run_by(trial: FrozenTrial, processes: Collection[int | None]) -> bool:
     return is_here(trial) and trial.user_attrs[WORKER]["id"] in processes
 
 
-def release(study: Study) -> list[FrozenTrial]:
+def release(study: Study, blame: bool = True) -> list[FrozenTrial]:
     """Mark running trials of this machine's dead workers as failed, and queue their values again; return them.
 
     Trials of other machines are left alone: a database tells by their heartbeat.
+
+    Args:
+        blame: count it as one of the times that these values may be tried.
     """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [trial for trial in running if _is_dead(trial) and _fail(study, trial)]
+    return [trial for trial in running if _is_dead(trial) and _fail(study, trial, blame)]
 
 
-def retry(study: Study, trial: FrozenTrial) -> None:
+def retry(study: Study, trial: FrozenTrial, blame: bool = True) -> None:
     """Queue a killed trial's values again, unless that was tried too often."""
     retries = trial.user_attrs.get(RETRIES, 0)
     if retries >= MAX_RETRIES:
@@ -51,7 +54,7 @@ def retry(study: Study, trial: FrozenTrial) -> None:
     kept = {name: value for name, value in trial.user_attrs.items() if name != WORKER}
     # What it did not get to draw, it draws now.
     drawn = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    study.enqueue_trial(drawn, {**kept, RETRIES: retries + 1, RETRY_OF: trial.number})
+    study.enqueue_trial(drawn, {**kept, RETRIES: retries + int(blame), RETRY_OF: trial.number})
 
 
 def _is_dead(trial: FrozenTrial) -> bool:
@@ -68,11 +71,11 @@ def _is_dead(trial: FrozenTrial) -> bool:
     return True
 
 
-def _fail(study: Study, trial: FrozenTrial) -> bool:
+def _fail(study: Study, trial: FrozenTrial, blame: bool) -> bool:
     """Mark a trial as failed and queue it again; False if another process was faster."""
     try:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
         return False
-    retry(study, trial)
+    retry(study, trial, blame)
     return True

@@ -49,6 +49,17 @@ def full_address(address: str | None, root: Path) -> str:
     return url.render_as_string(hide_password=False)
 
 
+def check_is_there(address: str) -> None:
+    """Make sure that a store in a file is there to be continued.
+
+    Raises:
+        TuningError: it is not.
+    """
+    name = address if "://" not in address else make_url(address).database or ""
+    if (name == address or address.startswith("sqlite")) and not Path(name).exists():
+        raise TuningError(f"--resume: {name} does not exist, so there is nothing to continue; leave --resume out")
+
+
 def shown(address: str) -> str:
     """Return an address without its password."""
     return make_url(address).render_as_string() if "://" in address else address

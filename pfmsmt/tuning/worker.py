@@ -31,6 +31,9 @@ from pfmsmt.tuning.states import CAUSE, REASON
 from pfmsmt.tuning.store import open_store
 from pfmsmt.tuning.study import prepare
 
+LONGEST = 5000
+"""Characters of a reason that are kept."""
+
 Rounds = list[dict[str, float | None]]
 """Metrics of each round."""
 
@@ -133,7 +136,7 @@ def _run_one(task: Task, study: Study, data: Mapping[str, ClientData]) -> _Seen:
             raise
         except Exception as error:
             trial.set_user_attr(CAUSE, cause_of(error))
-            trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
+            trial.set_user_attr(REASON, f"{type(error).__name__}: {error}"[:LONGEST])
             raise
 
     # Through `optimize`, which keeps up the heartbeat in databases.
