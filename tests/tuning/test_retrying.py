@@ -79,7 +79,8 @@ def test_what_lives_or_belongs_to_others_is_left_alone(study, monkeypatch):
     elsewhere.set_user_attr("worker", {"host": "another-machine", "id": os.getpid(), "start": 0.0})
     # Another process has been given the same id since.
     old.set_user_attr("worker", {**mine.user_attrs["worker"], "start": mine.user_attrs["worker"]["start"] - 100})
-    assert [trial.number for trial in retrying.release(study)] == [old.number]
+    assert [trial.number for trial in retrying.release(study, blame=False)] == [old.number]
+    assert study.trials[-1].user_attrs == {RETRIES: 0, RETRY_OF: old.number}
     monkeypatch.setattr(retrying, "UNSIGNED", -1.0)
     assert [trial.number for trial in retrying.release(study)] == [unsigned.number]
     assert retrying.is_run_by(study.trials[mine.number], {os.getpid()})

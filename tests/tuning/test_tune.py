@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 FLOAT = {"type": "float", "low": 0.001, "high": 0.1, "log": True}
 SPACE = {
     "methods.local.learning_rate": FLOAT,
-    "methods.fedavg.learning_rate": FLOAT,
+    "methods.fedavg.learning_rate": {**FLOAT, "high": 0.5},
     "methods.fedavg.server_optimizer": {"type": "categorical", "choices": ["adam", "plain"]},
     "methods.pf_msmtrec.server_learning_rate": FLOAT,
 }
