@@ -15,6 +15,7 @@ from pfmsmt.errors import TuningError
 from pfmsmt.tuning.failures import Streak
 from pfmsmt.tuning.retrying import is_run_by, release
 from pfmsmt.tuning.states import CAUSE, KILLED, WORKER, is_retried, reason_of
+from pfmsmt.tuning.store import is_database
 from pfmsmt.tuning.worker import Broken, Finished, Task, work
 
 OnTrial = Callable[[FrozenTrial, Finished | None], None]
@@ -42,6 +43,7 @@ class Pool:
         """
         self._study, self._task, self._trials, self._on_trial = study, task, trials, on_trial
         self._end = None if timeout is None else time.monotonic() + timeout
+        self._shared = is_database(task.store)
         self._streak = Streak()
         self._workers: list[_Worker] = []
 
@@ -64,7 +66,7 @@ class Pool:
             for worker in self._workers:
                 worker.process.join()
             # What they were doing is queued again; that it was not finished is not its fault.
-            release(self._study, blame=False)
+            release(self._study, shared=self._shared, blame=False)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -99,7 +101,7 @@ class Pool:
         self._workers.remove(worker)
         if worker.stopped:
             return
-        lost = release(self._study)
+        lost = release(self._study, shared=self._shared)
         for trial in lost:
             self._ended(self._study.get_trials(deepcopy=False)[trial.number], None)
         if not lost:

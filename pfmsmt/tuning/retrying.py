@@ -34,16 +34,16 @@ def is_run_by(trial: FrozenTrial, processes: Collection[int | None]) -> bool:
     return is_here(trial) and trial.user_attrs[WORKER]["id"] in processes
 
 
-def release(study: Study, blame: bool = True) -> list[FrozenTrial]:
-    """Mark running trials of this machine's dead workers as failed, and queue their values again; return them.
-
-    Trials of other machines are left alone: a database tells by their heartbeat.
+def release(study: Study, *, shared: bool, blame: bool = True) -> list[FrozenTrial]:
+    """Mark running trials of dead workers as failed, and queue their values again; return them.
 
     Args:
+        shared: whether other machines use the store as well. Theirs are then left alone: a database tells by their
+            heartbeat. Otherwise a trial of another host is one of this machine under an earlier name (a container's).
         blame: count it as one of the times that these values may be tried.
     """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [trial for trial in running if _is_dead(trial) and _fail(study, trial, blame)]
+    return [trial for trial in running if _is_dead(trial, shared) and _fail(study, trial, blame)]
 
 
 def retry(study: Study, trial: FrozenTrial, blame: bool = True) -> None:
@@ -57,13 +57,13 @@ def retry(study: Study, trial: FrozenTrial, blame: bool = True) -> None:
     study.enqueue_trial(drawn, {**kept, RETRIES: retries + int(blame), RETRY_OF: trial.number})
 
 
-def _is_dead(trial: FrozenTrial) -> bool:
+def _is_dead(trial: FrozenTrial, shared: bool) -> bool:
     worker = trial.user_attrs.get(WORKER)
     if worker is None:
         begun = trial.datetime_start
         return begun is not None and (datetime.now() - begun).total_seconds() > UNSIGNED
     if not is_here(trial):
-        return False
+        return not shared
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(worker["id"])
         # Another process may have been given the same id since.

@@ -17,7 +17,7 @@ from pfmsmt.tuning.pool import Pool
 from pfmsmt.tuning.retrying import is_here, release
 from pfmsmt.tuning.sampling import values_of
 from pfmsmt.tuning.states import IDENTITY, SETTINGS, is_retried, reason_of, state_of, was_killed
-from pfmsmt.tuning.store import shown
+from pfmsmt.tuning.store import is_database, shown
 from pfmsmt.tuning.worker import Finished, Task
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run_session(
         config_file=root / PARAMS_FILE,
     ) as run:
         begun = time.monotonic()
-        release(study)
+        release(study, shared=is_database(task.store))
         _log_missing(study, task, run)
 
         def on_trial(trial: FrozenTrial, message: Finished | None) -> None:

@@ -30,7 +30,7 @@ def full_address(address: str | None, root: Path) -> str:
     """
     if not address:
         return str(root.absolute() / JOURNAL)
-    if "://" not in address:
+    if not is_database(address):
         return str(root.absolute() / address)
     try:
         url = make_url(address)
@@ -49,20 +49,25 @@ def full_address(address: str | None, root: Path) -> str:
     return url.render_as_string(hide_password=False)
 
 
+def is_database(address: str) -> bool:
+    """Tell a database, which many machines may use, from a journal file."""
+    return "://" in address
+
+
 def check_is_there(address: str) -> None:
     """Make sure that a store in a file is there to be continued.
 
     Raises:
         TuningError: it is not.
     """
-    name = address if "://" not in address else make_url(address).database or ""
+    name = (make_url(address).database or "") if is_database(address) else address
     if (name == address or address.startswith("sqlite")) and not Path(name).exists():
         raise TuningError(f"--resume: {name} does not exist, so there is nothing to continue; leave --resume out")
 
 
 def shown(address: str) -> str:
     """Return an address without its password."""
-    return make_url(address).render_as_string() if "://" in address else address
+    return make_url(address).render_as_string() if is_database(address) else address
 
 
 def open_store(address: str) -> BaseStorage:
@@ -72,7 +77,7 @@ def open_store(address: str) -> BaseStorage:
         TuningError: it cannot be opened.
     """
     try:
-        if "://" not in address:
+        if not is_database(address):
             return JournalStorage(_journal(Path(address)))
         url = make_url(address)
         options: dict[str, Any] = {"pool_pre_ping": True}

@@ -50,8 +50,8 @@ def test_a_killed_trial_is_failed_and_tried_again_with_its_values(store, study):
     killed_worker(store)
     (running,) = study.trials
     assert running.state == TrialState.RUNNING
-    assert [trial.number for trial in retrying.release(study)] == [0]
-    assert retrying.release(study) == []
+    assert [trial.number for trial in retrying.release(study, shared=True)] == [0]
+    assert retrying.release(study, shared=True) == []
     failed, waiting = study.trials
     assert was_killed(failed)
     assert is_retried(failed)
@@ -66,7 +66,7 @@ def test_a_killed_trial_is_failed_and_tried_again_with_its_values(store, study):
 def test_values_that_kill_every_worker_are_given_up(store, study):
     for _ in range(MAX_RETRIES + 1):
         killed_worker(store)
-        retrying.release(study)
+        retrying.release(study, shared=True)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL] * (MAX_RETRIES + 1)
     assert len({trial.params["x"] for trial in study.trials}) == 1
     assert [is_retried(trial) for trial in study.trials] == [True] * MAX_RETRIES + [False]
@@ -79,10 +79,12 @@ def test_what_lives_or_belongs_to_others_is_left_alone(study, monkeypatch):
     elsewhere.set_user_attr("worker", {"host": "another-machine", "id": os.getpid(), "start": 0.0})
     # Another process has been given the same id since.
     old.set_user_attr("worker", {**mine.user_attrs["worker"], "start": mine.user_attrs["worker"]["start"] - 100})
-    assert [trial.number for trial in retrying.release(study, blame=False)] == [old.number]
+    assert [trial.number for trial in retrying.release(study, shared=True, blame=False)] == [old.number]
     assert study.trials[-1].user_attrs == {RETRIES: 0, RETRY_OF: old.number}
     monkeypatch.setattr(retrying, "UNSIGNED", -1.0)
-    assert [trial.number for trial in retrying.release(study)] == [unsigned.number]
+    assert [trial.number for trial in retrying.release(study, shared=True)] == [unsigned.number]
+    # In a store that only one machine uses, another host is this machine under an earlier name.
+    assert [trial.number for trial in retrying.release(study, shared=False)] == [elsewhere.number]
     assert retrying.is_run_by(study.trials[mine.number], {os.getpid()})
     assert not retrying.is_run_by(study.trials[elsewhere.number], {os.getpid()})
 
@@ -92,7 +94,7 @@ def test_a_trial_that_failed_by_itself_is_not_tried_again(study):
     retrying.sign(trial)
     trial.set_user_attr(REASON, "TrainingError: diverged")
     study.tell(trial, state=TrialState.FAIL)
-    assert retrying.release(study) == []
+    assert retrying.release(study, shared=True) == []
     (failed,) = study.trials
     assert not was_killed(failed)
     assert reason_of(failed) == "TrainingError: diverged"
@@ -112,7 +114,7 @@ def test_a_database_retries_what_another_machine_left_without_heartbeat(tmp_path
         changed = connection.execute(sqlalchemy.text("update trial_heartbeats set heartbeat = :t"), {"t": long_ago})
         assert changed.rowcount == 1
     study = optuna.load_study(storage=open_store(url), study_name="s")
-    assert retrying.release(study) == []
+    assert retrying.release(study, shared=True) == []
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     failed, again = study.trials
     assert was_killed(failed)
