@@ -56,6 +56,18 @@ def test_server_step_skips_what_does_not_fit():
     assert "too few sizes" in out
 
 
+@pytest.mark.slow
+def test_tuning():
+    out = run("benchmarks/tuning.py", "--trials", "11")
+    assert re.search(r"^11 trials of 4 rounds, 1 at a time: \d+\.\d s, \d+\.\d s of training$", out, re.MULTILINE)
+    found = re.search(r"^overhead per trial: (\d+\.\d{3}) s, all included; -?\d+\.\d{3} s without", out, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) > 0
+    sizes = re.findall(r"^resident memory, (.+): (\d+) MB after trial 10, (\d+) MB after trial 11 ", out, re.MULTILINE)
+    assert [name for name, *_ in sizes] == ["worker", "main process"]
+    assert all(int(size) > 50 for _, *both in sizes for size in both)
+
+
 def quality(*words, results, work):
     return run("benchmarks/quality.py", *words, "--quick", "--results", str(results), "--work", str(work),
                "--processes", "2")  # fmt: skip

@@ -3,7 +3,6 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 from optuna import Study
@@ -11,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.console import say
+from pfmsmt.tracking import StudyRun, Tracking, TrialRecord
 from pfmsmt.tuning.outcome import Outcome, export, outcome_of
 from pfmsmt.tuning.pictures import write_pictures
 from pfmsmt.tuning.pool import Pool
@@ -20,12 +20,9 @@ from pfmsmt.tuning.states import IDENTITY, SETTINGS, is_retried, reason_of, stat
 from pfmsmt.tuning.store import is_database, shown
 from pfmsmt.tuning.worker import Finished, Task
 
-if TYPE_CHECKING:
-    from pfmsmt.tracking import StudyRun, Tracking
-
 
 def run_session(
-    study: Study, task: Task, trials: int, timeout: float | None, tracking: "Tracking", root: Path
+    study: Study, task: Task, trials: int, timeout: float | None, tracking: Tracking, root: Path
 ) -> Outcome:
     """Run trials until the study has `trials` of them, or `timeout` seconds are over; log all to MLflow.
 
@@ -56,9 +53,7 @@ def run_session(
     return found
 
 
-def _log(trial: FrozenTrial, message: Finished | None, task: Task, run: "StudyRun") -> None:
-    from pfmsmt.tracking import TrialRecord
-
+def _log(trial: FrozenTrial, message: Finished | None, task: Task, run: StudyRun) -> None:
     rounds: list[tuple[int, dict[str, float | None]]]
     metrics: dict[str, float | None] = {"objective": max(trial.intermediate_values.values(), default=None)}
     if message is None:
@@ -75,7 +70,7 @@ def _log(trial: FrozenTrial, message: Finished | None, task: Task, run: "StudyRu
     run.log_trial(TrialRecord(trial.number, state_of(trial), reason_of(trial), values, rounds, metrics, *span))
 
 
-def _log_missing(study: Study, task: Task, run: "StudyRun") -> None:
+def _log_missing(study: Study, task: Task, run: StudyRun) -> None:
     """Log trials that have no run, as the process that should have logged them was killed."""
     logged = run.logged_trials()
     for trial in study.get_trials(deepcopy=False):
@@ -84,7 +79,7 @@ def _log_missing(study: Study, task: Task, run: "StudyRun") -> None:
             _log(trial, None, task, run)
 
 
-def _log_outcome(study: Study, found: Outcome, config: Config, run: "StudyRun", seconds: float) -> None:
+def _log_outcome(study: Study, found: Outcome, config: Config, run: StudyRun, seconds: float) -> None:
     metrics: dict[str, float | None] = {
         f"trials/{state.replace(' ', '_')}": float(number) for state, number in found.states.items()
     }
