@@ -42,3 +42,7 @@ def test_workers(make_config):
     assert choose("auto", "auto", 1000) == (cores, 1)
     assert choose(1000, "auto", 4) == (1000, 1)
     assert choose("auto", 1, 4, torch.device("cuda")) == (1, 1)
+    # Trainings at the same time have their share of the cores, and at least one.
+    train = make_config({"train.workers": "auto", "train.threads": "auto"}).train
+    assert choose_workers(train, 1000, CPU, trainings=cores) == (1, 1)
+    assert choose_workers(train, 1000, CPU, trainings=2 * cores) == (1, 1)
