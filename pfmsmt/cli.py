@@ -71,7 +71,7 @@ def serve(
 @app.command()
 def tune(
     methods: Annotated[list[str], typer.Option(help="Methods to tune, or all; several in a row.", metavar="M [M ...]")],
-    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="M")] = None,
     trials: Annotated[
         int | None,
         typer.Option(help="Trials of each method in all, finished ones included; tune.trials if left out.", min=1),
