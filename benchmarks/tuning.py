@@ -5,7 +5,8 @@
 Runs one study of short trials as `pfmsmt tune` does, on tiny generated data, with new stores of studies and of runs,
 all in a temporary folder. Overhead of a trial: all time from the start of the command's work to its last word,
 less the time in which rounds were trained and validated, divided by the number of trials. Memory: what the worker holds
-after each trial, and this process, which tells the workers and logs; the 200th trial beside the tenth.
+after each trial, and this process, which tells the workers and logs; the last trial beside the tenth.
+Run it on an idle machine: the wall clock counts what other processes take as overhead.
 """
 
 import argparse
