@@ -45,6 +45,7 @@ class Pool:
         self._end = None if timeout is None else time.monotonic() + timeout
         self._shared = is_database(task.store)
         self._streak = Streak()
+        self._seen: set[int] = set()
         self._workers: list[_Worker] = []
 
     def run(self) -> None:
@@ -87,6 +88,10 @@ class Pool:
             raise message.error
         if isinstance(message, Finished):
             worker.busy = False
+            if message.number in self._seen:
+                # Sqlite has no row locks: two workers may take up the same queued trial. The store has it once.
+                return
+            self._seen.add(message.number)
             self._ended(self._study.get_trials(deepcopy=False)[message.number], message)
             return
         worker.busy = self._left() > 0
