@@ -76,10 +76,12 @@ def test_what_is_killed_loses_its_running_trial_alone(project, configure):
         command, cwd=project, env=environment, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    os.kill(wait_for_trial(project, 1), signal.SIGKILL)
-    # The worker was replaced, and runs the same values again; now everything dies.
-    wait_for_trial(project, 2)
-    os.killpg(process.pid, signal.SIGKILL)
+    try:
+        os.kill(wait_for_trial(project, 1), signal.SIGKILL)
+        # The worker was replaced, and runs the same values again; now everything dies.
+        wait_for_trial(project, 2)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
     output = process.communicate(timeout=30)[0]
     assert "local 1/3  trial 1 failed: its worker was killed; tried again" in output
     (found,) = go(project, "local", trials=3, resume=True)
