@@ -16,7 +16,7 @@ from pfmsmt.tuning.failures import Streak
 from pfmsmt.tuning.retrying import is_run_by, release
 from pfmsmt.tuning.states import CAUSE, KILLED, WORKER, is_retried, reason_of
 from pfmsmt.tuning.store import is_database
-from pfmsmt.tuning.worker import Broken, Finished, Task, work
+from pfmsmt.tuning.worker import Begun, Broken, Finished, Task, work
 
 OnTrial = Callable[[FrozenTrial, Finished | None], None]
 """Called with a trial that has ended; the worker's message is missing where the worker was killed."""
@@ -45,8 +45,10 @@ class Pool:
         self._end = None if timeout is None else time.monotonic() + timeout
         self._shared = is_database(task.store)
         self._streak = Streak()
-        self._seen: set[int] = set()
         self._workers: list[_Worker] = []
+        self._ready: list[_Worker] = []
+        # One worker at a time takes up a trial: sqlite has no row locks, and two could take the same queued one.
+        self._beginning: _Worker | None = None
 
     def run(self) -> None:
         """Run trials with `task.workers` processes.
@@ -86,25 +88,40 @@ class Pool:
             return
         if isinstance(message, Broken):
             raise message.error
-        if isinstance(message, Finished):
+        if isinstance(message, Begun):
+            self._settled(worker)
+        elif isinstance(message, Finished):
             worker.busy = False
-            if message.number in self._seen:
-                # Sqlite has no row locks: two workers may take up the same queued trial. The store has it once.
-                return
-            self._seen.add(message.number)
+            self._settled(worker)
             self._ended(self._study.get_trials(deepcopy=False)[message.number], message)
-            return
-        worker.busy = self._left() > 0
-        worker.stopped = not worker.busy
-        # A worker that has died since is heard of next.
-        with suppress(OSError):
-            worker.pipe.send(worker.busy)
+        else:
+            self._ready.append(worker)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell ready workers to run a trial, or to stop where none is left."""
+        while self._ready and self._beginning is None:
+            worker = self._ready.pop(0)
+            worker.busy = self._left() > 0
+            worker.stopped = not worker.busy
+            if worker.busy:
+                self._beginning = worker
+            # A worker that has died since is heard of next.
+            with suppress(OSError):
+                worker.pipe.send(worker.busy)
+
+    def _settled(self, worker: _Worker) -> None:
+        if self._beginning is worker:
+            self._beginning = None
 
     def _gone(self, worker: _Worker) -> None:
         worker.process.join()
         worker.pipe.close()
         self._workers.remove(worker)
+        self._ready = [other for other in self._ready if other is not worker]
+        self._settled(worker)
         if worker.stopped:
+            self._tell()
             return
         lost = release(self._study, shared=self._shared)
         for trial in lost:
@@ -113,6 +130,7 @@ class Pool:
             self._failed(KILLED, f"a worker ended with code {worker.process.exitcode} while it ran no trial")
         if self._left() > 0:
             self._start()
+        self._tell()
 
     def _ended(self, trial: FrozenTrial, message: Finished | None) -> None:
         self._on_trial(trial, message)

@@ -61,6 +61,11 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The trial that the worker was told to run is the worker's own in the store."""
+
+
+@dataclass(frozen=True)
 class Finished:
     """A trial has ended, in whatever state; the store has the rest."""
 
@@ -78,7 +83,7 @@ class Broken:
     error: PfmsmtError
 
 
-Message = Ready | Finished | Broken
+Message = Ready | Begun | Finished | Broken
 
 
 @dataclass
@@ -118,18 +123,19 @@ def _run_trials(task: Task, pipe: Connection) -> None:
     process = psutil.Process()
     pipe.send(Ready())
     while pipe.recv():
-        seen = _run_one(task, study, data)
+        seen = _run_one(task, study, data, pipe)
         resident = process.memory_info().rss / 2**20
         pipe.send(Finished(seen.number, seen.rounds, resident, seen.training_seconds))
         pipe.send(Ready())
 
 
-def _run_one(task: Task, study: Study, data: Mapping[str, ClientData]) -> _Seen:
+def _run_one(task: Task, study: Study, data: Mapping[str, ClientData], pipe: Connection) -> _Seen:
     seen = _Seen()
 
     def objective(trial: Trial) -> float:
         seen.number = trial.number
         sign(trial)
+        pipe.send(Begun())
         try:
             return _train(task, trial, data, seen)
         except optuna.TrialPruned:

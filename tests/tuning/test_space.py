@@ -113,7 +113,7 @@ def test_shared_keys_are_tuned_for_every_method_and_others_for_their_own(make_co
 
 def test_values_by_dotted_keys(make_config):
     config = make_config()
-    other = with_values(config, {RATE: 0.5, "model.expert_layers": [9, 7]})
-    assert other.methods.local.learning_rate == 0.5
+    other = with_values(config, {RATE: 0.25, "model.expert_layers": [9, 7]})
+    assert other.methods.local.learning_rate == 0.25
     assert other.model.expert_layers == (9, 7)
     assert with_values(other, {RATE: config.methods.local.learning_rate, "model.expert_layers": [6, 4]}) == config

@@ -24,7 +24,7 @@ def test_trials_that_fail_are_recorded_and_five_in_a_row_end_the_search(project,
         "methods.local.learning_rate": {"type": "categorical", "choices": [0.008, 1e30]},
         "model.embedding_dim": {"type": "categorical", "choices": [2, 10**12]},
     }
-    configure({**SMALL, "tune.space": space})
+    configure({**SMALL, "tune.space": space, "methods.local.weight_decay": 0.0})
     go(project, "local", trials=1)
     study = load(project, "tune-local")
     good = {"methods.local.learning_rate": 0.008, "model.embedding_dim": 2}
