@@ -119,7 +119,7 @@ def main() -> None:
                     print(waiting[future], future.result(), flush=True)
             return
         for setting in options.settings:
-            check_studies(bench, setting, options.methods)
+            check_studies(bench, setting, ["pf_msmtrec"] if options.variants else options.methods)
         done = set(_done(bench.runs))
         jobs = [job for job in _jobs(options) if job not in done]
         for s, seed in dict.fromkeys((job.setting, job.seed) for job in jobs):
