@@ -12,7 +12,7 @@ PRODUCT_COLUMNS = 2**16
 
 
 def _float(array: NDArray[Any]) -> FloatArray:
-    if not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind != "f":
         raise TypeError(f"expected floating-point arrays, found {array.dtype}")
     return array.view()
 
@@ -46,10 +46,15 @@ def flatten(arrays: NamedArrays) -> NDArray[Any]:
 
 
 def unflatten(vector: NDArray[Any], like: NamedArrays) -> dict[str, NDArray[Any]]:
-    """Cut a vector into the names and shapes of `like`."""
-    ends = np.cumsum([array.size for array in like.values()])
-    parts = np.split(vector, ends[:-1])
-    return {name: part.reshape(array.shape) for (name, array), part in zip(like.items(), parts, strict=True)}
+    """Cut a vector into the names and shapes of `like`; ValueError where their sizes do not add up to it."""
+    total = sum(array.size for array in like.values())
+    if total != len(vector):
+        raise ValueError(f"{len(vector)} numbers for arrays that hold {total}")
+    parts, start = {}, 0
+    for name, array in like.items():
+        parts[name] = vector[start : start + array.size].reshape(array.shape)
+        start += array.size
+    return parts
 
 
 def products(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
@@ -60,8 +65,18 @@ def products(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
     total = np.zeros((len(first), len(second)))
     for start in range(0, first.shape[1], PRODUCT_COLUMNS):
         part = slice(start, start + PRODUCT_COLUMNS)
-        total += first[:, part].astype(np.float64) @ second[:, part].astype(np.float64).T
+        rows = first[:, part].astype(np.float64)
+        total += rows @ (rows if second is first else second[:, part].astype(np.float64)).T
     return total
+
+
+def lengths(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the lengths [S] of S vectors [S, P], summed as `products` sums."""
+    squares = np.zeros(len(vectors))
+    for start in range(0, vectors.shape[1], PRODUCT_COLUMNS):
+        part = vectors[:, start : start + PRODUCT_COLUMNS].astype(np.float64)
+        squares += np.einsum("sp,sp->s", part, part)
+    return np.sqrt(squares)
 
 
 def select(arrays: NamedArrays, template: Template, roles: Collection[Role]) -> dict[str, NDArray[Any]]:

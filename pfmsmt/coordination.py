@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+
+from pfmsmt.coordination_dual import minimise_dual, optimality_gap
 
 TOLERANCE = 1e-6
-"""Accepted duality gap, relative to |m|^2 (1 + c)."""
+"""Accepted duality gap, relative to |m|^2 (1 + c) or to the steepest slope."""
 
 
 class Coordination(NamedTuple):
@@ -48,6 +49,8 @@ def coordinate(
     Raises:
         ValueError: as `conflict_averse`.
     """
+    if not np.isfinite(signal).all():
+        return Coordination(shares.copy(), False)
     known = np.diag(signal) > 0
     there = np.ix_(known, known)
     values, vectors = np.linalg.eigh(signal[there])
@@ -89,45 +92,15 @@ def conflict_averse(
         return Coordination(shares.copy(), True)
     # In units of |m| the problem is the same at any scale of the updates.
     scaled = products / mean_norm**2
-    solved = _dual(scaled, shares, radius)
-    if solved is None:
+    solved = minimise_dual(scaled, shares, radius)
+    cancelled = _length(solved, scaled) <= TOLERANCE
+    if not cancelled and not optimality_gap(scaled, shares, radius, solved) <= TOLERANCE * (1 + radius):
         return Coordination(shares.copy(), False)
     length = _length(solved, gram)
-    if _length(solved, scaled) <= TOLERANCE or length == 0:
+    if cancelled or length == 0:
         # Opposed updates cancel: the set of common descent directions is empty and the mean is all there is.
         return Coordination(shares / (1 + radius), True)
     return Coordination((shares + radius * _length(shares, gram) / length * solved) / (1 + radius), True)
-
-
-def _dual(gram: NDArray[np.float64], shares: NDArray[np.float64], radius: float) -> NDArray[np.float64] | None:
-    along_mean = gram @ shares
-
-    def objective(weights: NDArray[np.float64]) -> float:
-        return float(weights @ along_mean + radius * _length(weights, gram))
-
-    def gradient(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        length = max(_length(weights, gram), 1e-12)
-        return np.asarray(along_mean + radius * (gram @ weights) / length)
-
-    result = minimize(
-        objective,
-        shares,
-        jac=gradient,
-        method="SLSQP",
-        bounds=[(0.0, 1.0)] * len(shares),
-        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1.0, "jac": np.ones_like},
-        options={"maxiter": 200, "ftol": 1e-12},
-    )
-    weights = np.clip(np.asarray(result.x, dtype=np.float64), 0.0, None)
-    if not np.isfinite(weights).all() or weights.sum() <= 0:
-        return None
-    weights /= weights.sum()
-    if _length(weights, gram) <= TOLERANCE:
-        return weights
-    # The problem is convex, so the Frank-Wolfe gap bounds the distance to the optimum: trust it, not the solver's flag.
-    slope = gradient(weights)
-    gap = float(slope @ weights - slope.min())
-    return weights if gap <= TOLERANCE * (1 + radius) * max(1.0, float(np.abs(slope).max())) else None
 
 
 def _length(weights: NDArray[np.float64], gram: NDArray[np.float64]) -> float:

@@ -93,8 +93,17 @@ def test_unflatten_undoes_flatten():
     one = arrays.unflatten(np.array([1.0, 2.0]), {"a": np.zeros((2, 1))})
     np.testing.assert_array_equal(one["a"], [[1], [2]])
     for numbers in (7, 9):
-        with pytest.raises(ValueError, match="reshape"):
+        with pytest.raises(ValueError, match=f"{numbers} numbers for arrays that hold 8"):
             arrays.unflatten(np.zeros(numbers), like)
+
+
+def test_lengths_are_summed_in_double_precision_over_all_columns(monkeypatch):
+    monkeypatch.setattr(arrays, "PRODUCT_COLUMNS", 2)
+    found = arrays.lengths(np.array([[3.0, 0.0, 4.0], [1e-3, 0.0, 1e3]], np.float32))
+    assert found.dtype == np.float64
+    assert found[0] == 5.0
+    small, large = (float(np.float32(x)) for x in (1e-3, 1e3))
+    assert found[1] == np.sqrt(small**2 + large**2) != large
 
 
 TEMPLATE = {

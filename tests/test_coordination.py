@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from pfmsmt.coordination import conflict_averse, coordinate
+from pfmsmt.coordination import TOLERANCE, conflict_averse, coordinate
+from pfmsmt.coordination_dual import minimise_dual, optimality_gap
 
 
 def common(updates, shares, radius):
@@ -145,12 +146,61 @@ def test_shapes_that_do_not_fit():
         conflict_averse(np.eye(3), np.full(3, 1 / 3), 0.4, np.eye(2))
 
 
-def test_next_to_exact_opposition_no_solution_is_found_and_the_mean_is_taken():
-    """D = 1 and -(1 - 1e-5): the dual's optimum sits where its slope jumps, and its gap stays above the tolerance."""
-    updates = np.array([[1.0], [-(1 - 1e-5)]])
-    found = conflict_averse(updates @ updates.T, np.array([0.5, 0.5]), 0.4)
+def test_next_to_exact_opposition_the_step_shrinks_towards_the_weaker():
+    """D = 1 and -(1 - e), e = 1e-5: m = e / 2 and g in m (1 -+ c); the worst is the second's: g = m (1 - c)."""
+    updates, opposed = np.array([[1.0], [-(1 - 1e-5)]]), 1e-5
+    assert common(updates, [0.5, 0.5], 0.4)[0] == pytest.approx(opposed / 2 * 0.6, rel=1e-4)
+
+
+def test_a_client_that_stands_still_turns_nobody():
+    """D = (1, 0), (0, 1), 0: whatever g, the third gains nothing, so the worst-off gains 0 with any g that harms none,
+    and the mean is one of those."""
+    updates, shares = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), np.array([0.5, 0.3, 0.2])
+    np.testing.assert_allclose(common(updates, shares, 0.4), [0.5, 0.3], rtol=0, atol=1e-9)
+
+
+def test_products_that_are_not_numbers_leave_the_mean_and_say_so():
+    products = np.array([[1.0, np.nan], [np.nan, 1.0]])
+    found = conflict_averse(products, np.array([0.3, 0.7]), 0.4)
     assert not found.converged
-    np.testing.assert_array_equal(found.coefficients, [0.5, 0.5])
+    np.testing.assert_array_equal(found.coefficients, [0.3, 0.7])
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("clients", [2, 5, 16, 40])
+def test_weights_are_optimal_by_their_gap_on_hard_products(clients, seed):
+    """Lengths over six decades, fewer dimensions than clients, the same direction many times, none at all; the gap
+    bounds the distance to the optimum by convexity alone. A general solver's best is not below."""
+    rng = np.random.default_rng(400 + seed)
+    updates = rng.normal(size=(clients, 3 + 20 * (seed % 2))) * 10.0 ** rng.uniform(-3, 3, size=(clients, 1))
+    if seed % 4 == 1:
+        updates[: clients // 2] = updates[0]
+    if seed % 4 == 2:
+        updates[-1] = 0.0
+    shares, radius = rng.dirichlet(np.ones(clients)), (0.05, 0.4, 0.95)[seed % 3]
+    products = updates @ updates.T
+    products /= shares @ products @ shares
+    weights = minimise_dual(products, shares, radius)
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1, rel=1e-12)
+
+    def value(w):
+        return w @ products @ shares + radius * np.sqrt(max(w @ products @ w, 0.0))
+
+    if np.sqrt(max(weights @ products @ weights, 0.0)) > TOLERANCE:
+        assert optimality_gap(products, shares, radius, weights) <= TOLERANCE * (1 + radius)
+    on_simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
+    other = minimize(value, shares, bounds=[(0, 1)] * clients, constraints=on_simplex, method="SLSQP").x.clip(0)
+    slack = 1e-6 * max(1.0, np.abs(products @ shares).max())
+    assert value(weights) <= value(other / other.sum()) + slack
+
+
+def test_the_gap_tells_weights_that_are_not_optimal():
+    """G = 1, p = (0.8, 0.2) scaled to |m| = 1, c = 0.5: at w = p the slopes are b (1 + c), so the gap is
+    1.5 (b' p - min b) = 1.5 (1 - 0.2 / 0.68), relative to the steepest slope 1.5 * 0.8 / 0.68."""
+    products, shares = np.eye(2) / 0.68, np.array([0.8, 0.2])
+    gap = optimality_gap(products, shares, 0.5, shares)
+    assert gap == pytest.approx((1 - 0.2 / 0.68) / (0.8 / 0.68), rel=1e-12)
 
 
 def test_coordination_of_directions_that_are_all_known_is_that_of_their_products():

@@ -22,6 +22,15 @@ from pfmsmt import arrays
 Memory = dict[str, NDArray[Any]]
 
 
+class Comparison(NamedTuple):
+    """What directions have to do with each other."""
+
+    signal: NDArray[np.float64]
+    """N [S V, S V]; where its diagonal is not positive, a vector points nowhere."""
+    cosines: NDArray[np.float64]
+    """C [S, S] of the means of each client's vectors; 0 where a client's odd or even rounds tell nothing yet."""
+
+
 class Directions(NamedTuple):
     """What the server remembers of a group's updates, and how long."""
 
@@ -42,25 +51,24 @@ class Directions(NamedTuple):
             new["rounds"][place] += 1
         return new
 
-    def signal(self, memory: Memory, places: list[int]) -> NDArray[np.float64]:
-        """Return N [present V, present V]; where its diagonal is not positive, a vector points nowhere."""
-        odd, even = (memory[half][places] for half in ("odd", "even"))
-        rounds, each = memory["rounds"][places], odd.shape[1]
+    def compare(self, memory: Memory, places: list[int]) -> Comparison:
+        """Compare the directions of the clients at `places`, odd rounds with even ones."""
+        # These are as large as all clients' models: nothing is copied where nobody is missing.
+        present = places if len(places) < len(memory["rounds"]) else slice(None)
+        odd, even = (memory[half][present] for half in ("odd", "even"))
+        clients, each, _ = odd.shape
+        flat = (clients * each, -1)
+        found = arrays.products(odd.reshape(flat), even.reshape(flat))
+        rounds = memory["rounds"][places]
         weights = [np.repeat(self._weight(count), each) for count in ((rounds + 1) // 2, rounds // 2)]
-        flat = (len(places) * each, -1)
-        found = arrays.products(odd.reshape(flat), even.reshape(flat)) / np.outer(*weights)
-        return np.asarray((found + found.T) / 2)
-
-    def cosines(self, memory: Memory, places: list[int]) -> NDArray[np.float64]:
-        """Return C [present, present] of the means of each client's vectors; 0 where a client's odd or even rounds
-        tell nothing yet."""
-        odd, even = (memory[half][places].mean(axis=1) for half in ("odd", "even"))
-        lengths = [np.sqrt(np.einsum("sp,sp->s", half, half, dtype=np.float64)) for half in (odd, even)]
+        signal = found / np.outer(*weights)
+        lengths = [arrays.lengths(half[:, 0] if each == 1 else half.mean(axis=1)) for half in (odd, even)]
         known = (lengths[0] > 0) & (lengths[1] > 0)
         scale = np.outer(*lengths)
-        there = np.outer(known, known)
-        found = np.divide(arrays.products(odd, even), scale, out=np.zeros_like(scale), where=there)
-        return np.asarray(np.clip((found + found.T) / 2, -1.0, 1.0))
+        # The product of two means of vectors is the mean of the vectors' products.
+        means = found.reshape(clients, each, clients, each).mean(axis=(1, 3))
+        cosines = np.divide(means, scale, out=np.zeros_like(scale), where=np.outer(known, known))
+        return Comparison((signal + signal.T) / 2, np.clip((cosines + cosines.T) / 2, -1.0, 1.0))
 
     def _weight(self, count: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return what the weights of `count` rounds add up to, 1 - beta^count; 1 of none, whose mean is zero anyway."""

@@ -101,9 +101,8 @@ class PersonalisedStep(NamedTuple):
         vectors = _vectors(updates, by_task)
         memory = server["directions"][group] or self.directions.start(len(everyone), vectors)
         new["directions"][group] = self.directions.remember(memory, places, vectors)
-        signal = self.directions.signal(new["directions"][group], places)
+        signal, cosines = self.directions.compare(new["directions"][group], places)
         coordination, common = self._coordinate(vectors, signal, weights)
-        cosines = self.directions.cosines(new["directions"][group], places)
         rows, new["listening"][group] = self.listening.rows(
             server["listening"][group], places, weights, cosines=cosines, updates=updates, received=received, sent=sent
         )
@@ -150,14 +149,22 @@ def _vectors(updates: NDArray[Any], by_task: NDArray[Any]) -> NDArray[Any]:
 
 
 def _take(state: dict[str, NamedArrays], places: list[int]) -> dict[str, NamedArrays]:
-    """Return the present clients' rows of the optimiser's state."""
+    """Return the present clients' rows of the optimiser's state; all of it, uncopied, where nobody is missing."""
+    if _all_there(state, places):
+        return state
     return {part: {name: array[places] for name, array in named.items()} for part, named in state.items()}
+
+
+def _all_there(state: Mapping[str, NamedArrays], places: list[int]) -> bool:
+    return all(len(array) == len(places) for named in state.values() for array in named.values())
 
 
 def _put(
     state: Mapping[str, NamedArrays], places: list[int], rows: Mapping[str, NamedArrays]
 ) -> dict[str, dict[str, NDArray[Any]]]:
     """Return the state with the present clients' rows replaced."""
+    if _all_there(state, places):
+        return {part: dict(named) for part, named in rows.items()}
     new = {part: {name: array.copy() for name, array in named.items()} for part, named in state.items()}
     for part, named in rows.items():
         for name, array in named.items():

@@ -22,8 +22,8 @@ def test_nothing_is_known_after_one_round():
     memory = remember(HALF, begin(HALF), [0, 1, 2], [[4, 0], [0, 4], [4, 4]])
     np.testing.assert_array_equal(memory["odd"][:, 0], [[2, 0], [0, 2], [2, 2]])
     np.testing.assert_array_equal(memory["even"], np.zeros((3, 1, 2)))
-    np.testing.assert_array_equal(HALF.signal(memory, [0, 1, 2]), np.zeros((3, 3)))
-    np.testing.assert_array_equal(HALF.cosines(memory, [0, 1, 2]), np.zeros((3, 3)))
+    np.testing.assert_array_equal(HALF.compare(memory, [0, 1, 2]).signal, np.zeros((3, 3)))
+    np.testing.assert_array_equal(HALF.compare(memory, [0, 1, 2]).cosines, np.zeros((3, 3)))
 
 
 def test_odd_rounds_meet_even_ones_of_the_same_client_and_of_others():
@@ -44,17 +44,17 @@ def test_odd_rounds_meet_even_ones_of_the_same_client_and_of_others():
     np.testing.assert_array_equal(memory["odd"][:, 0], [[2, 0], [0, 2], [2, 2]])
     np.testing.assert_array_equal(memory["even"][:, 0], [[1, 1], [0, 2], [0, 0]])
     np.testing.assert_array_equal(memory["rounds"], [2, 2, 1])
-    np.testing.assert_array_equal(HALF.signal(memory, [0, 1]), [[8, 4], [4, 16]])
+    np.testing.assert_array_equal(HALF.compare(memory, [0, 1]).signal, [[8, 4], [4, 16]])
     r = np.sqrt(0.5)
     np.testing.assert_allclose(
-        HALF.cosines(memory, [0, 1, 2]), [[r, r / 2, 0], [r / 2, 1, 0], [0, 0, 0]], rtol=0, atol=1e-15
+        HALF.compare(memory, [0, 1, 2]).cosines, [[r, r / 2, 0], [r / 2, 1, 0], [0, 0, 0]], rtol=0, atol=1e-15
     )
 
     memory = remember(HALF, memory, [0, 1, 2], [[2, 0], [2, -2], [-2, 4]])
     np.testing.assert_array_equal(memory["odd"][:, 0], [[2, 0], [1, 0], [2, 2]])
     np.testing.assert_array_equal(memory["even"][:, 0], [[1, 1], [0, 2], [-1, 2]])
     np.testing.assert_array_equal(memory["rounds"], [3, 3, 2])
-    signal = HALF.signal(memory, [0, 1, 2])
+    signal = HALF.compare(memory, [0, 1, 2]).signal
     expected = np.array([[16, 4, 16], [4, 0, 20], [16, 20, 24]]) / 3
     np.testing.assert_allclose(signal, expected, rtol=1e-15)
 
@@ -69,16 +69,16 @@ def test_steady_updates_have_their_own_inner_products_however_long_a_client_is_h
         memory = remember(directions, memory, [0], [[3, 0]])
     for _ in range(rounds):
         memory = remember(directions, memory, [0, 1], [[3, 0], [3, 4]])
-    np.testing.assert_allclose(directions.signal(memory, [0, 1]), [[9, 9], [9, 25]], rtol=1e-12)
-    np.testing.assert_allclose(directions.cosines(memory, [0, 1]), [[1, 0.6], [0.6, 1]], rtol=1e-12)
+    np.testing.assert_allclose(directions.compare(memory, [0, 1]).signal, [[9, 9], [9, 25]], rtol=1e-12)
+    np.testing.assert_allclose(directions.compare(memory, [0, 1]).cosines, [[1, 0.6], [0.6, 1]], rtol=1e-12)
 
 
 def test_going_to_and_fro_is_no_direction():
     memory = begin(HALF, 2)
     for sign in (1, -1):
         memory = remember(HALF, memory, [0, 1], [[sign, 0], [0, 1]])
-    np.testing.assert_array_equal(HALF.signal(memory, [0, 1]), [[-1, 0], [0, 1]])
-    np.testing.assert_array_equal(HALF.cosines(memory, [0, 1]), [[-1, 0], [0, 1]])
+    np.testing.assert_array_equal(HALF.compare(memory, [0, 1]).signal, [[-1, 0], [0, 1]])
+    np.testing.assert_array_equal(HALF.compare(memory, [0, 1]).cosines, [[-1, 0], [0, 1]])
 
 
 def test_noise_that_is_drawn_anew_meets_nobody_else_nor_itself():
@@ -96,12 +96,12 @@ def test_noise_that_is_drawn_anew_meets_nobody_else_nor_itself():
     for _ in range(2000):
         noise = rng.normal(scale=50 / np.sqrt(4000), size=truth.shape)
         memory = directions.remember(memory, [0, 1], (truth + noise)[:, None])
-    np.testing.assert_allclose(directions.signal(memory, [0, 1]), [[1, 1], [1, 2]], rtol=0, atol=0.25)
+    np.testing.assert_allclose(directions.compare(memory, [0, 1]).signal, [[1, 1], [1, 2]], rtol=0, atol=0.25)
     weights = 0.999 ** np.arange(1000)
     left = 2500 * (weights**2).sum() / weights.sum() ** 2
     known = np.array([1, 2]) / (np.array([1, 2]) + left)
     expected = np.sqrt(np.outer(known, known)) * [[1, np.sqrt(0.5)], [np.sqrt(0.5), 1]]
-    np.testing.assert_allclose(directions.cosines(memory, [0, 1]), expected, rtol=0, atol=0.05)
+    np.testing.assert_allclose(directions.compare(memory, [0, 1]).cosines, expected, rtol=0, atol=0.05)
 
 
 def test_pure_noise_is_like_nobody_not_even_itself():
@@ -110,7 +110,7 @@ def test_pure_noise_is_like_nobody_not_even_itself():
     memory = directions.start(3, np.zeros((3, 1, 4000)))
     for _ in range(41):
         memory = directions.remember(memory, [0, 1, 2], rng.normal(size=(3, 1, 4000)) * [[[1]], [[10]], [[0.1]]])
-    assert np.abs(directions.cosines(memory, [0, 1, 2])).max() < 0.06
+    assert np.abs(directions.compare(memory, [0, 1, 2]).cosines).max() < 0.06
 
 
 def test_cosines_are_of_the_means_of_a_clients_vectors():
@@ -121,8 +121,8 @@ def test_cosines_are_of_the_means_of_a_clients_vectors():
     for vectors in rounds:
         apart = HALF.remember(apart, [0, 1, 2], vectors)
         together = HALF.remember(together, [0, 1, 2], vectors.mean(axis=1, keepdims=True))
-    assert HALF.signal(apart, [0, 2]).shape == (4, 4)
-    np.testing.assert_allclose(HALF.cosines(apart, [0, 2]), HALF.cosines(together, [0, 2]), rtol=1e-12)
+    assert HALF.compare(apart, [0, 2]).signal.shape == (4, 4)
+    np.testing.assert_allclose(HALF.compare(apart, [0, 2]).cosines, HALF.compare(together, [0, 2]).cosines, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -132,4 +132,4 @@ def test_memory_keeps_the_precision_of_the_parameters_and_products_are_double(dt
     memory = HALF.remember(start, [0, 1, 2], vectors)
     assert {name: array.dtype for name, array in memory.items()} == {n: array.dtype for n, array in start.items()}
     assert memory["odd"].dtype == dtype
-    assert HALF.signal(memory, [0, 1, 2]).dtype == HALF.cosines(memory, [0, 1, 2]).dtype == np.float64
+    assert HALF.compare(memory, [0, 1, 2]).signal.dtype == HALF.compare(memory, [0, 1, 2]).cosines.dtype == np.float64

@@ -60,18 +60,32 @@ def test_coupling_one_gives_all_the_coordinated_global_part():
             np.testing.assert_allclose(theta, expected, rtol=0, atol=1e-5)
 
 
-def test_where_the_solver_fails_the_mean_is_taken_and_counted():
-    """A moves by 1, B by -(1 - 1e-5), twice: from the second round on no solution is found (test_coordination.py).
-    The mean, 5e-6, is all that the common part moves by."""
+def test_next_to_opposition_the_common_part_moves_for_the_worse_off():
+    """A moves by 1, B by -(1 - e), e = 1e-5, twice; c = 0.4. The mean is m = e / 2. In round 1 nobody's direction is
+    known, and the common part moves by m; in round 2 by (m - c m) / (1 + c), the least that harms B."""
     step = step_of(conflict=0.4, coupling=1.0)
     server = step.start(START, ("A", "B"))
-    updates = {"A": [1.0, 0.0], "B": [-(1 - 1e-5), 0.0]}
+    updates, mean = {"A": [1.0, 0.0], "B": [-(1 - 1e-5), 0.0]}, 5e-6
     first = step(server, uploads(server, updates))
-    assert first.metrics == {"expert_solver_fallbacks": 0.0}
     second = step(first.server, uploads(first.server, updates))
+    assert first.metrics == second.metrics == {"expert_solver_fallbacks": 0.0}
+    expected = 1 + mean + mean * (1 - 0.4) / (1 + 0.4)
+    for theta in (*clients_of(second).values(), second.server["global"][NAME]):
+        np.testing.assert_allclose(theta, [expected, 1], rtol=0, atol=1e-10)
+
+
+def test_where_nothing_can_be_solved_the_mean_is_taken_and_counted():
+    """Squares of 1e160 are above all floats: in round 2, when directions could be told, their products are infinite."""
+    step = step_of(conflict=0.4, coupling=1.0, aggregation="uniform")
+    server = step.start(START, ("A", "B"))
+    updates = {"A": [1e160, 0.0], "B": [0.0, 1e160]}
+    with np.errstate(over="ignore", invalid="ignore"):
+        first = step(server, uploads(server, updates))
+        second = step(first.server, uploads(first.server, updates))
+    assert first.metrics == {"expert_solver_fallbacks": 0.0}
     assert second.metrics == {"expert_solver_fallbacks": 1.0}
     for theta in (*clients_of(second).values(), second.server["global"][NAME]):
-        np.testing.assert_allclose(theta, [1 + 1e-5, 1], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(theta, [1e160, 1e160], rtol=1e-15)
 
 
 def test_uniform_weighs_by_examples():
