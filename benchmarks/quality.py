@@ -31,6 +31,7 @@ from quality_table import tables
 from worlds import DEFAULT, HERE, Bench, check_studies, configure, settings, shards
 
 from pfmsmt.config import Methods
+from pfmsmt.dotted_keys import value_at
 from pfmsmt.errors import TrainingError
 from pfmsmt.trial import Aucs, Trial, run_trial
 
@@ -249,9 +250,7 @@ def _range(key: str) -> tuple[float, float]:
 
 
 def _at(bench: Bench, setting: str, key: str) -> Any:
-    value: Any = configure(bench, setting, TUNING_SEED, {})
-    for part in key.split("."):
-        value = getattr(value, part)
+    value = value_at(configure(bench, setting, TUNING_SEED, {}), key)
     if key in CHOICES:
         return value
     low, high = _range(key)

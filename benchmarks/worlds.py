@@ -14,6 +14,7 @@ from pfmsmt.config import PARAMS_FILE, Config, parse_config
 from pfmsmt.data.download import obtain
 from pfmsmt.data.partition import partition
 from pfmsmt.data.schema import Schema, read_schema
+from pfmsmt.dotted_keys import set_values
 
 HERE = Path(__file__).parent
 DEFAULT = "default"
@@ -87,12 +88,7 @@ def configure(bench: Bench, setting: str, seed: int, changes: dict[str, Any]) ->
         changes["train.rounds"] = 2
         if scenarios := changes.get("data.synthetic.scenarios"):
             changes["data.synthetic.scenarios"] = dict.fromkeys(scenarios, QUICK_ROWS)
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        block = tree
-        for part in path:
-            block = block[part]
-        block[last] = value
+    set_values(tree, changes)
     return parse_config(tree)
 
 

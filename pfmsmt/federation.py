@@ -39,7 +39,7 @@ def load_data(schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
     Raises:
         DataError: a shard cannot be read.
     """
-    schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
+    schemas = _schemas(schema)
     data = {
         s.scenario: ClientData(load_shard(shards, "train", s), {s.scenario: load_shard(shards, "val", s)})
         for s in schemas
@@ -71,19 +71,19 @@ def build_federation(
             f"train.task_weights has {len(config.train.task_weights)} values; "
             f"the data have the tasks {', '.join(tasks)}"
         )
-    schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
+    schemas = _schemas(schema)
     data = load_data(schema, shards, name) if data is None else data
     specs = {s.scenario: build_spec(s, config.model, **expert_parts(name, config.methods)) for s in schemas}
-    widest = specs[schemas[0].scenario].inputs
-    if specs[schemas[0].scenario].rank > widest:
+    first = specs[schemas[0].scenario]
+    if first.rank > first.inputs:
         raise ConfigError(
-            f"methods.{name}.rank = {specs[schemas[0].scenario].rank} is larger than the model's input, which is "
-            f"{widest} wide with these data"
+            f"methods.{name}.rank = {first.rank} is larger than the model's input, which is {first.inputs} wide with "
+            "these data"
         )
     mean_rows = sum(part.train.rows for part in data.values()) / len(data)
     batch = config.train.batch_size
     if name in POOLED:
-        specs = {POOLED_CLIENT: pooled_spec(schemas, specs[schemas[0].scenario])}
+        specs = {POOLED_CLIENT: pooled_spec(schemas, first)}
         # One step sees as many rows as all clients together see in one of theirs.
         batch *= len(schemas)
     clients = {}
@@ -95,6 +95,10 @@ def build_federation(
         clients[client] = Client(client, method, learner, seed)
     assert method is not None
     return Federation(method, clients)
+
+
+def _schemas(schema: Schema) -> list[ScenarioSchema]:
+    return [schema.scenario(scenario) for scenario in schema.scenarios]
 
 
 def pooled_spec(schemas: list[ScenarioSchema], spec: ModelSpec) -> ModelSpec:

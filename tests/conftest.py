@@ -13,6 +13,7 @@ import yaml
 
 from pfmsmt.config import Config, parse_config
 from pfmsmt.data.schema import Schema, read_schema
+from pfmsmt.dotted_keys import set_values
 
 # Before torch and numpy are loaded: many small products are faster on one thread, above all when tests run in parallel.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -54,13 +55,20 @@ SMALL = {
 def small_tree(changes: dict | None = None) -> dict:
     """The repository's params.yaml as plain values, with small sizes and then `changes` ("train.rounds": 2)."""
     tree = copy.deepcopy(yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8")))
-    for key, value in {**SMALL, **(changes or {})}.items():
-        *blocks, leaf = key.split(".")
-        place = tree
-        for block in blocks:
-            place = place[block]
-        place[leaf] = value
+    set_values(tree, {**SMALL, **(changes or {})})
     return tree
+
+
+@pytest.fixture
+def dvc_repository(tmp_path) -> Path:
+    """A folder with the pipeline's code and DVC's settings, without params.yaml and data."""
+    root = tmp_path / "repository"
+    (root / ".dvc").mkdir(parents=True)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "stages", "pfmsmt", ".dvc/config", ".dvc/.gitignore",
+                 ".dvc/plots"):  # fmt: skip
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        copy(REPOSITORY / name, root / name)
+    return root
 
 
 def pytest_collection_modifyitems(items):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pfmsmt.config import Config, load_config, parse_config
+from pfmsmt.dotted_keys import set_values, value_at
 from pfmsmt.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -17,21 +18,14 @@ TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
 def changed(key, value):
     """The repository's params.yaml with one dotted key set."""
     tree = copy.deepcopy(TREE)
-    *path, last = key.split(".")
-    node = tree
-    for part in path:
-        node = node[part]
-    node[last] = value
+    set_values(tree, {key: value})
     return tree
 
 
 def without(key):
-    tree = changed(key, None)
-    *path, last = key.split(".")
-    node = tree
-    for part in path:
-        node = node[part]
-    del node[last]
+    tree = copy.deepcopy(TREE)
+    block, _, last = key.rpartition(".")
+    del (value_at(tree, block) if block else tree)[last]
     return tree
 
 
@@ -154,10 +148,7 @@ def test_rules_of_aggregation(rule):
 )
 def test_the_ends_of_a_range_are_in_it(key, values):
     for value in values:
-        node = parse_config(changed(key, value)).model_dump(by_alias=True)
-        for part in key.split("."):
-            node = node[part]
-        assert node == value
+        assert value_at(parse_config(changed(key, value)).model_dump(by_alias=True), key) == value
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:1"])

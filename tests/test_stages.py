@@ -110,13 +110,8 @@ def test_a_full_disk_leaves_nothing_half_written(project, configure, run_python,
 
 
 @pytest.mark.slow
-def test_a_dvc_repository(project, make_tree, tmp_path):
-    root = tmp_path / "repository"
-    (root / ".dvc").mkdir(parents=True)
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "stages", "pfmsmt", ".dvc/config", ".dvc/.gitignore",
-                 ".dvc/plots"):  # fmt: skip
-        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
-        copy(REPOSITORY / name, root / name)
+def test_a_dvc_repository(project, make_tree, dvc_repository):
+    root = dvc_repository
     params = root / "params.yaml"
     methods = {"train.methods": ["fedavg", "local"], "register.methods": ["fedavg", "local"]}
     params.write_text(yaml.safe_dump(make_tree(methods), sort_keys=False))

@@ -10,6 +10,7 @@ from ruamel.yaml.nodes import MappingNode, Node
 
 from pfmsmt.atomic import write_text
 from pfmsmt.config import parse_config
+from pfmsmt.dotted_keys import set_values
 from pfmsmt.errors import ConfigError
 
 
@@ -26,11 +27,7 @@ def apply(values: Mapping[str, Any], path: Path) -> None:
     for key, value in values.items():
         node = _node(root, key, path)
         places.append((node.start_mark.index, node.end_mark.index, _flow(value)))
-        *blocks, last = key.split(".")
-        block = expected
-        for part in blocks:
-            block = block[part]
-        block[last] = list(value) if isinstance(value, tuple) else value
+        set_values(expected, {key: list(value) if isinstance(value, tuple) else value})
     # From the end on, so that places in front keep their index.
     for start, end, new in sorted(places, reverse=True):
         text = text[:start] + new + _aligned(text[end:], len(new) - (end - start))

@@ -15,7 +15,7 @@ from pfmsmt.atomic import write_text
 from pfmsmt.config import Config
 from pfmsmt.errors import TuningError
 from pfmsmt.tuning.sampling import RANDOM_TRIALS, values_of
-from pfmsmt.tuning.space import Space, value_at
+from pfmsmt.tuning.space import Space, plain_value
 from pfmsmt.tuning.states import OUTSIDE, START, is_retried, state_of
 
 
@@ -54,7 +54,7 @@ def outcome_of(study: Study, config: Config, method: str, space: Space) -> Outco
     best = study.best_trial
     first = [t.value for t in trials if START in t.user_attrs and t.state == TrialState.COMPLETE]
     return Outcome(
-        method, study.study_name, config.tune.objective, states, {key: value_at(config, key) for key in space},
+        method, study.study_name, config.tune.objective, states, {key: plain_value(config, key) for key in space},
         first[0] if first else None, study.user_attrs[OUTSIDE], values_of(best.params, space), study.best_value,
         best.number,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pfmsmt.tuning.states import MAX_RETRIES, RETRIES, RETRY_OF, WORKER
 
 UNSIGNED = 60.0
-"""Seconds after which a running trial that nobody signed is dead; before, its worker may be about to sign."""
+"""Seconds that a worker surely does not need from the start of a trial to signing it."""
 
 
 def sign(trial: Trial) -> None:
@@ -34,16 +34,17 @@ def is_run_by(trial: FrozenTrial, processes: Collection[int | None]) -> bool:
     return is_here(trial) and trial.user_attrs[WORKER]["id"] in processes
 
 
-def release(study: Study, *, shared: bool, blame: bool = True) -> list[FrozenTrial]:
+def release(study: Study, *, shared: bool, blame: bool = True, unsigned_for: float = UNSIGNED) -> list[FrozenTrial]:
     """Mark running trials of dead workers as failed, and queue their values again; return them.
 
     Args:
         shared: whether other machines use the store as well. Theirs are then left alone: a database tells by their
             heartbeat. Otherwise a trial of another host is one of this machine under an earlier name (a container's).
         blame: count it as one of the times that these values may be tried.
+        unsigned_for: seconds after which a running trial that nobody signed is dead.
     """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [trial for trial in running if _is_dead(trial, shared) and _fail(study, trial, blame)]
+    return [trial for trial in running if _is_dead(trial, shared, unsigned_for) and _fail(study, trial, blame)]
 
 
 def retry(study: Study, trial: FrozenTrial, blame: bool = True) -> None:
@@ -57,11 +58,11 @@ def retry(study: Study, trial: FrozenTrial, blame: bool = True) -> None:
     study.enqueue_trial(drawn, {**kept, RETRIES: retries + int(blame), RETRY_OF: trial.number})
 
 
-def _is_dead(trial: FrozenTrial, shared: bool) -> bool:
+def _is_dead(trial: FrozenTrial, shared: bool, unsigned_for: float) -> bool:
     worker = trial.user_attrs.get(WORKER)
     if worker is None:
         begun = trial.datetime_start
-        return begun is not None and (datetime.now() - begun).total_seconds() > UNSIGNED
+        return begun is not None and (datetime.now() - begun).total_seconds() > unsigned_for
     if not is_here(trial):
         return not shared
     with suppress(psutil.NoSuchProcess):

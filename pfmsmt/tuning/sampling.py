@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from pfmsmt.config import Config, Parameter
-from pfmsmt.tuning.space import Space, value_at
+from pfmsmt.tuning.space import Space, plain_value
 
 RANDOM_TRIALS = 5
 """So many trials, params.yaml's values among them, come before the sampler models anything or the pruner ends one."""
@@ -101,7 +101,7 @@ def start_of(config: Config, space: Space) -> tuple[dict[str, CategoricalChoiceT
     drawn: dict[str, CategoricalChoiceType] = {}
     outside = []
     for key, parameter in space.items():
-        value = value_at(config, key)
+        value = plain_value(config, key)
         if parameter.choices is not None:
             if _label(value) in map(_label, parameter.choices):
                 drawn[key] = _label(value)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pfmsmt.config import Config, Methods, Model, Parameter, Train, parse_config
+from pfmsmt.dotted_keys import set_values, value_at
 from pfmsmt.errors import ConfigError
 
 FREE = ("methods", "seeds", "device", "workers", "threads", "checkpoint_every")
@@ -69,20 +70,13 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
         ConfigError: a model refuses one, or their combination.
     """
     tree = config.model_dump(mode="json", by_alias=True)
-    for key, value in values.items():
-        *path, last = key.split(".")
-        block = tree
-        for part in path:
-            block = block[part]
-        block[last] = value
+    set_values(tree, values)
     return parse_config(tree)
 
 
-def value_at(config: Config, key: str) -> Any:
-    """Return the plain value at a dotted key."""
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
+def plain_value(config: Config, key: str) -> Any:
+    """Return what stands at a dotted key, as YAML would write it."""
+    value = value_at(config, key)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pfmsmt.config import load_config
+from pfmsmt.dotted_keys import value_at
 from pfmsmt.errors import ConfigError
 from pfmsmt.tuning.applying import apply
 
@@ -56,11 +57,7 @@ def test_lines_that_are_not_applied_stay_to_the_byte(params):
 def test_applying_twice_and_back(params):
     # All of them have room before their comment.
     values = {"train.rounds": 100, "model.dropout": 0.25, "model.expert_layers": [8, 8], "model.experts": 16}
-    old = {key: yaml.safe_load(PARAMS.read_text()) for key in values}
-    for key, tree in old.items():
-        for part in key.split("."):
-            tree = tree[part]
-        old[key] = tree
+    old = {key: value_at(yaml.safe_load(PARAMS.read_text()), key) for key in values}
     apply(values, params)
     assert params.read_bytes() != PARAMS.read_bytes()
     apply(old, params)

@@ -73,7 +73,7 @@ def test_values_that_kill_every_worker_are_given_up(store, study):
     assert reason_of(study.trials[-1]) == f"its worker was killed; given up after {MAX_RETRIES} retries"
 
 
-def test_what_lives_or_belongs_to_others_is_left_alone(study, monkeypatch):
+def test_what_lives_or_belongs_to_others_is_left_alone(study):
     mine, elsewhere, unsigned, old = (study.ask() for _ in range(4))
     retrying.sign(mine)
     elsewhere.set_user_attr("worker", {"host": "another-machine", "id": os.getpid(), "start": 0.0})
@@ -81,8 +81,8 @@ def test_what_lives_or_belongs_to_others_is_left_alone(study, monkeypatch):
     old.set_user_attr("worker", {**mine.user_attrs["worker"], "start": mine.user_attrs["worker"]["start"] - 100})
     assert [trial.number for trial in retrying.release(study, shared=True, blame=False)] == [old.number]
     assert study.trials[-1].user_attrs == {RETRIES: 0, RETRY_OF: old.number}
-    monkeypatch.setattr(retrying, "UNSIGNED", -1.0)
-    assert [trial.number for trial in retrying.release(study, shared=True)] == [unsigned.number]
+    released = retrying.release(study, shared=True, unsigned_for=-1.0)
+    assert [trial.number for trial in released] == [unsigned.number]
     # In a store that only one machine uses, another host is this machine under an earlier name.
     assert [trial.number for trial in retrying.release(study, shared=False)] == [elsewhere.number]
     assert retrying.is_run_by(study.trials[mine.number], {os.getpid()})

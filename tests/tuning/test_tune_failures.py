@@ -107,14 +107,9 @@ def test_no_trial_begins_after_the_timeout(project, configure):
 
 
 @pytest.mark.slow
-def test_dvc_sees_the_tuned_method_as_changed_and_no_other(project, configure, tmp_path):
+def test_dvc_sees_the_tuned_method_as_changed_and_no_other(project, configure, dvc_repository):
     """A real repository in which everything is up to date; the outputs themselves do not matter here."""
-    root = tmp_path / "repository"
-    (root / ".dvc").mkdir(parents=True)
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "stages", "pfmsmt", ".dvc/config", ".dvc/.gitignore",
-                 ".dvc/plots"):  # fmt: skip
-        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
-        copy(REPOSITORY / name, root / name)
+    root = dvc_repository
     methods = ("fedavg", "local")
     configure({**SMALL, "train.methods": list(methods), "register.methods": list(methods)})
     shutil.copy(project / "params.yaml", root)
