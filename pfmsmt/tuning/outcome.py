@@ -27,6 +27,8 @@ class Outcome(NamedTuple):
     objective: str
     states: Mapping[str, int]
     """How many trials ended complete, pruned, failed, or were tried again after their worker was killed."""
+    elsewhere: int
+    """How many still run, on other machines or in other processes."""
     start: Mapping[str, Any]
     """params.yaml's own values."""
     start_value: float | None
@@ -51,10 +53,12 @@ def outcome_of(study: Study, config: Config, method: str, space: Space) -> Outco
             f"study {study.study_name}: no trial is complete, so there is no best one; "
             "go on with --resume and more --trials, or a longer --timeout"
         )
+    elsewhere = sum(trial.state == TrialState.RUNNING for trial in trials)
     best = study.best_trial
     first = [t.value for t in trials if START in t.user_attrs and t.state == TrialState.COMPLETE]
     return Outcome(
-        method, study.study_name, config.tune.objective, states, {key: plain_value(config, key) for key in space},
+        method, study.study_name, config.tune.objective, states, elsewhere,
+        {key: plain_value(config, key) for key in space},
         first[0] if first else None, study.user_attrs[OUTSIDE], values_of(best.params, space), study.best_value,
         best.number,
     )  # fmt: skip
@@ -73,7 +77,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
         if found.outside:
             notes.append(f"* {', '.join(found.outside)}: outside of tune.space; the first trial had the nearest value")
         states = ", ".join(f"{number} {state}" for state, number in sorted(found.states.items()))
-        notes.append(f"{found.study}: {states}; the best is trial {found.best_trial}")
+        running = f", {found.elsewhere} still running elsewhere" if found.elsewhere else ""
+        notes.append(f"{found.study}: {states}{running}; the best is trial {found.best_trial}")
+        if found.elsewhere:
+            notes.append("  a machine that is gone is noticed after three minutes; --resume then runs its trials again")
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"{row[0]:{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}".rstrip() for row in rows]
     return "\n".join([*lines, *notes])

@@ -9,6 +9,7 @@ from datetime import datetime
 import psutil
 from optuna import Study, Trial
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from pfmsmt.tuning.states import MAX_RETRIES, RETRIES, RETRY_OF, WORKER
@@ -38,11 +39,14 @@ def release(study: Study, *, shared: bool, blame: bool = True, unsigned_for: flo
     """Mark running trials of dead workers as failed, and queue their values again; return them.
 
     Args:
-        shared: whether other machines use the store as well. Theirs are then left alone: a database tells by their
-            heartbeat. Otherwise a trial of another host is one of this machine under an earlier name (a container's).
+        shared: whether other machines use the store as well. Theirs are then dead when their heartbeat has been silent
+            for long; they are not among those returned. Otherwise a trial of another host is one of this machine under
+            an earlier name (a container's).
         blame: count it as one of the times that these values may be tried.
         unsigned_for: seconds after which a running trial that nobody signed is dead.
     """
+    if shared:
+        fail_stale_trials(study)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return [trial for trial in running if _is_dead(trial, shared, unsigned_for) and _fail(study, trial, blame)]
 

@@ -115,6 +115,7 @@ def test_a_database_retries_what_another_machine_left_without_heartbeat(tmp_path
         assert changed.rowcount == 1
     study = optuna.load_study(storage=open_store(url), study_name="s")
     assert retrying.release(study, shared=True) == []
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     failed, again = study.trials
     assert was_killed(failed)
