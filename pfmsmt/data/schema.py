@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,6 +15,9 @@ from pfmsmt.errors import DataError, SchemaError
 
 OUT_OF_VOCABULARY = 0
 """Code of every category that the training rows did not hold."""
+
+Vocabulary = tuple[int, ...] | tuple[str, ...]
+"""Sorted, no entry twice; the code of entry i is i + 1."""
 
 
 class _Frozen(BaseModel):
@@ -30,13 +35,14 @@ class Task(_Frozen):
 
 
 class CategoricalField(_Frozen):
-    """A column of integer categories."""
+    """A column of categories: integers, or text."""
 
     name: str
     federated: bool
     """True: the vocabulary means the same at every client. False: ids of one client, which never leave it."""
-    vocabulary: tuple[int, ...] = ()
-    """Sorted; the code of vocabulary[i] is i + 1."""
+    text: bool = False
+    """True: categories are strings. False: integers."""
+    vocabulary: Vocabulary = ()
 
     @property
     def codes(self) -> int:
@@ -88,7 +94,7 @@ class Schema(_Frozen):
     categorical: tuple[CategoricalField, ...]
     """Private fields carry an empty vocabulary here; theirs is in `private_vocabularies`."""
     numerical: tuple[NumericalField, ...]
-    private_vocabularies: dict[str, dict[str, tuple[int, ...]]]
+    private_vocabularies: dict[str, dict[str, Vocabulary]]
     """scenario -> private field -> vocabulary."""
     counts: dict[str, dict[str, SplitCounts]]
     """scenario -> split (train, val, test) -> counts."""
@@ -139,13 +145,23 @@ class Encoded(NamedTuple):
     """[B, numerical fields], standardised"""
 
 
-def encode_categories(values: NDArray[np.int64], field: CategoricalField) -> NDArray[np.int32]:
-    """Map raw categories [B] to codes [B]; what is not in the vocabulary becomes OUT_OF_VOCABULARY."""
-    vocabulary = np.asarray(field.vocabulary, dtype=np.int64)
-    if vocabulary.size == 0:
-        return np.zeros(len(values), dtype=np.int32)
-    place = np.minimum(np.searchsorted(vocabulary, values), vocabulary.size - 1)
-    return np.where(vocabulary[place] == values, place + 1, OUT_OF_VOCABULARY).astype(np.int32)
+class CategoryEncoder:
+    """Maps the categories of one field to codes."""
+
+    def __init__(self, field: CategoricalField) -> None:
+        """Lay out the vocabulary once, as it may hold millions of entries."""
+        self._set = pa.array(field.vocabulary, pa.string()) if field.text else None
+        self._known = np.asarray(() if field.text else field.vocabulary, np.int64)
+
+    def __call__(self, values: NDArray[np.generic]) -> NDArray[np.int32]:
+        """Map categories [B], int64 or str, to codes [B]; what is not in the vocabulary gets OUT_OF_VOCABULARY."""
+        if self._set is not None:
+            place = pc.index_in(pa.array(values, pa.string()), value_set=self._set)
+            return np.asarray(pc.add(pc.fill_null(place, OUT_OF_VOCABULARY - 1), 1).to_numpy(), np.int32)
+        if self._known.size == 0:
+            return np.full(len(values), OUT_OF_VOCABULARY, np.int32)
+        place = np.minimum(np.searchsorted(self._known, values), self._known.size - 1)
+        return np.where(self._known[place] == values, place + 1, OUT_OF_VOCABULARY).astype(np.int32)
 
 
 def encode_numbers(values: NDArray[np.float64], field: NumericalField) -> NDArray[np.float32]:
@@ -159,7 +175,7 @@ def encode(frame: pd.DataFrame | Mapping[str, NDArray[np.generic]], schema: Scen
 
     Raises:
         SchemaError: a column is missing, or a value is no integer category or no finite number
-            (column, row and value are named).
+            (column, row and value are named); for a field of text, no string.
     """
     missing = [name for name in schema.columns if name not in frame]
     if missing:
@@ -167,13 +183,23 @@ def encode(frame: pd.DataFrame | Mapping[str, NDArray[np.generic]], schema: Scen
             f"missing columns: {', '.join(missing)}; "
             f"scenario {schema.scenario} needs {len(schema.columns)} feature columns"
         )
-    codes = [encode_categories(_integers(frame[field.name], field.name), field) for field in schema.categorical]
+    codes = [CategoryEncoder(field)(_categories(frame[field.name], field)) for field in schema.categorical]
     values = [encode_numbers(_numbers(frame[field.name], field.name), field) for field in schema.numerical]
     rows = len(frame[schema.columns[0]]) if schema.columns else 0
     return Encoded(
         np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int32),
         np.stack(values, axis=1) if values else np.zeros((rows, 0), np.float32),
     )
+
+
+def _categories(column: "pd.Series | NDArray[np.generic]", field: CategoricalField) -> NDArray[np.generic]:
+    if not field.text:
+        return _integers(column, field.name)
+    values = np.asarray(column, dtype=object)
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise SchemaError(f"column {field.name}, row {row}: {value!r} is not text, as its categories are")
+    return values
 
 
 def _numbers(column: "pd.Series | NDArray[np.generic]", name: str) -> NDArray[np.float64]:

@@ -88,11 +88,11 @@ def discard_models(tracking: "Store", run: "Run") -> None:
 
 
 def signature(schema: ScenarioSchema) -> "ModelSignature":
-    """Return MLflow's signature: categories as long, numbers as double; a double probability for each task."""
+    """Return MLflow's signature: categories as long or string, numbers as double; a double probability for each task."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    inputs = [ColSpec("long", field.name) for field in schema.categorical]
+    inputs = [ColSpec("string" if field.text else "long", field.name) for field in schema.categorical]
     inputs += [ColSpec("double", field.name) for field in schema.numerical]
     return ModelSignature(Schema([*inputs]), Schema([ColSpec("double", task.name) for task in schema.tasks]))
 
@@ -106,7 +106,7 @@ def typed(frame: "pd.DataFrame", schema: ScenarioSchema) -> "pd.DataFrame":
     missing = [name for name in schema.columns if name not in frame]
     if missing:
         raise SchemaError(f"the example lacks the columns {', '.join(missing)} of scenario {schema.scenario}")
-    kinds = {field.name: "int64" for field in schema.categorical}
+    kinds = {field.name: "str" if field.text else "int64" for field in schema.categorical}
     kinds |= {field.name: "float64" for field in schema.numerical}
     return frame[list(schema.columns)].astype(kinds)
 

@@ -1,0 +1,65 @@
+"""What a shard file looks like, and categories of text."""
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task, encode
+from pfmsmt.data.shards import ROW_GROUP_ROWS, ShardWriter
+from pfmsmt.errors import SchemaError
+
+FIELDS = (CategoricalField(name="device", federated=True, text=True, vocabulary=("desktop", "phone")),)
+SCHEMA = ScenarioSchema(
+    scenario="NL",
+    group="search",
+    tasks=(Task(name="ctr", label="click"),),
+    categorical=FIELDS,
+    numerical=(NumericalField(name="price", mean=1.0, std=2.0),),
+)
+
+
+def rows(first, last):
+    numbers = np.arange(first, last)
+    return {
+        "search": numbers // 3,
+        "device": np.array(["phone", "tablet", "desktop"], dtype=object)[numbers % 3],
+        "price": numbers.astype(float),
+        "click": (numbers % 2).astype(np.int8),
+    }
+
+
+@pytest.mark.parametrize("batch", [7_001, 65_536, 200_000])
+def test_row_groups_and_digest_do_not_depend_on_the_batches(batch, tmp_path):
+    total = 2 * ROW_GROUP_ROWS + 10
+    writer = ShardWriter(tmp_path / "train.parquet", SCHEMA)
+    with writer:
+        for first in range(0, total, batch):
+            writer.write(rows(first, min(first + batch, total)))
+    footer = pq.ParquetFile(tmp_path / "train.parquet").metadata
+    assert [footer.row_group(i).num_rows for i in range(3)] == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 10]
+    shard = pd.read_parquet(tmp_path / "train.parquet")
+    assert shard["search"].tolist() == [i // 3 for i in range(total)]
+    assert shard["device"].tolist() == [(2, 0, 1)[i % 3] for i in range(total)]
+    assert np.array_equal(shard["price"], ((np.arange(total) - 1.0) / 2.0).astype(np.float32))
+    assert shard["ctr"].tolist() == [i % 2 for i in range(total)]
+    counts = writer.counts()
+    assert (counts.rows, counts.groups, counts.positives) == (total, -(-total // 3), {"ctr": total // 2})
+    whole = ShardWriter(tmp_path / "whole.parquet", SCHEMA)
+    with whole:
+        whole.write(rows(0, total))
+    assert whole.digest() == writer.digest()
+
+
+def test_categories_of_text_are_found_by_their_very_characters():
+    frame = pd.DataFrame({"device": ["phone", "Phone", "desktop", ""], "price": [1.0, 3.0, 5.0, -1.0]})
+    encoded = encode(frame, SCHEMA)
+    assert encoded.codes[:, 0].tolist() == [2, 0, 1, 0]
+    assert encoded.values[:, 0].tolist() == [0.0, 1.0, 2.0, -1.0]
+
+
+@pytest.mark.parametrize("value", [3, None, 1.5])
+def test_a_category_that_is_no_text_is_refused_by_its_row(value):
+    frame = {"device": np.array(["phone", value], dtype=object), "price": np.zeros(2)}
+    with pytest.raises(SchemaError, match=r"column device, row 1: .* is not text"):
+        encode(frame, SCHEMA)
