@@ -17,7 +17,7 @@ Rows = dict[str, NDArray[np.generic]]
 """name -> [B], as a source yields them."""
 
 ROW_GROUP_ROWS = 65_536
-"""Rows of each row group but the last: some 20 MB of AliExpress, enough to compress, few enough to shuffle in memory."""
+"""Rows of each row group but the last: 20 MB of AliExpress, enough to compress, few enough to shuffle in memory."""
 
 
 class ShardWriter:

@@ -88,7 +88,7 @@ def discard_models(tracking: "Store", run: "Run") -> None:
 
 
 def signature(schema: ScenarioSchema) -> "ModelSignature":
-    """Return MLflow's signature: categories as long or string, numbers as double; a double probability for each task."""
+    """Return MLflow's signature: categories long or string, numbers double; a double probability for each task."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
