@@ -189,7 +189,7 @@ def build(name: str, template: Template = TEMPLATE, **changes: Any) -> Method:
     return build_method(name, blocks(**{name: changes}), quadratic_train, template)
 
 
-PLAIN = {"server_optimizer": "plain", "server_learning_rate": 1.0}
+PLAIN = {"server_optimizer": "plain", "server_learning_rate": 1.0, "server_weight_decay": 0.0}
 RATES = {"learning_rate": 0.1, "private_learning_rate": 0.1}
 EVERYTHING_OFF = {
     **PLAIN, **RATES, "rank": 0, "private_experts": 0, "federated_batch_norm": False, "conflict": 0.0,

@@ -15,7 +15,10 @@ from pfmsmt.rounds import RoundResult, run_rounds
 from pfmsmt.types import NEVER_LEAVES, NamedArrays, Role
 
 ROUNDS = 3
-ADAM = {"server_optimizer": "adam", "server_learning_rate": 0.02, "server_beta1": 0.9, "server_beta2": 0.99}
+ADAM = {
+    "server_optimizer": "adam", "server_learning_rate": 0.02, "server_beta1": 0.9, "server_beta2": 0.99,
+    "server_weight_decay": 0.1,
+}  # fmt: skip
 RATES = {"learning_rate": 0.1, "private_learning_rate": 0.01, "private_weight_decay": 0.1}
 PRIVATE_FIELD = {"data.private_fields": ["categorical_3"]}
 
