@@ -113,6 +113,9 @@ class Train(_Frozen):
     averaging: Annotated[float, Field(ge=0, lt=1)]
     task_weights: Annotated[tuple[NonNegative, ...], Field(min_length=1)]
     quorum: Annotated[float, Field(gt=0, le=1)]
+    shuffle: Literal["auto", "rows", "row_groups"]
+    shuffle_rows: Count
+    memory: Positive
     checkpoint_every: Count
     device: str
     workers: Literal["auto"] | Count

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pfmsmt.data.batches import Shard
+from pfmsmt.data.batches import Rows
 from pfmsmt.errors import TrainingError
 from pfmsmt.metrics import auc, log_loss
 from pfmsmt.models.heads import log_probabilities
@@ -20,18 +20,17 @@ ROWS_AT_ONCE = 8192
 
 
 @torch.inference_mode()
-def predict(model: MMoE, shard: Shard, device: torch.device, rows_at_once: int = ROWS_AT_ONCE) -> NDArray[np.float64]:
+def predict(model: MMoE, shard: Rows, device: torch.device, rows_at_once: int = ROWS_AT_ONCE) -> NDArray[np.float64]:
     """Return probabilities [N, T] of one shard, with the model in evaluation mode."""
     model.eval()
     parts = []
-    for start in range(0, shard.rows, rows_at_once):
-        rows = slice(start, start + rows_at_once)
-        logits = model(shard.codes[rows].to(device), shard.values[rows].to(device))
+    for block in shard.blocks(rows_at_once):
+        logits = model(block.codes.to(device), block.values.to(device))
         parts.append(log_probabilities(logits.cpu().double(), model.spec)[0].exp().numpy())
     return np.concatenate(parts) if parts else np.zeros((0, len(model.spec.tasks)))
 
 
-def validate(model: MMoE, shards: Mapping[str, Shard], device: torch.device) -> Validation:
+def validate(model: MMoE, shards: Mapping[str, Rows], device: torch.device) -> Validation:
     """Return AUC and log-loss of each scenario's shard and task.
 
     Raises:
@@ -74,7 +73,7 @@ Positives = Mapping[str, Mapping[str, int]]
 """scenario -> task -> rows with label 1"""
 
 
-def positives(shards: Mapping[str, Shard], tasks: Sequence[str]) -> Positives:
+def positives(shards: Mapping[str, Rows], tasks: Sequence[str]) -> Positives:
     """Count the positive rows of each scenario's shard and task."""
     return {s: {task: int(shard.labels[:, i].sum()) for i, task in enumerate(tasks)} for s, shard in shards.items()}
 

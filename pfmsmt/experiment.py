@@ -15,6 +15,7 @@ from pfmsmt import __version__
 from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.console import Progress, say
 from pfmsmt.data.schema import Schema
+from pfmsmt.data.streaming import StreamedShard
 from pfmsmt.devices import choose_device, choose_workers
 from pfmsmt.errors import TrackingError, TrainingError
 from pfmsmt.exchange import InProcess
@@ -42,7 +43,9 @@ def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Track
     device = choose_device(config.train.device)
     federation = build_federation(config, schema, root / CLIENTS, name, seed, device)
     history = History()
-    params = run_params(config, name, seed, str(device))
+    rows = federation.clients[federation.names[0]].learner.data.train
+    shuffle = "rows" if rows.shuffle.window is None else "row_groups"
+    params = run_params(config, name, seed, str(device), shuffle)
     checkpoint = Checkpoint(root / CHECKPOINTS / run, _fingerprint(params, schema))
     resumed = checkpoint.load(federation, history)
     first, resume_id = 1, None
@@ -59,6 +62,8 @@ def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Track
         say(f"{run}: going on after round {done}")
     workers, threads = choose_workers(config.train, len(federation.clients), device)
     say(f"{run}: {len(federation.clients)} clients on {device}, {workers} at a time")
+    if isinstance(rows, StreamedShard):
+        say(f"{run}: more rows than fit into train.memory ({config.train.memory:g} GiB); they are streamed")
     with (
         tracking.training_run(
             method=name, seed=seed, dataset=schema.source, fingerprint=schema.fingerprint, params=params,
@@ -113,11 +118,18 @@ def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Track
     return {"run_id": tracked.id, "models": model_ids}
 
 
-def run_params(config: Config, name: str, seed: int, device: str) -> dict[str, Any]:
-    """Return the flat parameters that decide what a run computes, under the names of params.yaml."""
+def run_params(config: Config, name: str, seed: int, device: str, shuffle: str) -> dict[str, Any]:
+    """Return the flat parameters that decide what a run computes, under the names of params.yaml.
+
+    `device` and `shuffle` are what `auto` came to.
+    """
     tree = config.model_dump(mode="json", by_alias=True)
     train_ = {key: value for key, value in tree["train"].items() if key not in ("methods", "seeds")}
-    blocks = {"model": tree["model"], "train": {**train_, "device": device}, f"methods.{name}": tree["methods"][name]}
+    blocks = {
+        "model": tree["model"],
+        "train": {**train_, "device": device, "shuffle": shuffle},
+        f"methods.{name}": tree["methods"][name],
+    }
     flat = {f"{block}.{key}": value for block, values in blocks.items() for key, value in values.items()}
     return {"method": name, "seed": seed, "data.source": config.data.source, **flat}
 
@@ -150,7 +162,7 @@ def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
 
 
 def _fingerprint(params: Mapping[str, Any], schema: Schema) -> str:
-    free = ("train.checkpoint_every", "train.workers", "train.threads")
+    free = ("train.checkpoint_every", "train.memory", "train.workers", "train.threads")
     kept = {key: value for key, value in params.items() if key not in free}
     # The whole schema: shards with the same rows may differ in which fields are private.
     text = json.dumps([__version__, schema.model_dump(mode="json"), kept], sort_keys=True)

@@ -1,6 +1,7 @@
 """Builds a federation from shards: one client per scenario, or one with everybody's rows."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,11 +10,14 @@ import torch
 
 from pfmsmt.client import Client
 from pfmsmt.config import Config
-from pfmsmt.data.batches import ClientData, load_shard, pool, private_shifts
+from pfmsmt.data.batches import ClientData, Rows, load_rows, private_shifts
+from pfmsmt.data.memory import choose_plan
+from pfmsmt.data.row_groups import Pooling, RowGroups, ShardFile
 from pfmsmt.data.schema import ScenarioSchema, Schema
+from pfmsmt.data.streaming import StreamedShard
 from pfmsmt.errors import ConfigError
 from pfmsmt.methods import Method
-from pfmsmt.methods.catalogue import POOLED, build_method, expert_parts
+from pfmsmt.methods.catalogue import POOLED, build_method, expert_parts, phases
 from pfmsmt.models.spec import ModelSpec, build_spec
 from pfmsmt.training import build_learner, client_batch_size, local_train
 from pfmsmt.types import NamedArrays
@@ -33,18 +37,41 @@ class Federation(NamedTuple):
         return tuple(sorted(self.clients))
 
 
-def load_data(schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
-    """Load what each client of method `name` trains and validates on; test shards are not read.
+def load_data(config: Config, schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
+    """Load what each client of method `name` trains and validates on, or open it where `train.memory` is too small.
+
+    Test shards are not read.
 
     Raises:
+        ConfigError: rows can neither be held nor streamed within `train.memory`.
         DataError: a shard cannot be read.
     """
     schemas = _schemas(schema)
-    data = {
-        s.scenario: ClientData(load_shard(shards, "train", s), {s.scenario: load_shard(shards, "val", s)})
-        for s in schemas
+    poolings: list[Pooling | None] = [None] * len(schemas)
+    if name in POOLED:
+        poolings = [Pooling(i, shift) for i, shift in enumerate(private_shifts(schemas))]
+    files = {
+        split: [ShardFile(shards, split, s, pooling) for s, pooling in zip(schemas, poolings, strict=True)]
+        for split in ("train", "val")
     }
-    return {POOLED_CLIENT: pool(data, schemas)} if name in POOLED else data
+    train = {s.scenario: RowGroups([file]) for s, file in zip(schemas, files["train"], strict=True)}
+    validation = {s.scenario: RowGroups([file]) for s, file in zip(schemas, files["val"], strict=True)}
+    if name in POOLED:
+        train = {POOLED_CLIENT: RowGroups(files["train"])}
+    plan = choose_plan(config.train, [*train.values()], [*validation.values()], phases(name, config.methods))
+    reader = ThreadPoolExecutor(1, "rows")
+
+    def rows(source: RowGroups) -> Rows:
+        if plan.streamed:
+            assert plan.window is not None
+            return StreamedShard(source, plan.window, reader)
+        return load_rows(source, plan.window)
+
+    held = {scenario: rows(source) for scenario, source in validation.items()}
+    return {
+        client: ClientData(rows(source), held if name in POOLED else {client: held[client]})
+        for client, source in train.items()
+    }
 
 
 def build_federation(
@@ -62,7 +89,8 @@ def build_federation(
         data: what `load_data` returned, to share it between federations; loaded from `shards` if left out.
 
     Raises:
-        ConfigError: train.task_weights does not fit the data's tasks, or an adapter's rank its first layer.
+        ConfigError: train.task_weights does not fit the data's tasks, or an adapter's rank its first layer; or rows
+            can neither be held nor streamed within `train.memory`.
         DataError: a shard cannot be read.
     """
     tasks = [task.name for task in schema.tasks]
@@ -72,7 +100,7 @@ def build_federation(
             f"the data have the tasks {', '.join(tasks)}"
         )
     schemas = _schemas(schema)
-    data = load_data(schema, shards, name) if data is None else data
+    data = load_data(config, schema, shards, name) if data is None else data
     specs = {s.scenario: build_spec(s, config.model, **expert_parts(name, config.methods)) for s in schemas}
     first = specs[schemas[0].scenario]
     if first.rank > first.inputs:

@@ -10,8 +10,9 @@ import pandas as pd
 from pfmsmt.atomic import new_folder, write_json
 from pfmsmt.config import Config, Evaluate
 from pfmsmt.console import say
-from pfmsmt.data.batches import Shard, load_shard
+from pfmsmt.data.batches import Rows
 from pfmsmt.data.schema import Encoded, Schema
+from pfmsmt.data.streaming import open_shard
 from pfmsmt.errors import DataError
 from pfmsmt.metrics import bootstrap_auc, calibration_bins, roc_points, task_metrics
 from pfmsmt.models.saved import SavedModel, load_model
@@ -38,14 +39,13 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tr
     roc, calibration = [], []
     for scenario in schema.scenarios:
         model = load_model(root / MODELS / run / scenario)
-        shard = load_shard(root / CLIENTS, "test", schema.scenario(scenario))
+        shard = open_shard(root / CLIENTS, "test", schema.scenario(scenario))
         probabilities = predict_shard(model, shard, config.evaluate.batch_size)
+        given, groups = shard.labels.numpy().astype(np.uint8), shard.groups
         for i, task in enumerate(task.name for task in schema.tasks):
-            labels, predicted = shard.labels[:, i].numpy().astype(np.uint8), probabilities[:, i]
+            labels, predicted = given[:, i], probabilities[:, i]
             generator = Stream(config.seed, f"bootstrap/{scenario}/{task}", 0).generator()
-            scores.setdefault(scenario, {})[task] = score_task(
-                labels, predicted, shard.groups, config.evaluate, generator
-            )
+            scores.setdefault(scenario, {})[task] = score_task(labels, predicted, groups, config.evaluate, generator)
             where = {"scenario": scenario, "task": task}
             curve, bins = roc_points(labels, predicted), calibration_bins(labels, predicted, config.evaluate.bins)
             if curve is not None:
@@ -79,12 +79,11 @@ def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
         raise DataError(f"{path} is damaged ({error}); run `dvc repro -f -s train@{name}-{seed}`") from None
 
 
-def predict_shard(model: SavedModel, shard: Shard, rows_at_once: int) -> np.ndarray:
+def predict_shard(model: SavedModel, shard: Rows, rows_at_once: int) -> np.ndarray:
     """Return the probabilities [N, T] that the saved model gives to a shard's rows."""
     parts = []
-    for start in range(0, shard.rows, rows_at_once):
-        rows = slice(start, start + rows_at_once)
-        parts.append(model.probabilities(Encoded(shard.codes[rows].numpy(), shard.values[rows].numpy())))
+    for block in shard.blocks(rows_at_once):
+        parts.append(model.probabilities(Encoded(block.codes.numpy(), block.values.numpy())))
     return np.concatenate(parts) if parts else np.zeros((0, len(model.model.spec.tasks)))
 
 

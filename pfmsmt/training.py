@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pfmsmt import arrays
 from pfmsmt.config import Train
-from pfmsmt.data.batches import ClientData, batch_rows
+from pfmsmt.data.batches import ClientData
 from pfmsmt.errors import TrainingError
 from pfmsmt.methods import LocalResult
 from pfmsmt.models.heads import loss, task_losses
@@ -38,9 +38,7 @@ def build_learner(
 ) -> Learner:
     """Build a client's model on `device`, with its initial values, and move its training rows there."""
     model = MMoE(spec).initialise(seed, client).to(device)
-    train = data.train
-    moved = train._replace(codes=train.codes.to(device), values=train.values.to(device), labels=train.labels.to(device))
-    return Learner(model, Binding(model), data._replace(train=moved), batch_size, budget, device)
+    return Learner(model, Binding(model), data._replace(train=data.train.to(device)), batch_size, budget, device)
 
 
 def client_batch_size(mean: int, rows: int, mean_rows: float) -> int:
@@ -121,14 +119,13 @@ def local_train(
     first = (stream.round - 1) * budget.local_steps
     seed = int(stream.generator("dropout").integers(2**63))
     model.dropout.generator = torch.Generator(data.device).manual_seed(seed)
-    for chosen in batch_rows(stream, rows.rows, data.batch_size, first, steps):
-        index = torch.from_numpy(chosen).to(data.device)
+    for batch in rows.batches(stream, data.batch_size, first, steps):
         model.zero_grad()
-        logits = model(rows.codes[index], rows.values[index])
+        logits = model(batch.codes, batch.values)
         if split:
-            value = split.backward(task_losses(logits, rows.labels[index], weights, model.spec), learning_rate * rate)
+            value = split.backward(task_losses(logits, batch.labels, weights, model.spec), learning_rate * rate)
         else:
-            value = loss(logits, rows.labels[index], weights, model.spec)
+            value = loss(logits, batch.labels, weights, model.spec)
             value.backward()
         total += value.detach()
         for optimizer_ in (sgd, adam):

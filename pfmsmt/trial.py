@@ -7,8 +7,10 @@ from typing import NamedTuple
 import torch
 
 from pfmsmt.config import Config
-from pfmsmt.data.batches import ClientData, load_shard, private_shifts
+from pfmsmt.data.batches import ClientData, private_shifts
+from pfmsmt.data.row_groups import Pooling
 from pfmsmt.data.schema import Schema
+from pfmsmt.data.streaming import open_shard
 from pfmsmt.errors import TrainingError
 from pfmsmt.evaluation import mean_auc, predict
 from pfmsmt.exchange import InProcess
@@ -52,10 +54,9 @@ class Trial(NamedTuple):
         shifts = private_shifts(schemas)
         for position, own in enumerate(schemas):
             client = self.federation.clients.get(own.scenario) or self.federation.clients[POOLED_CLIENT]
-            learner, shard = client.learner, load_shard(shards, "test", own)
-            if own.scenario not in self.federation.clients:
-                scenario = torch.full((shard.rows, 1), position)
-                shard = shard._replace(codes=torch.cat((shard.codes + torch.from_numpy(shifts[position]), scenario), 1))
+            pooled = own.scenario not in self.federation.clients
+            learner = client.learner
+            shard = open_shard(shards, "test", own, Pooling(position, shifts[position]) if pooled else None)
             if client.best is None:
                 raise TrainingError(f"client {client.name} was never validated")
             learner.binding.write(client.best.parameters)

@@ -257,7 +257,8 @@ def poisoned(project):
 
 def position_of(project, config, round_, steps):
     """The row that client ES meets in a given round and never before."""
-    from pfmsmt.data.batches import batch_rows, load_shard
+    from pfmsmt.data.batches import load_shard
+    from pfmsmt.data.shuffle import batch_rows
     from pfmsmt.training import client_batch_size
     from pfmsmt.types import Stream
 

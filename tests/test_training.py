@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from pfmsmt import arrays
 from pfmsmt.config import Train
-from pfmsmt.data.batches import batch_rows
+from pfmsmt.data.shuffle import batch_rows
 from pfmsmt.errors import TrainingError
 from pfmsmt.models.heads import loss
 from pfmsmt.models.mmoe import MMoE

@@ -28,7 +28,7 @@ def test_a_trial_is_the_run_of_the_pipeline_without_its_files(project, configure
 def test_trials_share_loaded_data_and_leave_it_as_it_was(make_config, schema, shards, tmp_path, method):
     config, cpu = make_config(), torch.device("cpu")
     own = run_trial(config, schema, shards, method, 0, cpu, workers=1, threads=1)
-    data = load_data(schema, shards, method)
+    data = load_data(config, schema, shards, method)
     before = {name: part.train.codes.clone() for name, part in data.items()}
     for _ in range(2):
         # From a folder without shards: nothing is loaded again.

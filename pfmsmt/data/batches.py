@@ -5,94 +5,133 @@ Legend: B batch, N rows of a shard, F categorical fields, M numerical fields, T 
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pfmsmt.data.row_groups import RowGroups, ShardFile
 from pfmsmt.data.schema import ScenarioSchema
-from pfmsmt.errors import DataError
+from pfmsmt.data.shuffle import RowOrder, Shuffle, batch_rows
 from pfmsmt.types import Stream
 
 
-class Shard(NamedTuple):
-    """One split of one client, ready for the model."""
+class Batch(NamedTuple):
+    """Rows that the model takes at once."""
 
     codes: Tensor
-    """[N, F] int64"""
+    """[B, F] int32"""
+    values: Tensor
+    """[B, M] float32, standardised"""
+    labels: Tensor
+    """[B, T] float32, 0 or 1"""
+
+
+class Rows(Protocol):
+    """One split of one client, in memory (`Shard`) or on disk (`streaming.StreamedShard`)."""
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """[N, T], 0 or 1."""
+        ...
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """[N] search ids."""
+        ...
+
+    @property
+    def shuffle(self) -> Shuffle:
+        """How training mixes the rows."""
+        ...
+
+    def batches(self, stream: Stream, batch: int, first_step: int, steps: int) -> Iterator[Batch]:
+        """Yield the batches of `steps` steps, from `first_step` on; see `shuffle.batch_rows`."""
+        ...
+
+    def blocks(self, rows_at_once: int) -> Iterator[Batch]:
+        """Yield all rows in the order of the shard, exactly `rows_at_once` at a time but for the last."""
+        ...
+
+    def to(self, device: torch.device) -> "Rows":
+        """Return the same rows, whose batches come on `device`."""
+        ...
+
+
+class Shard(NamedTuple):
+    """Rows in memory."""
+
+    codes: Tensor
+    """[N, F] int32"""
     values: Tensor
     """[N, M] float32, standardised"""
     labels: Tensor
     """[N, T] float32, 0 or 1"""
     groups: NDArray[np.int64]
     """[N] search ids"""
+    order: RowOrder | None = None
+    """In which training sees them; None: all mixed"""
 
     @property
     def rows(self) -> int:
         """N."""
         return len(self.codes)
 
+    @property
+    def shuffle(self) -> Shuffle:
+        """How training mixes the rows."""
+        return Shuffle((self.rows,), None) if self.order is None else self.order.shuffle
+
+    def batches(self, stream: Stream, batch: int, first_step: int, steps: int) -> Iterator[Batch]:
+        """Yield the batches of `steps` steps, from `first_step` on."""
+        for chosen in batch_rows(stream, self.rows, batch, first_step, steps, self.order):
+            index = torch.from_numpy(chosen).to(self.codes.device)
+            yield Batch(self.codes[index], self.values[index], self.labels[index])
+
+    def blocks(self, rows_at_once: int) -> Iterator[Batch]:
+        """Yield all rows in order."""
+        for start in range(0, self.rows, rows_at_once):
+            rows = slice(start, start + rows_at_once)
+            yield Batch(self.codes[rows], self.values[rows], self.labels[rows])
+
+    def to(self, device: torch.device) -> "Shard":
+        """Move features and labels."""
+        return self._replace(codes=self.codes.to(device), values=self.values.to(device), labels=self.labels.to(device))
+
 
 class ClientData(NamedTuple):
     """What one client trains and validates on."""
 
-    train: Shard
-    validation: Mapping[str, Shard]
+    train: Rows
+    validation: Mapping[str, Rows]
     """scenario -> shard; a client that holds pooled data has several."""
 
 
 def load_shard(folder: Path, split: str, schema: ScenarioSchema) -> Shard:
-    """Read `<folder>/<scenario>/<split>.parquet`.
+    """Read `<folder>/<scenario>/<split>.parquet` into memory.
 
     Raises:
         DataError: missing, damaged, or other columns than the schema's.
     """
-    path = folder / schema.scenario / f"{split}.parquet"
-    fields = [field.name for field in schema.categorical]
-    numbers = [field.name for field in schema.numerical]
-    tasks = [task.name for task in schema.tasks]
-    try:
-        table = pq.read_table(path, columns=[schema.group, *fields, *numbers, *tasks])
-        return Shard(
-            torch.from_numpy(_matrix(table, fields, np.int64)),
-            torch.from_numpy(_matrix(table, numbers, np.float32)),
-            torch.from_numpy(_matrix(table, tasks, np.float32)),
-            table[schema.group].to_numpy(),
-        )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run `dvc repro -f partition`") from error
+    return load_rows(RowGroups([ShardFile(folder, split, schema)]), None)
 
 
-def _matrix(table: pa.Table, names: Sequence[str], dtype: type) -> NDArray[np.generic]:
-    matrix = np.empty((table.num_rows, len(names)), dtype=dtype)
-    for column, name in enumerate(names):
-        matrix[:, column] = table[name].to_numpy()
-    return matrix
+def load_rows(source: RowGroups, window: int | None) -> Shard:
+    """Read all row groups into memory; `window` is that of `Shuffle`.
 
-
-def pool(clients: Mapping[str, ClientData], schemas: Sequence[ScenarioSchema]) -> ClientData:
-    """Put all clients' rows together, with the scenario as one more categorical field (code = position).
-
-    Codes of private fields are shifted, client by client, as the same code means another thing at each.
+    Raises:
+        DataError: a file is damaged.
     """
-    shifts = private_shifts(schemas)
-    train = [_tag(clients[s.scenario].train, i, shifts[i]) for i, s in enumerate(schemas)]
-    validation = {
-        name: _tag(shard, i, shifts[i])
-        for i, s in enumerate(schemas)
-        for name, shard in clients[s.scenario].validation.items()
-    }
-    pooled = Shard(
-        torch.cat([shard.codes for shard in train]),
-        torch.cat([shard.values for shard in train]),
-        torch.cat([shard.labels for shard in train]),
-        np.concatenate([shard.groups for shard in train]),
-    )
-    return ClientData(pooled, validation)
+    codes, values, labels, groups = source.read(range(len(source.sizes)))
+    order = RowOrder(Shuffle(source.sizes, window))
+    return Shard(torch.from_numpy(codes), torch.from_numpy(values), torch.from_numpy(labels), groups, order)
 
 
 def private_shifts(schemas: Sequence[ScenarioSchema]) -> NDArray[np.int64]:
@@ -100,33 +139,3 @@ def private_shifts(schemas: Sequence[ScenarioSchema]) -> NDArray[np.int64]:
     sizes = np.array([[field.codes for field in schema.categorical] for schema in schemas], dtype=np.int64)
     private = np.array([not field.federated for field in schemas[0].categorical])
     return np.where(private, np.cumsum(sizes, axis=0) - sizes, 0)
-
-
-def _tag(shard: Shard, position: int, shift: NDArray[np.int64]) -> Shard:
-    scenario = torch.full((shard.rows, 1), position)
-    return shard._replace(codes=torch.cat((shard.codes + torch.from_numpy(shift), scenario), dim=1))
-
-
-def batch_rows(stream: Stream, rows: int, batch: int, first_step: int, steps: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the row numbers [B] of `steps` batches, from `first_step` on.
-
-    Rows come in a new random order each epoch, none twice in it; which rows a step takes depends on the seed,
-    the client and the step alone, so a round can be repeated, or resumed, anywhere.
-    """
-    orders: dict[int, NDArray[np.int64]] = {}
-
-    def order(epoch: int) -> NDArray[np.int64]:
-        if epoch not in orders:
-            orders.clear()
-            orders[epoch] = stream._replace(round=epoch).generator("order of rows").permutation(rows)
-        return orders[epoch]
-
-    for step in range(first_step, first_step + steps):
-        start, stop = step * batch, (step + 1) * batch
-        parts = []
-        while start < stop:
-            epoch, offset = divmod(start, rows)
-            taken = min(rows - offset, stop - start)
-            parts.append(order(epoch)[offset : offset + taken])
-            start += taken
-        yield parts[0] if len(parts) == 1 else np.concatenate(parts)

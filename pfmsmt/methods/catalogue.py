@@ -38,6 +38,12 @@ def expert_parts(name: str, methods: Methods) -> dict[str, int]:
     return block.model_dump(include=parts) if isinstance(block, PfMsmtrec) else dict.fromkeys(parts, 0)
 
 
+def phases(name: str, methods: Methods) -> int:
+    """Return how many phases a round of the method has."""
+    block = getattr(methods, name)
+    return 2 if isinstance(block, PfMsmtrec) and block.tower_steps else 1
+
+
 def build_method(name: str, methods: Methods, local_train: LocalTrain, template: Template) -> Method:
     """Build a method from its block.
 

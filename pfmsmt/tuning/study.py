@@ -75,7 +75,7 @@ def prepare(study: Study, config: Config) -> Study:
 
 def settings_of(config: Config, schema: Schema, method: str, space: Space, device: str) -> dict[str, Any]:
     """Return what all trials of a study must have in common, by name."""
-    fixed = run_params(config, method, config.train.seeds[0], device)
+    fixed = run_params(config, method, config.train.seeds[0], device, config.train.shuffle)
     free = {f"train.{key}" for key in FREE if key != "device"}
     found = {key: value for key, value in fixed.items() if key not in free and key not in space}
     found |= {f"tune.space.{key}": parameter.model_dump(mode="json") for key, parameter in space.items()}

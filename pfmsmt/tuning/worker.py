@@ -116,7 +116,7 @@ def quieten() -> None:
 def _run_trials(task: Task, pipe: Connection) -> None:
     try:
         study = prepare(optuna.load_study(storage=open_store(task.store), study_name=task.study), task.config)
-        data = load_data(task.schema, task.shards, task.method)
+        data = load_data(task.config, task.schema, task.shards, task.method)
     except PfmsmtError as error:
         pipe.send(Broken(error))
         return

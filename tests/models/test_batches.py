@@ -6,7 +6,9 @@ import pytest
 import torch
 from shapes import SCHEMA
 
-from pfmsmt.data.batches import ClientData, Shard, batch_rows, load_shard, pool, private_shifts
+from pfmsmt.data.batches import load_rows, load_shard, private_shifts
+from pfmsmt.data.row_groups import Pooling, RowGroups, ShardFile
+from pfmsmt.data.shuffle import batch_rows
 from pfmsmt.errors import DataError
 from pfmsmt.types import Stream
 
@@ -43,37 +45,23 @@ def test_clients_seeds_and_phases_see_other_orders():
     assert len(set(orders)) == 4
 
 
-def shard(rows, seed, users=5):
-    rng = np.random.default_rng(seed)
-    codes = np.stack([rng.integers(n, size=rows) for n in (4, users, 2)], axis=1)
-    labels = (rng.random((rows, 2)) < 0.5).astype(np.float32)
-    values = rng.normal(size=(rows, 2)).astype(np.float32)
-    return Shard(torch.from_numpy(codes), torch.from_numpy(values), torch.from_numpy(labels), np.arange(rows))
-
-
-def test_pool_shifts_private_codes_and_appends_the_scenario():
+def test_pooled_rows_have_shifted_private_codes_and_the_scenario(tmp_path, frame):
     """NL has 5 user codes, ES 3: user u of ES is row 5 + u of the pooled table; federated codes stay."""
     users = SCHEMA.categorical[1].model_copy(update={"vocabulary": (1, 2)})
     other = SCHEMA.model_copy(
         update={"scenario": "ES", "categorical": (SCHEMA.categorical[0], users, SCHEMA.categorical[2])}
     )
-    clients = {
-        "ES": ClientData(shard(3, 1, users=3), {"ES": shard(2, 2, users=3)}),
-        "NL": ClientData(shard(4, 3), {"NL": shard(5, 4)}),
-    }
-    originals = {k: client.train.codes.clone() for k, client in clients.items()}
-    np.testing.assert_array_equal(private_shifts([SCHEMA, other]), [[0, 0, 0], [0, 5, 0]])
-    pooled = pool(clients, [SCHEMA, other])
-    nl, es = clients["NL"].train, clients["ES"].train
-    expected = [[a, b, c, 0] for a, b, c in nl.codes.tolist()] + [[a, b + 5, c, 1] for a, b, c in es.codes.tolist()]
-    assert pooled.train.codes.tolist() == expected
-    assert torch.equal(pooled.train.values, torch.cat([nl.values, es.values]))
-    assert torch.equal(pooled.train.labels, torch.cat([nl.labels, es.labels]))
-    assert pooled.train.rows == 7
-    validation = clients["ES"].validation["ES"].codes.tolist()
-    assert pooled.validation["ES"].codes.tolist() == [[a, b + 5, c, 1] for a, b, c in validation]
-    assert pooled.validation["NL"].codes[:, 3].unique().tolist() == [0]
-    assert all(torch.equal(clients[k].train.codes, codes) for k, codes in originals.items())
+    shifts = private_shifts([SCHEMA, other])
+    np.testing.assert_array_equal(shifts, [[0, 0, 0], [0, 5, 0]])
+    write(frame, tmp_path)
+    write(frame.head(2).assign(user=[1, 2], price=[7.0, 8.0], ctcvr=[1, 0]), tmp_path, "ES")
+    files = [ShardFile(tmp_path, "train", s, Pooling(i, shifts[i])) for i, s in enumerate((SCHEMA, other))]
+    pooled = load_rows(RowGroups(files), None)
+    assert pooled.codes.tolist() == [[0, 4, 1, 0], [3, 0, 1, 0], [1, 2, 0, 0], [0, 6, 1, 1], [3, 7, 1, 1]]
+    assert pooled.values[:, 0].tolist() == [0.5, -1.0, 2.0, 7.0, 8.0]
+    assert pooled.labels.tolist() == [[0, 0], [1, 0], [1, 1], [0, 1], [1, 0]]
+    assert pooled.groups.tolist() == [4, 4, 9, 4, 4]
+    assert load_rows(RowGroups(files[1:]), None).codes.tolist() == [[0, 6, 1, 1], [3, 7, 1, 1]]
 
 
 @pytest.fixture
@@ -86,9 +74,9 @@ def frame():
     )  # fmt: skip
 
 
-def write(frame, folder):
-    (folder / "NL").mkdir(exist_ok=True)
-    frame.to_parquet(folder / "NL" / "train.parquet")
+def write(frame, folder, scenario="NL"):
+    (folder / scenario).mkdir(exist_ok=True)
+    frame.to_parquet(folder / scenario / "train.parquet")
 
 
 def test_a_shard_comes_in_the_schemas_order(tmp_path, frame):
@@ -98,7 +86,7 @@ def test_a_shard_comes_in_the_schemas_order(tmp_path, frame):
     assert loaded.values.tolist() == [[0.5, 1.0], [-1.0, 2.0], [2.0, 3.0]]
     assert loaded.labels.tolist() == [[0, 0], [1, 0], [1, 1]]
     assert loaded.groups.tolist() == [4, 4, 9]
-    assert (loaded.codes.dtype, loaded.values.dtype, loaded.labels.dtype) == (torch.int64, torch.float32, torch.float32)
+    assert (loaded.codes.dtype, loaded.values.dtype, loaded.labels.dtype) == (torch.int32, torch.float32, torch.float32)
 
 
 def test_a_bad_shard_is_named(tmp_path, frame):
@@ -109,6 +97,9 @@ def test_a_bad_shard_is_named(tmp_path, frame):
     with pytest.raises(DataError, match=path):
         load_shard(tmp_path, "train", SCHEMA)
     write(frame.assign(price=["a", "b", "c"]), tmp_path)
+    with pytest.raises(DataError, match=path):
+        load_shard(tmp_path, "train", SCHEMA)
+    write(frame.assign(user=[1.0, np.nan, 2.0]), tmp_path)
     with pytest.raises(DataError, match=path):
         load_shard(tmp_path, "train", SCHEMA)
     whole = tmp_path / "NL" / "train.parquet"

@@ -1,0 +1,44 @@
+"""Run by test_memory.py in a process of its own: trains on large shards and tells how much memory that took.
+
+    python resident.py TINY LARGE MEMORY WINDOW
+
+Prints JSON: peak (bytes above what a training on tiny shards leaves behind), streamed, and the validation AUCs.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from conftest import small_tree
+
+from pfmsmt.config import parse_config
+from pfmsmt.data.schema import read_schema
+from pfmsmt.data.streaming import StreamedShard
+from pfmsmt.federation import load_data
+from pfmsmt.trial import run_trial
+
+
+def train(folder: Path, memory: float, window: int) -> tuple[bool, list[float | None]]:
+    """Train all clients over several windows; say whether rows were streamed, and the AUC of each round."""
+    sizes = {"train.rounds": 2, "train.local_steps": 20, "train.batch_size": 1000}
+    rows = {"train.memory": memory, "train.shuffle_rows": window, "train.shuffle": "row_groups"}
+    config, schema = parse_config(small_tree({**sizes, **rows})), read_schema(folder / "schema.json")
+    data = load_data(config, schema, folder, "local")
+    trial = run_trial(config, schema, folder, "local", 0, torch.device("cpu"), workers=1, threads=1, data=data)
+    return isinstance(data["NL"].train, StreamedShard), list(trial.validation)
+
+
+if __name__ == "__main__":
+    tiny, large, memory, window = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    # What the process takes for good, for code, models and activations, is taken before.
+    train(tiny, 1.0, window)
+    before = psutil.Process().memory_info().rss
+    streamed, validation = train(large, memory, window)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({"peak": peak - before, "streamed": streamed, "validation": validation}))
