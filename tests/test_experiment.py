@@ -238,16 +238,18 @@ def test_a_stopped_training_goes_on_bit_for_bit(project, configure, make_federat
 @pytest.fixture
 def poisoned(project):
     """One client's shard holds a value that makes the loss nan once a batch meets it."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = project / CLIENTS / "ES/train.parquet"
-    table = pq.read_table(path).to_pandas()
+    table = pq.read_table(path)
     kept = path.read_bytes()
 
     def poison(position):
-        frame = table.copy()
-        frame.loc[position, "numerical_1"] = np.float32("nan")
-        frame.to_parquet(path)
+        numbers = table["numerical_1"].to_numpy().copy()
+        numbers[position] = np.nan
+        place = table.column_names.index("numerical_1")
+        pq.write_table(table.set_column(place, "numerical_1", pa.array(numbers)), path)
 
     def heal():
         path.write_bytes(kept)

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from pfmsmt import arrays
 from pfmsmt.config import Train
+from pfmsmt.data.batches import Shard
 from pfmsmt.data.shuffle import batch_rows
 from pfmsmt.errors import TrainingError
 from pfmsmt.models.heads import loss
@@ -345,9 +346,8 @@ def test_batch_sizes_follow_the_rows(make_federation):
 
 def test_a_batch_may_be_larger_than_the_shard(learner):
     data = learner()
-    few = data.data.train._replace(
-        codes=data.data.train.codes[:3], values=data.data.train.values[:3], labels=data.data.train.labels[:3]
-    )
+    rows = data.data.train
+    few = Shard(rows.codes[:3], rows.values[:3], rows.labels[:3], rows.groups[:3])
     small = data._replace(data=data.data._replace(train=few))
     assert math.isfinite(local_train(data.binding.read(), {}, small, stream(), federated=(), **RATES).loss)
 

@@ -89,7 +89,7 @@ class ShardFile:
         """Yield the rows of some row groups, in the order given, at most BLOCK_ROWS at a time.
 
         Raises:
-            DataError: the file is damaged, or a number is missing.
+            DataError: the file is damaged.
         """
         columns = [self.group, *self.fields, *self.numbers, *self.tasks] if columns is None else list(columns)
         group = None
@@ -151,7 +151,7 @@ class RowGroups:
         """Yield all rows in their order, exactly `rows_at_once` at a time but for the last; each block is reused.
 
         Raises:
-            DataError: a file is damaged.
+            DataError: a file is damaged, or a value missing.
         """
         block, filled = self.empty(min(rows_at_once, self.rows)), 0
         for _, part in self._parts(range(len(self.sizes))):
@@ -206,9 +206,10 @@ class RowGroups:
         for file, owned in itertools.groupby((self._owners[group] for group in chosen), key=lambda owner: owner[0]):
             for table in file.tables([group for _, group in owned]):
                 try:
-                    yield first, _ready(table, file)
+                    part = _ready(table, file)
                 except (KeyError, TypeError, ValueError) as error:
                     raise _unreadable(file.path, error) from error
+                yield first, part
                 first += table.num_rows
 
 
@@ -227,7 +228,10 @@ def _ready(table: pa.RecordBatch, file: ShardFile) -> Block:
 
 
 def _lay(table: pa.RecordBatch, names: Sequence[str], matrix: NDArray[np.generic]) -> None:
-    """Lay columns side by side; a column with missing values is refused (ValueError)."""
+    """Lay columns side by side."""
+    for name in names:
+        if table.column(name).null_count:
+            raise ValueError(f"column {name} has missing values")
     columns = [table.column(name).to_numpy() for name in names]
     for start in range(0, table.num_rows, _TILE_ROWS):
         rows = slice(start, start + _TILE_ROWS)
