@@ -8,7 +8,8 @@ from pfmsmt.checkpoint import read_tree, write_tree
 from pfmsmt.errors import TrainingError
 from pfmsmt.evaluation import Score, Validation, positives, score, validate
 from pfmsmt.methods import ClientState, Method, Upload
-from pfmsmt.training import Learner
+from pfmsmt.models.large_table import SUFFIX
+from pfmsmt.training import VERSION, Learner
 from pfmsmt.types import NamedArrays, Stream
 
 
@@ -74,12 +75,15 @@ class Client:
         kept = {key: old for key, old in self._states.items() if key[0] == now[0] and key < now}
         settled = max(key for key in self._states if key[0] < now[0])
         self._states = {settled: self._states[settled], **kept, now: state}
+        if self._learner.large is not None:
+            self._learner.large.forget(min(_version(kept_state) for kept_state in self._states.values()))
         return upload
 
     def _validate(self, request: Request) -> Validation:
         learner = self._learner
         parameters = self._average(request)
         learner.binding.write(parameters)
+        learner.rewind(self._states[max(self._states)].optimizer)
         try:
             validation = validate(learner.model, learner.data.validation, learner.device)
         except TrainingError as error:
@@ -87,7 +91,34 @@ class Client:
         found = score(validation, self._positives)
         if self.best is None or found > self.best.score:
             self.best = Best(request.round, found, validation, parameters)
+            if learner.large is not None:
+                learner.large.mark_best()
         return validation
+
+    def best_parameters(self) -> NamedArrays:
+        """Return every tensor of the best model; a large table is copied.
+
+        Raises:
+            TrainingError: no model was ever validated.
+        """
+        if self.best is None:
+            raise TrainingError(f"client {self.name} never validated a model, so there is no best one")
+        large = self._learner.large
+        if large is None:
+            return self.best.parameters
+        return {**self.best.parameters, self._learner.binding.name(large.table): large.best()}
+
+    def write_best(self) -> None:
+        """Put the best model into the learner; with a large table, no training can follow.
+
+        Raises:
+            TrainingError: no model was ever validated.
+        """
+        if self.best is None:
+            raise TrainingError(f"client {self.name} never validated a model, so there is no best one")
+        self._learner.binding.write(self.best.parameters)
+        if self._learner.large is not None:
+            self._learner.large.restore_best()
 
     def _average(self, request: Request) -> NamedArrays:
         """Return the personalised parameters averaged over rounds, the last ones most (Polyak and Juditsky 1992).
@@ -111,7 +142,10 @@ class Client:
         return average
 
     def save(self, folder: Path, round: int) -> None:
-        """Write the private state after `round` and the best model to `<folder>/<name>.safetensors`."""
+        """Write the private state after `round` and the best model to `<folder>/<name>.safetensors`.
+
+        Of a large table the rows that were trained go into a file beside it.
+        """
         round_, phase = max(key for key in self._states if key[0] <= round)
         state = self._states[round_, phase]
         tree = {"state": state._asdict(), "best": self.best.parameters if self.best else {}}
@@ -123,6 +157,8 @@ class Client:
             tree["average"] = average.parameters
             notes["average"] = {"round": max(validated), "count": average.count}
         write_tree(folder / f"{self.name}.safetensors", tree, notes)
+        if self._learner.large is not None:
+            self._learner.large.save(folder / f"{self.name}{SUFFIX}", _version(state))
 
     def load(self, folder: Path) -> None:
         """Take up again what `save` wrote.
@@ -142,3 +178,10 @@ class Client:
         best = notes["best"]
         if best is not None:
             self.best = Best(best["round"], Score(*best["score"]), best["validation"], tree.get("best", {}))
+        if self._learner.large is not None:
+            self._learner.large.load(folder / f"{self.name}{SUFFIX}")
+
+
+def _version(state: ClientState) -> int:
+    """Return the version of the large table that a state stands for."""
+    return int(state.optimizer.get(VERSION, 0))

@@ -116,6 +116,7 @@ class Train(_Frozen):
     shuffle: Literal["auto", "rows", "row_groups"]
     shuffle_rows: Count
     memory: Positive
+    large_table_rows: Count
     checkpoint_every: Count
     device: str
     workers: Literal["auto"] | Count

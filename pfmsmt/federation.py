@@ -17,7 +17,7 @@ from pfmsmt.data.schema import ScenarioSchema, Schema
 from pfmsmt.data.streaming import StreamedShard
 from pfmsmt.errors import ConfigError
 from pfmsmt.methods import Method
-from pfmsmt.methods.catalogue import POOLED, build_method, expert_parts, phases
+from pfmsmt.methods.catalogue import POOLED, TWO_MODELS, build_method, expert_parts, phases
 from pfmsmt.models.spec import ModelSpec, build_spec
 from pfmsmt.training import build_learner, client_batch_size, local_train
 from pfmsmt.types import NamedArrays
@@ -118,7 +118,9 @@ def build_federation(
     method: Method | None = None
     for client, part in data.items():
         size = client_batch_size(batch, part.train.rows, mean_rows)
-        learner = build_learner(client, specs[client], part, size, config.train, seed, device)
+        learner = build_learner(
+            client, specs[client], part, size, config.train, seed, device, in_place=name not in TWO_MODELS
+        )
         method = method or build_method(name, config.methods, local_train, learner.binding.template)
         clients[client] = Client(client, method, learner, seed)
     assert method is not None

@@ -57,8 +57,7 @@ def write_models(folder: Path, federation: Federation, schema: Schema, history: 
         for position, scenario_schema in enumerate(schemas):
             scenario = scenario_schema.scenario
             client = _client_of(federation, scenario)
-            assert client.best is not None
-            spec, parameters = client.learner.model.spec, client.best.parameters
+            spec, parameters = client.learner.model.spec, client.best_parameters()
             code = None
             if scenario not in federation.clients:
                 spec, parameters = scenario_parameters(parameters, spec, schemas, scenario)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,10 +14,15 @@ from pfmsmt.data.batches import ClientData
 from pfmsmt.errors import TrainingError
 from pfmsmt.methods import LocalResult
 from pfmsmt.models.heads import loss, task_losses
+from pfmsmt.models.large_table import LargeTable
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.spec import ModelSpec
 from pfmsmt.models.template import Binding
 from pfmsmt.types import NamedArrays, Role, Stream
+
+PRIVATE_TABLE = "private_embedding.table"
+VERSION = f"{PRIVATE_TABLE}/version"
+"""Of a large table, among the optimiser's state: it stands for the table and for its moments."""
 
 DECAY_FLOOR = 0.1
 """The cosine decay ends at this share of the learning rate."""
@@ -31,14 +37,43 @@ class Learner(NamedTuple):
     batch_size: int
     budget: Train
     device: torch.device
+    large: LargeTable | None = None
+    """The table of private fields, where it is trained in place: no named array holds it."""
+
+    def rewind(self, optimizer: NamedArrays) -> None:
+        """Put a large table where it was when local training returned `optimizer`.
+
+        Raises:
+            ValueError: it cannot go back so far.
+        """
+        if self.large is not None:
+            self.large.rewind(int(optimizer.get(VERSION, 0)))
 
 
 def build_learner(
-    client: str, spec: ModelSpec, data: ClientData, batch_size: int, budget: Train, seed: int, device: torch.device
+    client: str,
+    spec: ModelSpec,
+    data: ClientData,
+    batch_size: int,
+    budget: Train,
+    seed: int,
+    device: torch.device,
+    *,
+    in_place: bool = True,
 ) -> Learner:
-    """Build a client's model on `device`, with its initial values, and move its training rows there."""
+    """Build a client's model on `device`, with its initial values, and move its training rows there.
+
+    Args:
+        in_place: a private table of `train.large_table_rows` or more may be trained in place.
+    """
     model = MMoE(spec).initialise(seed, client).to(device)
-    return Learner(model, Binding(model), data._replace(train=data.train.to(device)), batch_size, budget, device)
+    train = data._replace(train=data.train.to(device))
+    private = model.private_embedding
+    # Metal has no sparse tensors.
+    if private is None or len(private.table) < budget.large_table_rows or not in_place or device.type == "mps":
+        return Learner(model, Binding(model), train, batch_size, budget, device)
+    private.sparse = True
+    return Learner(model, Binding(model, private.table), train, batch_size, budget, device, LargeTable(private.table))
 
 
 def client_batch_size(mean: int, rows: int, mean_rows: float) -> int:
@@ -73,6 +108,9 @@ def local_train(
     is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form (AdamW, Loshchilov and
     Hutter 2019), not scaled by the gradient's moments. Running statistics are not pulled.
 
+    A large table (`Learner.large`) is trained in place by lazy Adam; it is in neither `parameters` nor what comes
+    back, and starts from the version that `optimizer` names.
+
     Args:
         parameters: every tensor of the model.
         optimizer: Adam's state of private tensors from an earlier call, or nothing.
@@ -96,20 +134,26 @@ def local_train(
         raise ValueError(f"by_task names {sorted(set(by_task) - (set(federated) - set(frozen)))}, not trained by SGD")
     model, binding, budget = data.model, data.binding, data.budget
     binding.write(parameters)
+    data.rewind(optimizer)
     model.train()
     steps = budget.local_steps if steps is None else steps
     rate = _decay(stream.round, budget)
     shared = [p for p in model.parameters() if binding.role(p) in federated and binding.role(p) not in frozen]
     own = {name: p for name, p in model.named_parameters() if binding.role(p) not in {*federated, *frozen}}
+    large = data.large if PRIVATE_TABLE in own else None
+    if large is not None:
+        del own[PRIVATE_TABLE]
     for parameter in model.parameters():
         parameter.requires_grad_(binding.role(parameter) not in frozen)
+    if large is not None:
+        large.begin(int(optimizer.get(VERSION, 0)), private_learning_rate * rate, private_weight_decay)
     sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
     adam = _adam(own, optimizer, private_learning_rate * rate, private_weight_decay, data.device) if own else None
     pulls = []
     if anchor and regularizer > 0:
         strengths = (learning_rate * rate * regularizer, private_learning_rate * rate * regularizer)
         pulls = _pulls(binding, anchor, zip((shared, list(own.values())), strengths, strict=True))
-    trained = [*shared, *own.values()]
+    trained = [*shared, *own.values(), *([] if large is None else [large.table])]
     split = (
         _TaskSplit(trained, [p for p in shared if binding.role(p) in by_task], model.spec.tasks) if by_task else None
     )
@@ -128,7 +172,7 @@ def local_train(
             value = loss(logits, batch.labels, weights, model.spec)
             value.backward()
         total += value.detach()
-        for optimizer_ in (sgd, adam):
+        for optimizer_ in (sgd, adam, large):
             if optimizer_ is not None:
                 optimizer_.step()
         with torch.no_grad():
@@ -141,6 +185,8 @@ def local_train(
             "lower this method's learning rates in params.yaml, or look for extreme values in the client's data"
         )
     state = dict(optimizer) if adam is None else {**optimizer, **_adam_state(own, adam)}
+    if large is not None:
+        state[VERSION] = np.array(large.finish())
     # A forward pass moves BatchNorm's running statistics, even where nothing of it is trained.
     final = {**binding.read(), **arrays.select(parameters, binding.template, frozen)}
     told = split.movements(binding, by_task) if split else {}

@@ -57,9 +57,7 @@ class Trial(NamedTuple):
             pooled = own.scenario not in self.federation.clients
             learner = client.learner
             shard = open_shard(shards, "test", own, Pooling(position, shifts[position]) if pooled else None)
-            if client.best is None:
-                raise TrainingError(f"client {client.name} was never validated")
-            learner.binding.write(client.best.parameters)
+            client.write_best()
             probabilities = predict(learner.model, shard, learner.device)
             labels = shard.labels.numpy().astype("uint8")
             found[own.scenario] = {

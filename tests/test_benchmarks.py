@@ -56,6 +56,17 @@ def test_server_step_skips_what_does_not_fit():
     assert "too few sizes" in out
 
 
+def test_large_table():
+    out = run("benchmarks/large_table.py", "--only", "in_place", "--methods", "local", "--table-rows", "3000",
+              "--dim", "2", "--rounds", "2")  # fmt: skip
+    assert out.startswith("local, in place: built in ")
+    found = re.search(r"a round (\d\.\d{3}) s, (\d\.\d{3}) s of it training; .* peak memory (-?\d+) MB above", out)
+    assert found is not None
+    assert 0 < float(found[2]) < float(found[1])
+    assert re.search(r"checkpoint (\d+) MB, written in \d+\.\d\d s; built and read again in \d+\.\d\d s", out)
+    assert re.search(r"model written in \d+\.\d s, loaded in \d+\.\d s; peak memory \d+ MB in all$", out, re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_tuning():
     out = run("benchmarks/tuning.py", "--trials", "11")

@@ -22,6 +22,9 @@ from pfmsmt.types import Template
 POOLED = frozenset({"centralized"})
 """Methods whose one client holds everybody's rows."""
 
+TWO_MODELS = frozenset({"ditto"})
+"""Methods whose clients train two models, with private tables of their own."""
+
 FEDERATED: dict[str, Callable[..., Method]] = {
     "fedavg": fedavg, "fedprox": fedprox, "fedbn": fedbn, "fedper": fedper, "ditto": ditto,
 }  # fmt: skip

@@ -25,13 +25,15 @@ class FieldTable(nn.Module):
         """`codes[i]` rows for field i, each of `dim` numbers."""
         super().__init__()
         self._label = Label(role, (group,))
+        self.sparse = False
+        """Gradients hold the rows of the batch alone, for `LargeTable`."""
         self.table = nn.Parameter(torch.empty(sum(codes), dim))
         offsets = torch.tensor([0, *codes[:-1]], dtype=torch.int64).cumsum(0)
         self.register_buffer("offsets", offsets, persistent=False)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes [B, F] to [B, F x dim]."""
-        return functional.embedding(codes + self.get_buffer("offsets"), self.table).flatten(1)
+        return functional.embedding(codes + self.get_buffer("offsets"), self.table, sparse=self.sparse).flatten(1)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw from N(0, 0.1^2)."""

@@ -37,8 +37,12 @@ class _Place(NamedTuple):
 class Binding:
     """Ties a model's tensors to the names under which they travel: `<group>/<name in its module>`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, apart: Tensor | None = None) -> None:
         """Label every parameter and every persistent buffer of `model`.
+
+        Args:
+            model: whose tensors they are.
+            apart: one of its tensors that is too large to be copied: `read` leaves it out.
 
         Raises:
             SchemaError: a tensor without a role or with two, slices that do not match its groups, or two tensors
@@ -48,6 +52,7 @@ class Binding:
         tensors = dict(model.state_dict(keep_vars=True))
         labels: dict[str, Label] = {}
         self._places: dict[str, _Place] = {}
+        self._apart = apart
         slots: dict[str, Slot] = {}
         for path, local, label in _labels(model):
             full = f"{path}.{local}" if path else local
@@ -74,6 +79,10 @@ class Binding:
         self.template: Template = slots
         self._roles = {id(tensors[name]): label.role for name, label in labels.items()}
 
+    def name(self, tensor: Tensor) -> str:
+        """Return under which name one of the model's own tensors travels, whole."""
+        return next(name for name, place in self._places.items() if place.tensor is tensor and place.part is None)
+
     def role(self, tensor: Tensor) -> Role:
         """Return the role of one of the model's own tensors."""
         return self._roles[id(tensor)]
@@ -82,7 +91,7 @@ class Binding:
         """Return copies of the tensors as named arrays, of all roles or of some."""
         result = {}
         for name, (tensor, part) in self._places.items():
-            if roles is None or self.template[name].role in roles:
+            if tensor is not self._apart and (roles is None or self.template[name].role in roles):
                 values = tensor.detach() if part is None else tensor.detach()[part]
                 result[name] = values.cpu().numpy().copy()
         return result
