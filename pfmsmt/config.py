@@ -78,16 +78,92 @@ class MovieLens(_Frozen):
     url: str
 
 
+class Tenrec(_Frozen):
+    """The Tenrec data set: one CSV a scenario."""
+
+    path: str | None
+    url: str | None
+    scenarios: Annotated[tuple[ScenarioName, ...], Field(min_length=1)]
+    categorical: tuple[str, ...]
+    numerical: tuple[str, ...]
+    rename: dict[str, dict[str, str]]
+    test_fraction: OpenFraction
+
+    @field_validator("scenarios", "categorical", "numerical")
+    @classmethod
+    def _nothing_twice(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(names)
+
+
+class Label(_Frozen):
+    """A task and the column of zeros and ones that holds its label."""
+
+    task: ScenarioName
+    column: str
+    within: str | None = None
+
+
+class Tabular(_Frozen):
+    """The user's own log."""
+
+    path: str | None
+    url: str | None
+    scenario: str | None
+    scenarios: tuple[ScenarioName, ...] | dict[ScenarioName, str | int] | None
+    labels: tuple[Label, ...]
+    categorical: tuple[str, ...]
+    numerical: tuple[str, ...]
+    group: str | None
+    time: str | None
+    split: str | None
+    test_fraction: OpenFraction
+    outcomes: tuple[str, ...]
+    fill: dict[str, int | float | str]
+
+    @field_validator("categorical", "numerical", "outcomes")
+    @classmethod
+    def _nothing_twice(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(names)
+
+    @model_validator(mode="after")
+    def _columns_have_one_meaning(self) -> Self:
+        tasks = [label.task for label in self.labels]
+        _unique(tuple(tasks))
+        labels = _unique(tuple(label.column for label in self.labels))
+        for at, label in enumerate(self.labels):
+            if label.within is not None and label.within not in tasks[:at]:
+                raise ValueError(f"labels: {label.task} is within {label.within!r}, which is no task before it")
+        _unique((*self.categorical, *self.numerical))
+        for name in (*self.categorical, *self.numerical, self.scenario, self.group, self.time, self.split):
+            if name in labels:
+                raise ValueError(f"{name!r} is a label, and cannot be anything else")
+        if self.time is not None and self.split is not None:
+            raise ValueError("time and split both say which rows are the test part; set one of them to null")
+        unknown = [name for name in self.fill if name not in (*self.categorical, *self.numerical)]
+        if unknown:
+            raise ValueError(f"fill: {unknown[0]!r} is none of the categorical and numerical columns")
+        for name in self.fill:
+            if name in self.numerical and isinstance(self.fill[name], str):
+                raise ValueError(f"fill: {name} is numerical, so {self.fill[name]!r} cannot stand for a missing value")
+        return self
+
+
 class Data(_Frozen):
     """Which data, and how they become client shards."""
 
-    source: Literal["synthetic", "aliexpress", "movielens"]
+    source: Literal["synthetic", "aliexpress", "movielens", "tenrec", "tabular"]
     validation_fraction: OpenFraction
     min_count: Count
     private_fields: tuple[str, ...]
+    on_bad_rows: Literal["fail", "quarantine"]
+    outcomes_as_features: tuple[str, ...]
+    local_files: Literal["copy", "link"]
+    sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]]
     synthetic: Synthetic
     aliexpress: AliExpress
     movielens: MovieLens
+    tenrec: Tenrec
+    tabular: Tabular
 
 
 class Model(_Frozen):

@@ -1,141 +1,137 @@
-"""A CSV of numbers, block by block, where every fault is an error that names file, row, column and value."""
+"""A CSV file, block by block, parsed by two threads; a faulty row is a fault that names file, row, column and value."""
 
-import re
 from collections.abc import Iterator, Sequence
-from typing import IO, Literal, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
+from pfmsmt.data.ahead import in_order
+from pfmsmt.data.checking import Block, Column, Sheet, check
+from pfmsmt.data.csv_repair import parse_cells
+from pfmsmt.data.faults import Fault, Faults
 from pfmsmt.errors import DataError
 
+__all__ = ["BLOCK_BYTES", "Block", "Column", "read_blocks"]
+
 BLOCK_BYTES = 16 * 2**20
-EXACT_INTEGERS = 2**53
-"""Categories are parsed as float64, so that `3.0` counts as 3; from here on that would lose digits."""
-
-_CONVERSION = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to \w+: invalid value '(.*)'", re.S)
+_QUOTE = b'"'
+_TYPES = {"id": pa.int64(), "text": pa.string(), "time": pa.string()}
 
 
-class Column(NamedTuple):
-    """One column to read."""
-
-    name: str
-    kind: Literal["id", "category", "number", "label"]
-    highest: int = 1
-    """Labels run from 0 to this."""
-
-
-class Block(NamedTuple):
-    """Some consecutive rows."""
+class _Text(NamedTuple):
+    """Some whole lines of a file."""
 
     first_row: int
-    """Row of the file, counted from 1, that holds the block's first row."""
-    columns: dict[str, NDArray[np.generic]]
-    """name -> [B]: int64 for ids and categories, float64 for numbers, int8 for labels"""
+    data: bytes
 
 
 def read_blocks(
     stream: IO[bytes],
     name: str,
     columns: Sequence[Column],
+    faults: Faults,
     *,
     header: Sequence[str] | None = None,
+    delimiter: str = ",",
+    quoted: bool = False,
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Block]:
-    """Yield the rows of a CSV as checked blocks.
+    """Yield the good rows of a CSV as checked blocks; the others go to `faults`.
 
     `name` is what errors call the file. Without `header` the file has exactly `columns`, in order; with it, its
-    first line is `header` and the columns are picked by name. A row must fit into `block_bytes`.
+    first line is `header` and the columns are picked by name. A row must fit into `block_bytes`. Values may stand in
+    quotes, with delimiters and line ends in them, if `quoted`.
 
     Raises:
-        DataError: no rows, a row of another width, or a value that is empty, not finite or not of its kind.
+        DataError: no rows, a row that fits into no block, or what `faults` refuses: a row of another width, or a
+            value that is empty, not finite or not of its kind.
     """
-    names = [column.name for column in columns] if header is None else list(header)
-    wrong_rows: list[pa_csv.InvalidRow] = []
+    sheet = Sheet(name, [column.name for column in columns] if header is None else list(header))
+    parse = pa_csv.ParseOptions(
+        delimiter=delimiter,
+        quote_char=_QUOTE.decode() if quoted else False,
+        newlines_in_values=quoted,
+        ignore_empty_lines=False,
+    )
 
-    def refuse(row: pa_csv.InvalidRow) -> str:
-        wrong_rows.append(row)
-        return "error"
+    def parsed(text: _Text) -> tuple[Block, list[Fault]]:
+        return _parse(text, sheet, columns, parse)
 
-    first_row = 1 if header is None else 2
-    start = first_row
-    try:
-        reader = pa_csv.open_csv(
-            stream,
-            # One thread: only then does pyarrow know the number of a faulty row.
-            read_options=pa_csv.ReadOptions(
-                use_threads=False, block_size=block_bytes, column_names=names, skip_rows=start - 1
-            ),
-            parse_options=pa_csv.ParseOptions(quote_char=False, ignore_empty_lines=False, invalid_row_handler=refuse),
-            convert_options=pa_csv.ConvertOptions(
-                include_columns=[column.name for column in columns],
-                column_types={column.name: pa.int64() if column.kind == "id" else pa.float64() for column in columns},
-                null_values=[],
-            ),
-        )
-        for batch in reader:
-            yield Block(first_row, _checked(batch, name, names, columns, first_row))
-            first_row += batch.num_rows
-    except pa.ArrowInvalid as error:
-        raise DataError(_explain(str(error), name, names, columns, wrong_rows)) from None
-    if first_row == start:
+    read = 0
+    for block, found in in_order(parsed, _lines(stream, name, header is not None, quoted, block_bytes)):
+        faults.take(found)
+        read += len(block.rows) + len(found)
+        if len(block.rows):
+            yield block
+    if not read:
         raise DataError(f"{name} has no rows; obtain the file again")
 
 
-def place(name: str, names: Sequence[str], column: str, row: int) -> str:
-    """Say where a value stands."""
-    return f"{name}, row {row}, column {names.index(column) + 1} ({column})"
+def _lines(stream: IO[bytes], name: str, headed: bool, quoted: bool, block_bytes: int) -> Iterator[_Text]:
+    """Cut the file into whole lines: those that end in its first `block_bytes`, in the next, and so on."""
+    row, rest, skip = 1, b"", headed
+    while True:
+        read = stream.read(block_bytes)
+        data = rest + read
+        if not read and not data:
+            break
+        end = _last_end(data, quoted) if read else len(data)
+        data, rest = data[:end], data[end:]
+        if len(rest) > block_bytes:
+            raise DataError(
+                f"{name}, row {row + _ends(data, quoted)}: longer than {block_bytes:,} bytes; "
+                f"line ends are missing{', or a quote is not closed' if quoted else ''}"
+            )
+        if skip and data:
+            first = data.index(b"\n") + 1 if b"\n" in data else len(data)
+            data, row, skip = data[first:], 2, False
+        if data:
+            yield _Text(row, data)
+            row += _ends(data, quoted)
+    if row == 1:
+        raise DataError(f"{name} is empty; obtain the file again")
 
 
-def _checked(
-    batch: pa.RecordBatch, name: str, names: Sequence[str], columns: Sequence[Column], first_row: int
-) -> dict[str, NDArray[np.generic]]:
-    checked: dict[str, NDArray[np.generic]] = {}
-    for column in columns:
-        values = batch.column(column.name).to_numpy(zero_copy_only=False)
-        if column.kind != "id":
-            _refuse(~np.isfinite(values), values, "is not a finite number", name, names, column, first_row)
-        if column.kind == "category":
-            wrong = (values != np.floor(values)) | (np.abs(values) >= EXACT_INTEGERS)
-            _refuse(wrong, values, "is not an integer category", name, names, column, first_row)
-            values = values.astype(np.int64)
-        elif column.kind == "label":
-            valid = range(column.highest + 1)
-            wrong = ~np.isin(values, valid)
-            _refuse(wrong, values, f"is not a label ({', '.join(map(str, valid))})", name, names, column, first_row)
-            values = values.astype(np.int8)
-        checked[column.name] = values
-    return checked
+def _last_end(data: bytes, quoted: bool) -> int:
+    """Return where the last whole line ends."""
+    if not quoted or _QUOTE not in data:
+        return data.rfind(b"\n") + 1
+    ends = _free_ends(data)
+    return int(ends[-1]) + 1 if ends.size else 0
 
 
-def _refuse(
-    wrong: NDArray[np.bool_],
-    values: NDArray[np.float64],
-    what: str,
-    name: str,
-    names: Sequence[str],
-    column: Column,
-    first_row: int,
-) -> None:
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise DataError(f"{place(name, names, column.name, first_row + row)}: {values[row]:g} {what}")
+def _ends(data: bytes, quoted: bool) -> int:
+    """Count the ends of lines."""
+    return len(_free_ends(data)) if quoted and _QUOTE in data else data.count(b"\n")
 
 
-def _explain(
-    message: str, name: str, names: Sequence[str], columns: Sequence[Column], wrong_rows: Sequence[pa_csv.InvalidRow]
-) -> str:
-    if wrong_rows:
-        row = wrong_rows[0]
-        return f"{name}, row {row.number}: {row.actual_columns} columns, expected {row.expected_columns}"
-    found = _CONVERSION.match(message)
-    if found:
-        column = names[int(found[1])]
-        whole = any(wanted.name == column and wanted.kind == "id" for wanted in columns)
-        what = "the value is empty" if not found[3] else f"{found[3]!r} is not {'an integer' if whole else 'a number'}"
-        return f"{place(name, names, column, int(found[2]))}: {what}"
-    if "Empty CSV file" in message:
-        return f"{name} is empty; obtain the file again"
-    return f"{name} cannot be read as CSV: {message}"
+def _free_ends(data: bytes) -> NDArray[np.int64]:
+    """Return the places of the line ends that do not stand in quotes."""
+    text = np.frombuffer(data, np.uint8)
+    quotes, ends = np.flatnonzero(text == _QUOTE[0]), np.flatnonzero(text == ord("\n"))
+    free: NDArray[np.int64] = ends[np.searchsorted(quotes, ends) % 2 == 0]
+    return free
+
+
+def _parse(
+    text: _Text, sheet: Sheet, columns: Sequence[Column], parse: pa_csv.ParseOptions
+) -> tuple[Block, list[Fault]]:
+    try:
+        table = pa_csv.read_csv(
+            pa.BufferReader(text.data),
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=len(text.data) + 1, column_names=sheet.names),
+            parse_options=parse,
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=[column.name for column in columns],
+                column_types={column.name: _TYPES.get(column.kind, pa.float64()) for column in columns},
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+    except pa.ArrowInvalid:
+        return parse_cells(text.data, text.first_row, sheet, columns, parse)
+    values = {column.name: table.column(column.name).combine_chunks() for column in columns}
+    return check(sheet, columns, values, np.arange(text.first_row, text.first_row + table.num_rows))

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 from pfmsmt import atomic
 from pfmsmt.config import Data
-from pfmsmt.data.sources import SOURCES, Progress
+from pfmsmt.data.delivery import Delivery, Progress
+from pfmsmt.data.sources import SOURCES
 from pfmsmt.errors import DataError
 
 SOURCE_FILE = "source.json"
+KEPT = "downloads"
 
 
 class RawContents(NamedTuple):
@@ -22,12 +24,15 @@ class RawContents(NamedTuple):
 def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
     """Replace `folder`, as a whole, by the raw files of `config.source` and a `source.json` that names them.
 
+    Parts of broken downloads, and checksums of whole ones, are kept beside it in a folder `downloads`.
+
     Raises:
         ConfigError, DataError: the data cannot be had; the folder is then as it was before.
     """
     source = SOURCES[config.source]
     with atomic.new_folder(folder) as temporary:
-        source.obtain(config, seed, temporary, progress)
+        link = config.local_files == "link"
+        source.obtain(config, seed, Delivery(temporary, link, config.sha256, folder.with_name(KEPT), progress))
         contents = RawContents(source.name, source.scenarios(config))
         atomic.write_json(temporary / SOURCE_FILE, contents._asdict())
 

@@ -1,70 +1,191 @@
-"""Download one file over HTTP(S): whole and of the announced size, or not at all."""
+"""Download one file over HTTP(S): whole and unaltered, or not at all; a broken download goes on where it broke."""
 
+import hashlib
 import http.client
+import json
+import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pfmsmt import atomic
 from pfmsmt.errors import ConfigError, DataError
 
-ATTEMPTS = 4
+ATTEMPTS = 5
 CHUNK_BYTES = 2**20
-REPORT_BYTES = 64 * 2**20
+REPORT_SECONDS = 5.0
+CHECKSUMS_FILE = "checksums.json"
 
 
 class _Interrupted(Exception):
     """The server could not be reached, or stopped before the end: worth another attempt."""
 
 
+class _Part(NamedTuple):
+    """What is there of a file, and by which mark (ETag or date) the server knows the version it is of."""
+
+    path: Path
+    mark_path: Path
+
+    @property
+    def mark(self) -> str:
+        """The mark; empty if there is none, and then nothing can be continued."""
+        return self.mark_path.read_text(encoding="utf-8") if self.mark_path.exists() else ""
+
+    @property
+    def bytes(self) -> int:
+        """How much is there."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def remove(self) -> None:
+        """Start again from nothing."""
+        self.path.unlink(missing_ok=True)
+        self.mark_path.unlink(missing_ok=True)
+
+
 def fetch(
-    url: str, target: Path, progress: Callable[[str], None], *, pause: float = 2.0, timeout: float = 60.0
+    url: str,
+    target: Path,
+    progress: Callable[[str], None],
+    *,
+    kept: Path,
+    sha256: str | None = None,
+    form: Callable[[Path], str] | None = None,
+    pause: float = 2.0,
+    timeout: float = 60.0,
 ) -> None:
-    """Write what `url` holds to `target`, trying again (after `pause`, 2 `pause`, ... seconds) when cut off.
+    """Write what `url` holds to `target`.
+
+    Tries again when cut off, after `pause`, 2 `pause`, 4 `pause`, ... seconds, and asks for what is missing only (HTTP
+    Range) if the server marks its versions; so does the next call, from the part that is left in `kept`. The SHA-256
+    must be `sha256`, or, if none is given, the one that `kept` remembers from the first download of this address.
+    `form` says what is wrong with the file as such, before anything is remembered; empty if nothing is.
 
     Raises:
         ConfigError: not an http or https address.
-        DataError: refused by the server, or not reached or not complete after all attempts.
+        DataError: refused by the server, not reached or not complete after all attempts, of another form or
+            checksum.
     """
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ConfigError(f"{url!r} is not an http:// or https:// address")
+    kept.mkdir(parents=True, exist_ok=True)
+    stem = f"{target.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    part = _Part(kept / f"{stem}.part", kept / f"{stem}.mark")
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with atomic.new_file(target) as temporary, temporary.open("wb") as out:
-                received = 0
-                for chunk in _chunks(url, timeout):
-                    out.write(chunk)
-                    if (received + len(chunk)) // REPORT_BYTES > received // REPORT_BYTES:
-                        progress(f"{target.name}: {(received + len(chunk)) / 2**20:,.0f} MiB")
-                    received += len(chunk)
-            return
+            _receive(url, part, target.name, progress, timeout)
+            break
         except _Interrupted as error:
+            if not part.mark:
+                part.remove()
             if attempt == ATTEMPTS:
-                raise DataError(f"{url}: {error}, {ATTEMPTS} times; check the address and the connection") from None
+                left = (
+                    f"; the {part.bytes / 2**20:,.1f} MiB received are kept, run again to go on" if part.bytes else ""
+                )
+                _tidy(kept)
+                raise DataError(
+                    f"{url}: {error}, {ATTEMPTS} times; check the address and the connection{left}"
+                ) from None
             progress(f"{target.name}: {error}; trying again ({attempt + 1} of {ATTEMPTS})")
-            time.sleep(pause * attempt)
+            time.sleep(pause * 2 ** (attempt - 1))
+        except BaseException:
+            _tidy(kept)
+            raise
+    fault = form(part.path) if form else ""
+    if fault:
+        part.remove()
+        _tidy(kept)
+        raise DataError(f"{url} {fault}")
+    _check(url, part, target.name, sha256, kept)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(part.path, target)
+    part.remove()
 
 
-def _chunks(url: str, timeout: float) -> Iterator[bytes]:
-    """Yield the body; only faults of the network are turned into _Interrupted, those of the disk are not seen here."""
+def _receive(url: str, part: _Part, name: str, progress: Callable[[str], None], timeout: float) -> None:
+    """Append what is missing; faults of the network become _Interrupted, those of the disk do not."""
+    start = part.bytes
+    headers = {"Range": f"bytes={start}-", "If-Range": part.mark} if start and part.mark else {}
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response:
-            announced = response.headers.get("Content-Length")
-            received = 0
-            while chunk := response.read(CHUNK_BYTES):
-                received += len(chunk)
-                yield chunk
-            if announced is not None and received != int(announced):
-                raise _Interrupted(f"received {received:,} of {int(announced):,} bytes")
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                start = 0
+                part.remove()
+                part.mark_path.write_text(_mark(response), encoding="utf-8")
+            length = response.headers.get("Content-Length")
+            whole = None if length is None else start + int(length)
+            _copy(response, part, start, whole, name, progress)
     except urllib.error.HTTPError as error:
         answer = f"the server answered {error.code} {error.reason}"
-        if error.code >= 500 or error.code == 429:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.remove()
+            raise _Interrupted(answer) from None
+        if error.code >= 500 or error.code in (408, 429):
             raise _Interrupted(answer) from None
         raise DataError(f"{url}: {answer}; check the address") from None
     except urllib.error.URLError as error:
         raise _Interrupted(f"not reached ({error.reason})") from None
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise _Interrupted(f"the connection broke ({type(error).__name__})") from None
+
+
+def _mark(response: Any) -> str:
+    """Return what names the version that a server sends: a strong ETag, or else its date."""
+    tag = response.headers.get("ETag") or ""
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified") or ""
+
+
+def _copy(
+    response: Any, part: _Part, start: int, whole: int | None, name: str, progress: Callable[[str], None]
+) -> None:
+    begun = reported = time.monotonic()
+    received = start
+    with part.path.open("ab") as out:
+        while chunk := response.read(CHUNK_BYTES):
+            out.write(chunk)
+            received += len(chunk)
+            now = time.monotonic()
+            if now - reported >= REPORT_SECONDS:
+                progress(f"{name}: {progress_text(received, whole, (received - start) / (now - begun))}")
+                reported = now
+    if whole is not None and received != whole:
+        raise _Interrupted(f"received {received:,} of {whole:,} bytes")
+
+
+def progress_text(received: int, whole: int | None, speed: float) -> str:
+    """Return how far a download is; `whole` in bytes if it is known, `speed` in bytes a second."""
+    text = f"{received / 2**20:,.1f}"
+    if whole is not None:
+        text += f" of {whole / 2**20:,.1f}"
+    text += f" MiB, {speed / 2**20:,.1f} MiB/s"
+    if whole is not None and speed > 0:
+        minutes, seconds = divmod(round((whole - received) / speed), 60)
+        text += f", {minutes}:{seconds:02} min left"
+    return text
+
+
+def _check(url: str, part: _Part, name: str, given: str | None, kept: Path) -> None:
+    with part.path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    path = kept / CHECKSUMS_FILE
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    expected = given.lower() if given else known.get(url, found)
+    if found != expected:
+        part.remove()
+        origin = "data.sha256 of params.yaml" if given else f"the first download, as {path} remembers,"
+        raise DataError(
+            f"{url}: the SHA-256 of {name} is {found}, but {origin} says {expected}; the file was altered. "
+            f"If that is meant, correct the checksum{'' if given else ' there'}"
+        )
+    if known.get(url) != found:
+        atomic.write_json(path, known | {url: found})
+
+
+def _tidy(kept: Path) -> None:
+    """Leave no empty folder behind."""
+    if not any(kept.iterdir()):
+        kept.rmdir()

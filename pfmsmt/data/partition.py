@@ -2,9 +2,10 @@
 
 import difflib
 import hashlib
+import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 
 from pfmsmt import atomic
 from pfmsmt.config import Data
+from pfmsmt.data.ahead import ahead
+from pfmsmt.data.delivery import Progress
 from pfmsmt.data.download import read_contents
-from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts
+from pfmsmt.data.faults import Faults, Known
+from pfmsmt.data.fields import FieldLearner, Fields
+from pfmsmt.data.schema import ScenarioSchema, Schema, SplitCounts
 from pfmsmt.data.shards import Rows, ShardWriter
-from pfmsmt.data.sources import SOURCES, Columns, Progress, Source
-from pfmsmt.data.sources.contract import read_rows
+from pfmsmt.data.sources import SOURCES
+from pfmsmt.data.sources.contract import Columns, Dataset, Opening, Source, read_rows
 from pfmsmt.data.split import in_last_part, in_validation
-from pfmsmt.data.statistics import CategoryCounts, Moments
 from pfmsmt.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
@@ -27,48 +31,32 @@ EXAMPLE_ROWS = 5
 _REPORT_ROWS = 1_000_000
 
 
-class _Fields(NamedTuple):
-    """What the training rows of all clients say about the columns."""
-
-    categorical: tuple[CategoricalField, ...]
-    numerical: tuple[NumericalField, ...]
-    private: dict[str, dict[str, tuple[int, ...]]]
-
-
 def partition(config: Data, seed: int, raw: Path, folder: Path, progress: Progress) -> Schema:
     """Validate, split and encode; `folder` is replaced as a whole, or left as it was on any error.
 
     It will hold `<scenario>/{train,val,test}.parquet` (encoded), `<scenario>/example.parquet` (a few raw training
-    rows) and `schema.json`. Reads the training files twice (statistics, then encoding), so that memory does not grow
-    with the number of rows.
+    rows), `schema.json`, and with `data.on_bad_rows: quarantine` the list of rows that were left out and their counts.
+    Reads the training files twice (statistics, then encoding), so that memory does not grow with the number of rows.
 
     Raises:
-        ConfigError: `private_fields` names no categorical column.
+        ConfigError: params.yaml and the data do not fit together: `private_fields` names no categorical column, a
+            feature is an outcome, a declared column is not there.
         DataError: the raw data is missing or breaks its form, or a part would be empty.
     """
     source = SOURCES[config.source]
-    _check_private(config.private_fields, source.columns)
-    scenarios = _scenarios(source, config, raw)
+    declared = _declared(source, config, raw)
     with atomic.new_folder(folder) as temporary:
-        fields = _learn_fields(source, config, seed, raw, scenarios, progress)
-        schema = Schema(
-            source=source.name,
-            fingerprint="",
-            group=source.columns.group,
-            tasks=source.tasks,
-            categorical=fields.categorical,
-            numerical=fields.numerical,
-            private_vocabularies=fields.private,
-            counts={scenario: {} for scenario in scenarios},
-        )
-        fingerprint = hashlib.sha256()
-        counts: dict[str, dict[str, SplitCounts]] = {}
-        for scenario in scenarios:
-            counts[scenario], digest = _write_scenario(source, config, seed, raw, schema, scenario, temporary, progress)
-            fingerprint.update(digest)
-        schema = schema.model_copy(update={"counts": counts, "fingerprint": fingerprint.hexdigest()})
-        # Not write_json, which sorts keys: the order of `counts` is the order of the scenarios.
-        atomic.write_text(temporary / "schema.json", schema.model_dump_json(indent=2) + "\n")
+        scratch = temporary / ".scratch"
+        scratch.mkdir()
+        with closing(Faults(temporary if config.on_bad_rows == "quarantine" else None)) as faults:
+            data = source.open(Opening(config, seed, raw, declared, scratch, faults, progress))
+            _check_private(config.private_fields, data.columns)
+            work = _Partition(data, config, seed, temporary, progress)
+            fields = work.learn(faults)
+            schema = work.write(source.name, fields, faults)
+        if faults.count:
+            progress(f"{faults.count:,} rows left out; quarantine.csv beside the shards lists them")
+        shutil.rmtree(scratch)
     return schema
 
 
@@ -78,16 +66,17 @@ def _check_private(private: tuple[str, ...], columns: Columns) -> None:
             continue
         near = difflib.get_close_matches(name, columns.categorical, n=1, cutoff=0.0)
         fault = "is a numerical column" if name in columns.numerical else "is no column of this source"
-        raise ConfigError(f"data.private_fields: {name!r} {fault}; the nearest categorical one is {near[0]!r}")
+        hint = f"the nearest categorical one is {near[0]!r}" if near else "it has no categorical ones"
+        raise ConfigError(f"data.private_fields: {name!r} {fault}; {hint}")
 
 
-def _scenarios(source: Source, config: Data, raw: Path) -> tuple[str, ...]:
+def _declared(source: Source, config: Data, raw: Path) -> tuple[str, ...]:
     held = read_contents(raw)
     if held.source != source.name:
         raise DataError(f"{raw} holds {held.source}, but data.source is {source.name}; run `dvc repro download`")
     scenarios = source.scenarios(config)
     missing = [name for name in scenarios if name not in held.scenarios]
-    if missing:
+    if missing and held.scenarios:
         raise DataError(
             f"{raw} lacks scenarios {', '.join(missing)} of params.yaml; it holds {', '.join(held.scenarios)}; "
             "run `dvc repro download`"
@@ -95,92 +84,96 @@ def _scenarios(source: Source, config: Data, raw: Path) -> tuple[str, ...]:
     return scenarios
 
 
-def _read(source: Source, raw: Path, scenario: str, split: str, progress: Progress) -> Iterator[Rows]:
-    done = 0
-    for rows in read_rows(source, raw, scenario, split):
-        yield rows
-        count = len(rows[source.columns.group])
-        if (done + count) // _REPORT_ROWS > done // _REPORT_ROWS:
-            progress(f"{scenario}: {done + count:,} rows of {split} read")
-        done += count
+class _Partition:
+    """One run of the stage, over an opened raw folder."""
+
+    def __init__(self, data: Dataset, config: Data, seed: int, folder: Path, progress: Progress) -> None:
+        self._data, self._config, self._seed = data, config, seed
+        self._folder, self._progress = folder, progress
+
+    def _read(self, scenario: str, split: str, faults: Faults) -> Iterator[Rows]:
+        done = 0
+        for rows in ahead(read_rows(self._data, scenario, split, faults)):
+            yield rows
+            count = len(rows[self._data.columns.group])
+            if (done + count) // _REPORT_ROWS > done // _REPORT_ROWS:
+                self._progress(f"{scenario}: {done + count:,} rows of {split} read")
+            done += count
+
+    def _held_out(self, rows: Rows) -> NDArray[np.bool_]:
+        """Say for each training row [B] whether it belongs to validation."""
+        columns, fraction = self._data.columns, self._config.validation_fraction
+        if columns.place is not None:
+            return in_last_part(rows[columns.place].astype(np.float64), fraction)
+        return in_validation(rows[columns.group].astype(np.int64), fraction, self._seed)
+
+    def learn(self, faults: Faults) -> Fields:
+        """Gather vocabularies and moments from the training rows that are not validation."""
+        learner = FieldLearner(self._data.columns, self._config.private_fields, self._data.scenarios)
+        for scenario in self._data.scenarios:
+            for rows in self._read(scenario, "train", faults):
+                learner.add(scenario, rows, ~self._held_out(rows))
+            self._progress(f"{scenario}: vocabularies and statistics gathered")
+        return learner.result(self._config.min_count)
+
+    def write(self, source: str, fields: Fields, faults: Faults) -> Schema:
+        """Write all clients' folders and schema.json."""
+        schema = Schema(
+            source=source,
+            fingerprint="",
+            group=self._data.columns.group,
+            tasks=self._data.tasks,
+            categorical=fields.categorical,
+            numerical=fields.numerical,
+            private_vocabularies=fields.private,
+            counts={scenario: {} for scenario in self._data.scenarios},
+        )
+        fingerprint = hashlib.sha256()
+        counts: dict[str, dict[str, SplitCounts]] = {}
+        for scenario in self._data.scenarios:
+            counts[scenario], digest = self._write_scenario(schema.scenario(scenario), faults)
+            fingerprint.update(digest)
+        schema = schema.model_copy(update={"counts": counts, "fingerprint": fingerprint.hexdigest()})
+        # Not write_json, which sorts keys: the order of `counts` is the order of the scenarios.
+        atomic.write_text(self._folder / "schema.json", schema.model_dump_json(indent=2) + "\n")
+        return schema
+
+    def _write_scenario(self, own: ScenarioSchema, faults: Faults) -> tuple[dict[str, SplitCounts], bytes]:
+        """Write one client's folder; return its counts and a hash of its shards."""
+        target = self._folder / own.scenario
+        target.mkdir()
+        train, val, test = (ShardWriter(target / f"{split}.parquet", own) for split in SPLITS)
+        with train, val, test:
+            example: Rows | None = None
+            for rows in self._read(own.scenario, "train", Known()):
+                held_out = self._held_out(rows)
+                train.write(_select(rows, ~held_out))
+                val.write(_select(rows, held_out))
+                if example is None and not held_out.all():
+                    example = _select(rows, np.flatnonzero(~held_out)[:EXAMPLE_ROWS])
+            for rows in self._read(own.scenario, "test", faults):
+                test.write(rows)
+        counts = {split: shard.counts() for split, shard in zip(SPLITS, (train, val, test), strict=True)}
+        group = own.group.removesuffix("_id")
+        for split, count in counts.items():
+            if count.rows == 0:
+                raise DataError(
+                    f"{own.scenario}: no {group}'s rows fall into {split} (data.validation_fraction is "
+                    f"{self._config.validation_fraction}); change that, or give the scenario more data"
+                )
+        pq.write_table(_example_table(example or {}, own), target / "example.parquet")
+        self._progress(
+            f"{own.scenario}: " + ", ".join(f"{split} {count.rows:,} rows" for split, count in counts.items())
+        )
+        return counts, b"".join(shard.digest() for shard in (train, val, test))
 
 
-def _select(rows: Rows, mask: NDArray[np.bool_]) -> Rows:
-    return {name: values[mask] for name, values in rows.items()}
+def _select(rows: Rows, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Rows:
+    return {name: values[chosen] for name, values in rows.items()}
 
 
-def _held_out(rows: Rows, columns: Columns, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Say for each training row [B] whether it belongs to validation."""
-    if columns.place is not None:
-        return in_last_part(rows[columns.place].astype(np.float64), fraction)
-    return in_validation(rows[columns.group].astype(np.int64), fraction, seed)
-
-
-def _learn_fields(
-    source: Source, config: Data, seed: int, raw: Path, scenarios: tuple[str, ...], progress: Progress
-) -> _Fields:
-    """Gather vocabularies and moments from the training rows that are not validation."""
-    columns = source.columns
-    shared = [name for name in columns.categorical if name not in config.private_fields]
-    pooled = {name: CategoryCounts() for name in shared}
-    moments = Moments(len(columns.numerical))
-    private: dict[str, dict[str, tuple[int, ...]]] = {}
-    for scenario in scenarios:
-        own = {name: CategoryCounts() for name in config.private_fields}
-        for rows in _read(source, raw, scenario, "train", progress):
-            training = ~_held_out(rows, columns, config.validation_fraction, seed)
-            for name, counts in (*pooled.items(), *own.items()):
-                counts.add(rows[name][training].astype(np.int64))
-            with np.errstate(over="ignore", invalid="ignore"):  # reported below, with its column
-                moments.add(np.stack([rows[name][training].astype(np.float64) for name in columns.numerical]))
-        private[scenario] = {name: counts.vocabulary(config.min_count) for name, counts in own.items()}
-        progress(f"{scenario}: vocabularies and statistics gathered")
-    mean, std = moments.result()
-    broken = np.flatnonzero(~np.isfinite(std))
-    if broken.size:
-        raise DataError(f"column {columns.numerical[broken[0]]}: its numbers are too large for a standard deviation")
-    return _Fields(
-        tuple(
-            CategoricalField(name=name, federated=True, vocabulary=pooled[name].vocabulary(config.min_count))
-            if name in pooled
-            else CategoricalField(name=name, federated=False)
-            for name in columns.categorical
-        ),
-        tuple(
-            NumericalField(name=name, mean=float(m), std=float(s))
-            for name, m, s in zip(columns.numerical, mean, std, strict=True)
-        ),
-        private if config.private_fields else {},
-    )
-
-
-def _write_scenario(
-    source: Source, config: Data, seed: int, raw: Path, schema: Schema, scenario: str, folder: Path, progress: Progress
-) -> tuple[dict[str, SplitCounts], bytes]:
-    """Write one client's folder; return its counts and a hash of its shards."""
-    own = schema.scenario(scenario)
-    target = folder / scenario
-    target.mkdir()
-    train, val, test = (ShardWriter(target / f"{split}.parquet", own) for split in SPLITS)
-    with train, val, test:
-        example: Rows | None = None
-        for rows in _read(source, raw, scenario, "train", progress):
-            held_out = _held_out(rows, source.columns, config.validation_fraction, seed)
-            train.write(_select(rows, ~held_out))
-            val.write(_select(rows, held_out))
-            if example is None and not held_out.all():
-                first = np.flatnonzero(~held_out)[:EXAMPLE_ROWS]
-                example = {name: rows[name][first] for name in own.columns}
-        for rows in _read(source, raw, scenario, "test", progress):
-            test.write(rows)
-    counts = {split: shard.counts() for split, shard in zip(SPLITS, (train, val, test), strict=True)}
-    group = own.group.removesuffix("_id")
-    for split, count in counts.items():
-        if count.rows == 0:
-            raise DataError(
-                f"{scenario}: no {group}'s rows fall into {split} (data.validation_fraction is "
-                f"{config.validation_fraction}); change that, or give the scenario more data"
-            )
-    pq.write_table(pa.table(dict(example or {})), target / "example.parquet")
-    progress(f"{scenario}: " + ", ".join(f"{split} {count.rows:,} rows" for split, count in counts.items()))
-    return counts, b"".join(shard.digest() for shard in (train, val, test))
+def _example_table(rows: Rows, schema: ScenarioSchema) -> pa.Table:
+    """Return raw rows of the feature columns, with the types that the schema's fields have."""
+    types = {field.name: pa.string() if field.text else pa.int64() for field in schema.categorical}
+    columns = {name: pa.array(rows[name]) for name in schema.columns}
+    return pa.table({name: array.cast(types.get(name, array.type)) for name, array in columns.items()})

@@ -16,6 +16,9 @@ from pfmsmt.errors import DataError, SchemaError
 OUT_OF_VOCABULARY = 0
 """Code of every category that the training rows did not hold."""
 
+NO_INTEGER = -(2**53)
+"""Beyond every integer category, so that it is in no vocabulary."""
+
 Vocabulary = tuple[int, ...] | tuple[str, ...]
 """Sorted, no entry twice; the code of entry i is i + 1."""
 
@@ -145,6 +148,14 @@ class Encoded(NamedTuple):
     """[B, numerical fields], standardised"""
 
 
+def whole_numbers(texts: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return texts [B] as integers; what is none, in the one way to write it, becomes an integer that no file holds."""
+    found = pd.to_numeric(pd.Series(texts), errors="coerce")
+    whole = np.where(found.notna() & (found.abs() < 2**53), found, NO_INTEGER).astype(np.int64)
+    written = pd.Series(whole).astype("str").to_numpy(dtype=object)
+    return np.where(written == texts, whole, NO_INTEGER)
+
+
 class CategoryEncoder:
     """Maps the categories of one field to codes."""
 
@@ -160,6 +171,8 @@ class CategoryEncoder:
             return np.asarray(pc.add(pc.fill_null(place, OUT_OF_VOCABULARY - 1), 1).to_numpy(), np.int32)
         if self._known.size == 0:
             return np.full(len(values), OUT_OF_VOCABULARY, np.int32)
+        if values.dtype == object:  # text of a file without types, whose training values were all integers
+            values = whole_numbers(values)
         place = np.minimum(np.searchsorted(self._known, values), self._known.size - 1)
         return np.where(self._known[place] == values, place + 1, OUT_OF_VOCABULARY).astype(np.int32)
 

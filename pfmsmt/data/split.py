@@ -1,10 +1,12 @@
-"""Cut the validation part from training: whole groups by a hash, or the last part of every group."""
+"""Cut validation (and test, where none is given) from training: whole groups by a hash, or the last part in time."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDING = 1e-12
 """1 - 0.7 is a little more than 3 / 10, and must not be."""
+_TEST = 2**32
+"""Beyond every seed: the draw of the test part has a key of its own."""
 
 
 def in_validation(groups: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -13,9 +15,18 @@ def in_validation(groups: NDArray[np.int64], fraction: float, seed: int) -> NDAr
     That depends on (seed, group id) alone, by the SplitMix64 hash (Steele et al. 2014), so that no group is in two
     parts, whatever the order of rows or the size of blocks.
     """
+    return uniform_of(groups, seed) < fraction
+
+
+def in_test(groups: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Say for each row [B] whether its group belongs to the test part; independent of `in_validation`."""
+    return uniform_of(groups, seed + _TEST) < fraction
+
+
+def uniform_of(groups: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """Return for each row [B] a number in [0, 1) that depends on (seed, group id) alone."""
     key = _mix(np.asarray([seed], dtype=np.uint64))
-    uniform = (_mix(groups.view(np.uint64) ^ key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return uniform < fraction
+    return (_mix(groups.view(np.uint64) ^ key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def in_last_part(places: NDArray[np.float64], fraction: float) -> NDArray[np.bool_]:

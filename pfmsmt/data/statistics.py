@@ -1,28 +1,77 @@
 """What encoding needs to know of the training rows, gathered batch by batch."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+_SMALL_RANGE = 4_096
+"""Integers that lie so close together are counted in a table."""
 
 
 class CategoryCounts:
-    """How often each category was seen."""
+    """How often each integer category was seen."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._values = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.int64)
+        self._new: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        self._waiting = 0
 
     def add(self, values: NDArray[np.int64]) -> None:
         """Count the categories of some rows [B]."""
-        new, counts = np.unique(values, return_counts=True)
-        merged, place = np.unique(np.concatenate([self._values, new]), return_inverse=True)
-        total = np.zeros(len(merged), np.int64)
-        np.add.at(total, place, np.concatenate([self._counts, counts]))
-        self._values, self._counts = merged, total
+        if not len(values):
+            return
+        lowest = values.min()
+        if int(values.max()) - int(lowest) < _SMALL_RANGE:
+            table = np.bincount(values - lowest)
+            found = np.flatnonzero(table)
+            self._new.append((found + lowest, table[found]))
+        else:
+            self._new.append(np.unique(values, return_counts=True))
+        self._waiting += len(self._new[-1][0])
+        # Merged when as much is waiting as is known, so that a column of millions of ids is not sorted for each batch.
+        if self._waiting > max(len(self._values), 65_536):
+            self._merge()
+
+    def _merge(self) -> None:
+        values = np.concatenate([self._values, *(values for values, _ in self._new)])
+        counts = np.concatenate([self._counts, *(counts for _, counts in self._new)])
+        self._values, place = np.unique(values, return_inverse=True)
+        self._counts = np.zeros(len(self._values), np.int64)
+        np.add.at(self._counts, place, counts)
+        self._new, self._waiting = [], 0
+
+    def result(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the categories [K], sorted, and the rows of each [K]."""
+        self._merge()
+        return self._values, self._counts
 
     def vocabulary(self, min_count: int) -> tuple[int, ...]:
         """Return, sorted, the categories seen in at least `min_count` rows."""
+        self._merge()
         return tuple(self._values[self._counts >= min_count].tolist())
+
+
+class TextCounts:
+    """How often each category of text was seen."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._counts: Counter[str] = Counter()
+
+    def add(self, values: NDArray[np.object_]) -> None:
+        """Count the categories of some rows [B]."""
+        for entry in pc.value_counts(pa.array(values, pa.string())).to_pylist():
+            self._counts[entry["values"]] += entry["counts"]
+
+    def vocabulary(self, min_count: int) -> tuple[str, ...]:
+        """Return, sorted, the categories seen in at least `min_count` rows."""
+        return tuple(sorted(value for value, count in self._counts.items() if count >= min_count))
 
 
 class Moments:
@@ -36,19 +85,24 @@ class Moments:
         self._lowest = np.full(columns, np.inf)
         self._highest = np.full(columns, -np.inf)
 
-    def add(self, values: NDArray[np.float64]) -> None:
-        """Take in some rows; values [F, B], a column's values side by side."""
-        rows = values.shape[1]
+    def add(self, values: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> None:
+        """Take in some rows: F columns [B], one after the other, as each then stays in the processor's cache."""
+        rows = len(values[0]) if len(values) else 0
         if rows == 0:
             return
-        mean = values.mean(axis=1)
+        mean, squares = np.empty_like(self._mean), np.empty_like(self._mean)
+        lowest, highest = np.empty_like(self._mean), np.empty_like(self._mean)
+        for at, column in enumerate(values):
+            mean[at] = column.mean()
+            squares[at] = ((column - mean[at]) ** 2).sum()
+            lowest[at], highest[at] = column.min(), column.max()
         total = self._rows + rows
         step = mean - self._mean
-        self._squares += ((values - mean[:, None]) ** 2).sum(axis=1) + step**2 * (self._rows * rows / total)
+        self._squares += squares + step**2 * (self._rows * rows / total)
         self._mean = self._mean + step * (rows / total)
         self._rows = total
-        self._lowest = np.minimum(self._lowest, values.min(axis=1))
-        self._highest = np.maximum(self._highest, values.max(axis=1))
+        self._lowest = np.minimum(self._lowest, lowest)
+        self._highest = np.maximum(self._highest, highest)
 
     def result(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return means [F] and population standard deviations [F]; a constant column has exactly its value and 0."""

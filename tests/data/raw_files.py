@@ -4,10 +4,14 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pfmsmt.config import AliExpress, Data, MovieLens, Synthetic
+from pfmsmt.config import AliExpress, Data, MovieLens, Synthetic, Tabular, Tenrec
+from pfmsmt.data.faults import Faults
+from pfmsmt.data.sources import SOURCES
+from pfmsmt.data.sources.contract import Opening
 
 PARTS = ("user_train", "item_train", "user_test", "item_test")
 
@@ -19,8 +23,15 @@ def make_config(source="aliexpress", scenarios=("NL",), **changes):
     synthetic |= {"own": 0.15, "conflict": True, "covariate_shift": 0.3} | changes.pop("synthetic", {})
     block = {"path": None, "url": None, "scenarios": tuple(scenarios)} | changes.pop("aliexpress", {})
     movies = {"variant": "100k", "path": None, "url": "http://127.0.0.1:9"} | changes.pop("movielens", {})
-    plain = {"source": source, "validation_fraction": 0.4, "min_count": 1, "private_fields": ()} | changes
+    tenrec = {"path": None, "url": None, "scenarios": ("QB-video",), "categorical": ("user_id", "item_id")}
+    tenrec |= {"numerical": (), "rename": {}, "test_fraction": 0.2} | changes.pop("tenrec", {})
+    tabular = dict.fromkeys(("path", "url", "scenario", "scenarios", "group", "time", "split"))
+    tabular |= {"labels": (), "categorical": (), "numerical": (), "test_fraction": 0.2, "outcomes": (), "fill": {}}
+    tabular |= changes.pop("tabular", {})
+    plain = {"source": source, "validation_fraction": 0.4, "min_count": 1, "private_fields": ()}
+    plain |= {"on_bad_rows": "fail", "outcomes_as_features": (), "local_files": "copy", "sha256": {}} | changes
     blocks = {"synthetic": Synthetic(**synthetic), "aliexpress": AliExpress(**block), "movielens": MovieLens(**movies)}
+    blocks |= {"tenrec": Tenrec(**tenrec), "tabular": Tabular(**tabular)}
     return Data(**plain, **blocks)
 
 
@@ -111,10 +122,21 @@ def write_joined(raw: Path, train, test, folder="NL", scenario="NL"):
     write_source_file(raw, [scenario])
 
 
+def read_all(source, raw, scenario, split, **changes):
+    """All batches of one split, the folder opened for it alone; the first bad row is an error."""
+    config = make_config(source, (scenario,), **changes)
+    with TemporaryDirectory() as scratch:
+        opening = Opening(config, 0, raw, SOURCES[source].scenarios(config), Path(scratch), Faults(), quiet)
+        return list(SOURCES[source].open(opening).read(scenario, split, Faults()))
+
+
 def collect(batches):
     """All rows of a source's batches: column -> array."""
     held = list(batches)
-    return {name: np.concatenate([batch.column(name).to_numpy() for batch in held]) for name in held[0].schema.names}
+    return {
+        name: np.concatenate([batch.column(name).to_numpy(zero_copy_only=False) for batch in held])
+        for name in held[0].schema.names
+    }
 
 
 def contents_of(folder):

@@ -9,6 +9,7 @@ from raw_files import (
     csv_bytes,
     item_row,
     joined_rows,
+    read_all,
     tables,
     user_row,
     write_joined,
@@ -16,10 +17,12 @@ from raw_files import (
     zip_bytes,
 )
 
-from pfmsmt.data.sources import SOURCES, record_schema
-from pfmsmt.data.sources.aliexpress import read
+from pfmsmt.data.sources.aliexpress_columns import COLUMNS, TASKS
+from pfmsmt.data.sources.contract import record_schema
 
-SOURCE = SOURCES["aliexpress"]
+
+def read(raw, scenario, split):
+    return read_all("aliexpress", raw, scenario, split)
 
 
 def test_columns_land_where_the_publication_says(tmp_path):
@@ -67,9 +70,9 @@ def test_the_joined_form_is_read_by_header(folder, tmp_path):
 def test_both_forms_yield_the_declared_types(tmp_path):
     write_raw(tmp_path / "raw", tables())
     write_joined(tmp_path / "joined", joined_rows(), joined_rows())
-    declared = record_schema(SOURCE.columns, SOURCE.tasks)
+    declared = record_schema(COLUMNS, TASKS)
     for folder in ("raw", "joined"):
-        assert next(read(tmp_path / folder, "NL", "test")).schema == declared
+        assert read(tmp_path / folder, "NL", "test")[0].schema == declared
     assert declared.field("search_id").type == pa.int64()
     assert declared.field("categorical_16").type == pa.int64()
     assert declared.field("numerical_1").type == pa.float64()

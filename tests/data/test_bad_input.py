@@ -127,7 +127,7 @@ RAW_FAULTS = {
     ),
     "two user rows": (
         lines("user_test", lambda rows: [*rows, user_row(3)]),
-        "nl_user_test.csv: search 3 has two rows, 3 and 11",
+        "nl_user_test.csv, row 11: search 3 has a row already, row 3",
     ),
     "header in a headerless file": (
         lines("user_train", lambda rows: [[f"c{i}" for i in range(33)], *rows]),

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfmsmt.data.csv_stream import Column, read_blocks
+from pfmsmt.data.checking import Column
+from pfmsmt.data.csv_stream import read_blocks
+from pfmsmt.data.faults import Faults
 from pfmsmt.errors import DataError
 
 COLUMNS = (Column("key", "id"), Column("kind", "category"), Column("size", "number"), Column("done", "label"))
@@ -14,7 +16,7 @@ LINE = b"12345678901234567,7,0.5,1\n"
 
 
 def blocks(text, block_bytes=64, **options):
-    return list(read_blocks(io.BytesIO(text), "x.csv", COLUMNS, block_bytes=block_bytes, **options))
+    return list(read_blocks(io.BytesIO(text), "x.csv", COLUMNS, Faults(), block_bytes=block_bytes, **options))
 
 
 def test_blocks_know_their_first_row_and_ids_keep_all_digits():
@@ -22,7 +24,7 @@ def test_blocks_know_their_first_row_and_ids_keep_all_digits():
     assert len(held) > 2
     sizes = [len(block.columns["key"]) for block in held]
     assert sum(sizes) == 10
-    assert [block.first_row for block in held] == [1 + sum(sizes[:i]) for i in range(len(sizes))]
+    assert [row for block in held for row in block.rows] == list(range(1, 11))
     assert {int(key) for block in held for key in block.columns["key"]} == {12345678901234567}
     assert [values.dtype.name for values in held[0].columns.values()] == ["int64", "int64", "float64", "int8"]
 

@@ -14,6 +14,7 @@ from raw_files import (
     joined_rows,
     make_config,
     quiet,
+    read_all,
     tables,
     write_joined,
     write_raw,
@@ -22,7 +23,6 @@ from raw_files import (
 
 from pfmsmt.data.download import obtain, read_contents
 from pfmsmt.data.fetch import fetch
-from pfmsmt.data.sources.aliexpress import read
 from pfmsmt.errors import ConfigError, DataError
 
 OUTER = "aliexpress_NL_datasets.zip"
@@ -80,7 +80,7 @@ def test_a_path_is_taken_over_in_either_form(tmp_path):
             "source": "aliexpress",
             "scenarios": ["NL"],
         }
-        assert len(collect(read(tmp_path / "raw", "NL", "train"))["click"]) == 30
+        assert len(collect(read_all("aliexpress", tmp_path / "raw", "NL", "train"))["click"]) == 30
     assert (tmp_path / "packed" / OUTER).exists()
 
 
@@ -141,23 +141,23 @@ def test_a_page_in_place_of_the_zip_is_refused(server, tmp_path):
 def test_a_broken_download_is_tried_again(server, tmp_path):
     server.answers["/x"] = [(200, 10, b"half"), (503, 0, b""), (200, 10, b"0123456789")]
     lines = []
-    fetch(f"{server.url}/x", tmp_path / "x", lines.append, pause=0.0)
+    fetch(f"{server.url}/x", tmp_path / "x", lines.append, kept=tmp_path / "kept", pause=0.0)
     assert (tmp_path / "x").read_bytes() == b"0123456789"
     assert len(server.asked) == 3
-    assert [line.rsplit("; ")[1] for line in lines] == ["trying again (2 of 4)", "trying again (3 of 4)"]
+    assert [line.rsplit("; ")[1] for line in lines] == ["trying again (2 of 5)", "trying again (3 of 5)"]
 
 
 def test_a_download_that_stays_short_leaves_nothing(server, tmp_path):
     server.answers["/x"] = [(200, 10, b"half")]
-    with pytest.raises(DataError, match="4 times; check the address and the connection"):
-        fetch(f"{server.url}/x", tmp_path / "x", quiet, pause=0.0)
-    assert len(server.asked) == 4
+    with pytest.raises(DataError, match="5 times; check the address and the connection"):
+        fetch(f"{server.url}/x", tmp_path / "x", quiet, kept=tmp_path / "kept", pause=0.0)
+    assert len(server.asked) == 5
     assert os.listdir(tmp_path) == []
 
 
 def test_a_refusal_is_not_tried_again(server, tmp_path):
     with pytest.raises(DataError, match="the server answered 404 Not Found"):
-        fetch(f"{server.url}/nothing", tmp_path / "x", quiet, pause=0.0)
+        fetch(f"{server.url}/nothing", tmp_path / "x", quiet, kept=tmp_path / "kept", pause=0.0)
     assert server.asked == ["/nothing"]
 
 
@@ -165,5 +165,5 @@ def test_an_unreachable_server_is_named(tmp_path):
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         url = f"http://127.0.0.1:{held.getsockname()[1]}/x"
-        with pytest.raises(DataError, match=f"{url}: not reached .*4 times"):
-            fetch(url, tmp_path / "x", quiet, pause=0.0)
+        with pytest.raises(DataError, match=f"{url}: not reached .*5 times"):
+            fetch(url, tmp_path / "x", quiet, kept=tmp_path / "kept", pause=0.0)

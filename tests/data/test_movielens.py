@@ -16,8 +16,8 @@ from raw_movielens import DAY, SCENARIOS, Form1m, Form100k, config_for, flags, l
 from pfmsmt.config import parse_config
 from pfmsmt.data.download import obtain, read_contents
 from pfmsmt.data.partition import partition
-from pfmsmt.data.sources import SOURCES, record_schema
-from pfmsmt.data.sources.movielens import read
+from pfmsmt.data.sources.contract import record_schema
+from pfmsmt.data.sources.movielens import COLUMNS, TASKS, read
 from pfmsmt.errors import ConfigError, DataError
 
 # -- what the columns hold
@@ -49,7 +49,7 @@ def test_columns_of_100k(tmp_path):
     }
     raw = write_zip(tmp_path, Form100k, contents)
     young, middle, old = (collect(read(raw, scenario, "train")) for scenario in SCENARIOS)
-    assert list(young) == record_schema(SOURCES["movielens"].columns, SOURCES["movielens"].tasks).names
+    assert list(young) == record_schema(COLUMNS, TASKS).names
     one = {name: values.tolist() for name, values in young.items()}
     assert {name: one.pop(name) for name in one.copy() if name.startswith("genre_") and one[name] == [1.0]} == {
         "genre_animation": [1.0], "genre_childrens": [1.0], "genre_comedy": [1.0]
@@ -111,11 +111,10 @@ def test_columns_of_1m(tmp_path):
 
 def test_the_declared_types_and_nesting(tmp_path):
     raw = write_zip(tmp_path, Form100k, logs())
-    source = SOURCES["movielens"]
     for split in ("train", "test"):
         batch = next(read(raw, "age_25_34", split))
-        assert batch.schema == record_schema(source.columns, source.tasks)
-    assert [(task.name, task.label, task.within) for task in source.tasks] == [
+        assert batch.schema == record_schema(COLUMNS, TASKS)
+    assert [(task.name, task.label, task.within) for task in TASKS] == [
         ("like", "liked", None), ("love", "loved", "like")
     ]  # fmt: skip
 

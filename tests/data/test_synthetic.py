@@ -5,10 +5,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from raw_files import collect, contents_of, make_config, quiet
+from raw_files import collect, contents_of, make_config, quiet, read_all
 
 from pfmsmt.config import Synthetic
-from pfmsmt.data.sources.aliexpress_raw import read
 from pfmsmt.data.sources.planted import Features, distribution
 from pfmsmt.data.sources.planted_scenario import expected_auc, plant
 from pfmsmt.data.sources.synthetic import generate
@@ -79,7 +78,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
 
 def test_rows_and_rates_are_those_of_the_config(sample):
     _, folder = sample
-    rows = collect(read(folder / "aliexpress_NL_datasets.zip", "NL", "test"))
+    rows = collect(read_all("synthetic", folder, "NL", "test"))
     assert len(rows["click"]) == 40_000
     assert len(np.unique(rows["search_id"])) == pytest.approx(40_000 / 8, rel=0.03)
     assert rows["click"].mean() == pytest.approx(0.08, rel=0.08)
@@ -88,7 +87,7 @@ def test_rows_and_rates_are_those_of_the_config(sample):
 
 def test_the_oracle_scores_the_probabilities_of_the_features_as_written(sample):
     settings, folder = sample
-    rows = collect(read(folder / "aliexpress_NL_datasets.zip", "NL", "test"))
+    rows = collect(read_all("synthetic", folder, "NL", "test"))
     features = Features(
         np.stack([rows[f"categorical_{i}"] for i in range(1, 17)], axis=1),
         np.stack([rows[f"numerical_{i}"] for i in range(1, 64)], axis=1),

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from raw_files import collect, contents_of, make_config, quiet, tables, write_raw
+from raw_files import collect, contents_of, make_config, quiet, read_all, tables, write_raw
 from raw_movielens import SCENARIOS, Form100k, config_for, logs, write_zip
 
 from pfmsmt.data.download import obtain
+from pfmsmt.data.faults import Faults
 from pfmsmt.data.partition import SPLITS, partition
 from pfmsmt.data.schema import Task
-from pfmsmt.data.sources import RAW_SPLITS, SOURCES, Columns, Source, record_schema
-from pfmsmt.data.sources.contract import read_rows
+from pfmsmt.data.sources.contract import RAW_SPLITS, Columns, Dataset, read_rows, record_schema
+from pfmsmt.data.sources.movielens import COLUMNS
 from pfmsmt.data.split import in_validation
 from pfmsmt.errors import DataError
 
@@ -85,9 +86,8 @@ def test_neither_the_seed_nor_the_order_of_the_file_moves_the_cut(tmp_path):
 
 def test_the_place_is_no_feature(tmp_path):
     schema = cut(tmp_path, movie_log())
-    source = SOURCES["movielens"]
-    features = [*source.columns.categorical, *source.columns.numerical]
-    assert source.columns.place == "place"
+    features = [*COLUMNS.categorical, *COLUMNS.numerical]
+    assert COLUMNS.place == "place"
     assert "place" not in features
     assert '"place"' not in (tmp_path / "out" / "schema.json").read_text()
     for scenario in SCENARIOS:
@@ -116,7 +116,7 @@ def test_without_a_place_whole_groups_are_drawn(name, tmp_path):
         obtain(config, 0, tmp_path / "raw", quiet)
     else:
         write_raw(tmp_path / "raw", tables(20))
-    raw = collect(SOURCES[name].read(tmp_path / "raw", "NL", "train"))["search_id"]
+    raw = collect(read_all(name, tmp_path / "raw", "NL", "train"))["search_id"]
     drawn = []
     for seed in (0, 1):
         partition(config, seed, tmp_path / "raw", tmp_path / "out", quiet)
@@ -129,27 +129,21 @@ def test_without_a_place_whole_groups_are_drawn(name, tmp_path):
     assert drawn[0] != drawn[1]
 
 
-def test_which_sources_know_the_order():
-    assert {name: source.columns.place for name, source in SOURCES.items()} == {
-        "synthetic": None, "aliexpress": None, "movielens": "place"
-    }  # fmt: skip
-
-
 # -- the contract
 
 
 def source_of(places):
-    """A source whose training rows come in batches, all of one group, with these places."""
+    """A data set whose training rows come in batches, all of one group, with these places."""
     columns = Columns("user", ("item",), ("age",), place="order")
     tasks = (Task(name="like", label="liked"),)
     form = record_schema(columns, tasks)
 
-    def read(raw, scenario, split):
+    def read(scenario, split, faults):
         for batch in places:
             rows = {"user": 1, "item": 2, "age": 3.0, "liked": 1}
             yield pa.RecordBatch.from_pydict({n: [v] * len(batch) for n, v in rows.items()} | {"order": batch}, form)
 
-    return Source("logs", columns, tasks, lambda _: ("all",), lambda *_: None, read)
+    return Dataset(columns, tasks, ("all",), read)
 
 
 def test_the_place_stands_between_features_and_labels():
@@ -159,16 +153,16 @@ def test_the_place_stands_between_features_and_labels():
 
 
 @pytest.mark.parametrize("split", RAW_SPLITS)
-def test_a_place_from_0_to_below_1_is_let_through(split, tmp_path):
+def test_a_place_from_0_to_below_1_is_let_through(split):
     batches = [[0.0, 0.5], [], [float(np.nextafter(1.0, 0.0))]]
-    rows = list(read_rows(source_of(batches), tmp_path, "all", split))
+    rows = list(read_rows(source_of(batches), "all", split, Faults()))
     assert [batch["order"].tolist() for batch in rows] == batches
     assert [batch["user"].tolist() for batch in rows] == [[1, 1], [], [1]]
 
 
 @pytest.mark.parametrize("value", [1.0, -0.25, float("inf"), float("nan")])
 @pytest.mark.parametrize("split", RAW_SPLITS)
-def test_another_place_is_refused_with_its_row(value, split, tmp_path):
-    rows = read_rows(source_of([[0.0, 0.5], [0.0, value, 2.0]]), tmp_path, "all", split)
-    with pytest.raises(DataError, match=rf"^logs: all {split}, row 4, column order: {value} is not from 0 to below 1;"):
+def test_another_place_is_refused_with_its_row(value, split):
+    rows = read_rows(source_of([[0.0, 0.5], [0.0, value, 2.0]]), "all", split, Faults())
+    with pytest.raises(DataError, match=rf"^all {split}, row 4, column order: {value} is not from 0 to below 1;"):
         list(rows)

@@ -1,24 +1,22 @@
 """AliExpress search logs (Li et al., CIKM 2020), in either form that is in circulation."""
 
-import os
-import shutil
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from pfmsmt.config import Data
-from pfmsmt.data.fetch import fetch
+from pfmsmt.data.delivery import Delivery, zip_form
+from pfmsmt.data.faults import Faults
 from pfmsmt.data.sources import aliexpress_joined, aliexpress_raw
 from pfmsmt.data.sources.aliexpress_columns import COLUMNS, TASKS
-from pfmsmt.data.sources.contract import RAW_SPLITS, Progress, Source
+from pfmsmt.data.sources.contract import RAW_SPLITS, Dataset, Opening, Source
 from pfmsmt.errors import ConfigError, DataError
 
 HOME = "https://tianchi.aliyun.com/dataset/74690"
 
 
-def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
+def obtain(config: Data, seed: int, delivery: Delivery) -> None:
     """Link (or copy) the files from `data.aliexpress.path`, or download them from `data.aliexpress.url`.
 
     Raises:
@@ -29,9 +27,9 @@ def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
     if block.path is not None and block.url is not None:
         raise ConfigError("params.yaml sets both data.aliexpress.path and data.aliexpress.url; set one to null")
     if block.path is not None:
-        _from_path(Path(block.path).expanduser(), block.scenarios, folder, progress)
+        _from_path(Path(block.path).expanduser(), block.scenarios, delivery)
     elif block.url is not None:
-        _from_url(block.url, block.scenarios, folder, progress)
+        _from_url(block.url, block.scenarios, delivery)
     else:
         files = ", ".join(aliexpress_raw.file_name(scenario) for scenario in block.scenarios)
         raise DataError(
@@ -41,18 +39,26 @@ def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
         )
 
 
-def read(raw: Path, scenario: str, split: str) -> Iterator[pa.RecordBatch]:
-    """Yield a scenario's rows from whichever form the raw folder holds.
+def open_folder(opening: Opening) -> Dataset:
+    """Open a raw folder that holds either form; user rows are laid out in the scratch folder when first needed."""
+    raw = opening.raw
+    users: dict[tuple[str, str], aliexpress_raw.Users] = {}
 
-    Raises:
-        DataError: no file, or see `aliexpress_raw.read` and `aliexpress_joined.read`.
-    """
-    files = _held(raw, scenario)
-    if files == [aliexpress_raw.file_name(scenario)]:
-        return aliexpress_raw.read(raw / files[0], scenario, split)
-    if files:
-        return aliexpress_joined.read(raw / files[RAW_SPLITS.index(split)])
-    raise DataError(f"{raw} holds no data of scenario {scenario}: {_expected(scenario)}; run `dvc repro -f download`")
+    def read(scenario: str, split: str, faults: Faults) -> Iterator[pa.RecordBatch]:
+        files = _held(raw, scenario)
+        if files == [aliexpress_raw.file_name(scenario)]:
+            packed = raw / files[0]
+            key = scenario, split
+            if key not in users:
+                users[key] = aliexpress_raw.read_users(packed, scenario, split, opening.scratch, faults)
+            return aliexpress_raw.read_items(packed, scenario, split, users[key], faults)
+        if files:
+            return aliexpress_joined.read(raw / files[RAW_SPLITS.index(split)], faults)
+        raise DataError(
+            f"{raw} holds no data of scenario {scenario}: {_expected(scenario)}; run `dvc repro -f download`"
+        )
+
+    return Dataset(COLUMNS, TASKS, opening.scenarios, read)
 
 
 def _held(folder: Path, scenario: str) -> list[str]:
@@ -72,7 +78,7 @@ def _expected(scenario: str) -> str:
     return f"expected {aliexpress_raw.file_name(scenario)}, or train.csv and test.csv in {joined}"
 
 
-def _from_path(path: Path, scenarios: tuple[str, ...], folder: Path, progress: Progress) -> None:
+def _from_path(path: Path, scenarios: tuple[str, ...], delivery: Delivery) -> None:
     if not path.exists():
         raise ConfigError(f"data.aliexpress.path: {path} does not exist")
     origin = path.parent if path.is_file() else path
@@ -86,34 +92,21 @@ def _from_path(path: Path, scenarios: tuple[str, ...], folder: Path, progress: P
         )
     for scenario, files in held.items():
         for file in files:
-            _place((origin / file).resolve(), folder / file)
-        progress(f"{scenario}: {', '.join(files)}")
+            delivery.take(origin / file, file)
+        delivery.progress(f"{scenario}: {', '.join(files)}")
 
 
-def _place(file: Path, target: Path) -> None:
-    """Hard-link, as the files are gigabytes; copy where the file system cannot."""
-    target.parent.mkdir(exist_ok=True)
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)
-
-
-def _from_url(base: str, scenarios: tuple[str, ...], folder: Path, progress: Progress) -> None:
+def _from_url(base: str, scenarios: tuple[str, ...], delivery: Delivery) -> None:
     for scenario in scenarios:
         name = aliexpress_raw.file_name(scenario)
         url = f"{base.rstrip('/')}/{name}"
-        fetch(url, folder / name, progress)
-        if not zipfile.is_zipfile(folder / name):
-            raise DataError(f"{url} is not a zip file (a login or error page?); check data.aliexpress.url")
-        progress(f"{scenario}: {name}, {(folder / name).stat().st_size / 2**20:,.1f} MiB")
+        delivery.download(url, name, zip_form)
+        delivery.progress(f"{scenario}: {name}, {(delivery.folder / name).stat().st_size / 2**20:,.1f} MiB")
 
 
 SOURCE = Source(
     name="aliexpress",
-    columns=COLUMNS,
-    tasks=TASKS,
     scenarios=lambda config: config.aliexpress.scenarios,
     obtain=obtain,
-    read=read,
+    open=open_folder,
 )

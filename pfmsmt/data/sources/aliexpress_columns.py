@@ -1,6 +1,6 @@
 """The columns of the AliExpress data set (Li et al., CIKM 2020), by their place in its headerless files."""
 
-from pfmsmt.data.csv_stream import Column
+from pfmsmt.data.checking import Column
 from pfmsmt.data.schema import Task
 from pfmsmt.data.sources.contract import Columns
 

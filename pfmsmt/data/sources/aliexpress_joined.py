@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
-from pfmsmt.data.csv_stream import Column, read_blocks
+from pfmsmt.data.ahead import ahead
+from pfmsmt.data.checking import Column
+from pfmsmt.data.csv_stream import read_blocks
+from pfmsmt.data.faults import Fault, Faults
 from pfmsmt.data.sources.aliexpress_columns import CATEGORICAL, COLUMNS, GROUP, NUMERICAL, TASKS
 from pfmsmt.data.sources.contract import record_schema
-from pfmsmt.errors import DataError
+from pfmsmt.data.tables import read_header
 
 _COLUMNS = (
     Column(GROUP, "id"),
@@ -24,29 +26,19 @@ def folder_names(scenario: str) -> tuple[str, ...]:
     return (scenario, f"AliExpress_{scenario}")
 
 
-def read(path: Path) -> Iterator[pa.RecordBatch]:
+def read(path: Path, faults: Faults) -> Iterator[pa.RecordBatch]:
     """Yield the rows of one file; columns are found by header, in any order, and others are ignored.
 
     Raises:
-        DataError: missing, a column missing or there twice, a faulty value, a conversion without a click.
+        DataError: missing, a column missing or there twice, or what `faults` refuses: a faulty value, a conversion
+            without a click.
     """
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as text:
-            header = text.readline().strip("\r\n").split(",")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; run `dvc repro download`") from None
-    if header == [""]:
-        raise DataError(f"{path} is empty; obtain the file again")
-    wrong = [column.name for column in _COLUMNS if header.count(column.name) != 1]
-    if wrong:
-        fault = "is missing" if wrong[0] not in header else "stands there twice"
-        more = f"; {len(wrong) - 1} more are at fault: {', '.join(wrong[1:6])}" if len(wrong) > 1 else ""
-        raise DataError(f"{path}, row 1: column {wrong[0]} {fault} in the header{more}")
+    header = read_header(path, [column.name for column in _COLUMNS])
     with path.open("rb") as stream:
-        for block in read_blocks(stream, str(path), _COLUMNS, header=header):
-            impossible = (block.columns["conversion"] != 0) & (block.columns["click"] == 0)
-            if impossible.any():
-                row = int(np.argmax(impossible))
-                raise DataError(f"{path}, row {block.first_row + row}: conversion is 1 but click is 0")
-            arrays = [pa.array(block.columns[column.name]) for column in _COLUMNS]
+        for block in ahead(read_blocks(stream, str(path), _COLUMNS, faults, header=header)):
+            wrong = (block.columns["conversion"] != 0) & (block.columns["click"] == 0)
+            kind = "conversion is 1 but click is 0"
+            faults.take([Fault(str(path), int(row), "", kind, kind) for row in block.rows[wrong]])
+            good = block.take(~wrong) if wrong.any() else block
+            arrays = [pa.array(good.columns[column.name]) for column in _COLUMNS]
             yield pa.RecordBatch.from_arrays(arrays, schema=record_schema(COLUMNS, TASKS))

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pfmsmt.data.ahead import ahead
 from pfmsmt.data.csv_stream import Block, read_blocks
+from pfmsmt.data.faults import Fault, Faults
 from pfmsmt.data.sources.aliexpress_columns import (
     CATEGORICAL,
     COLUMNS,
@@ -20,9 +23,21 @@ from pfmsmt.data.sources.aliexpress_columns import (
 )
 from pfmsmt.data.sources.contract import record_schema
 from pfmsmt.data.zip_stream import open_nested
-from pfmsmt.errors import DataError
 
-ColumnArrays = dict[str, NDArray[np.generic]]
+_FORM = record_schema(COLUMNS, TASKS)
+_PLACES = {column.name: at for at, column in enumerate(USER_FILE)}
+_FLOATS = frozenset(column.name for column in USER_FILE if column.kind == "number")
+
+
+class Users(NamedTuple):
+    """The user rows of one file: on disk, row by row, found by search id."""
+
+    path: Path
+    """int64 words [searches, user columns], in the order of the file; numbers are the words of their float64"""
+    ids: NDArray[np.int64]
+    """[searches], ascending"""
+    order: NDArray[np.int64] | None
+    """[searches], the row of each id; None: the file is in the order of ids"""
 
 
 def file_name(scenario: str) -> str:
@@ -35,48 +50,91 @@ def member_name(scenario: str, part: str, split: str) -> str:
     return f"{scenario.lower()}_{part}_{split}.zip"
 
 
-def read(path: Path, scenario: str, split: str) -> Iterator[pa.RecordBatch]:
-    """Yield the item rows, each with the columns of its search; only the user rows are held in memory.
+def read_users(path: Path, scenario: str, split: str, scratch: Path, faults: Faults) -> Users:
+    """Lay the user rows out in a file of `scratch`; in memory there are 8 bytes a search, 16 if ids are not in order.
 
     Raises:
-        DataError: a damaged file, a faulty value, a search with two user rows, an item row without a user row.
+        DataError: a damaged file, or what `faults` refuses: a faulty value, a search that has a row already.
     """
-    users = _read_users(path, member_name(scenario, "user", split))
-    with open_nested(path, member_name(scenario, "item", split)) as member:
-        for block in read_blocks(member.stream, member.name, ITEM_FILE):
-            yield _join(users, block, member.name)
-
-
-def _read_users(path: Path, inner: str) -> ColumnArrays:
-    """Return the user columns [searches], sorted by search id."""
-    with open_nested(path, inner) as member:
-        blocks = [block.columns for block in read_blocks(member.stream, member.name, USER_FILE)]
-    users = {column.name: np.concatenate([block[column.name] for block in blocks]) for column in USER_FILE}
-    order = np.argsort(users[GROUP], kind="stable")
-    ids = users[GROUP][order]
-    twice = np.flatnonzero(ids[1:] == ids[:-1])
+    target = scratch / f"{scenario}_{split}.users"
+    ids, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    with open_nested(path, member_name(scenario, "user", split)) as member, target.open("wb") as out:
+        for block in ahead(read_blocks(member.stream, member.name, USER_FILE, faults)):
+            words = np.empty((len(block.rows), len(USER_FILE)), np.int64)
+            for name, at in _PLACES.items():
+                words[:, at] = block.columns[name].view(np.int64)
+            words.tofile(out)
+            ids.append(block.columns[GROUP])
+            rows.append(block.rows)
+    found = np.concatenate(ids)
+    if (found[1:] > found[:-1]).all():
+        return Users(target, found, None)
+    order = np.argsort(found, kind="stable")
+    found = found[order]
+    twice = np.flatnonzero(found[1:] == found[:-1]) + 1
     if twice.size:
-        first, second = order[twice[0]] + 1, order[twice[0] + 1] + 1
-        raise DataError(f"{member.name}: search {ids[twice[0]]} has two rows, {first} and {second}; keep one")
-    return {name: values[order] for name, values in users.items()}
-
-
-def _join(users: ColumnArrays, block: Block, name: str) -> pa.RecordBatch:
-    ids = users[GROUP]
-    wanted = block.columns[GROUP]
-    place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-    orphan = ids[place] != wanted
-    if orphan.any():
-        row = int(np.argmax(orphan))
-        raise DataError(
-            f"{name}, row {block.first_row + row}: search {wanted[row]} has no row in the user file; "
-            "the two files do not belong together, or one is incomplete"
+        numbers = np.concatenate(rows)[order]
+        first = np.searchsorted(found, found[twice])
+        kind = "has a row already"
+        faults.take(
+            [
+                Fault(member.name, int(numbers[at]), "", f"search {found[at]} {kind}, row {numbers[before]}", kind)
+                for at, before in zip(twice, first, strict=True)
+            ]
         )
-    label = block.columns[LABEL].astype(np.int8)
-    labels: ColumnArrays = {"click": (label >= 1).astype(np.int8), "conversion": (label == 2).astype(np.int8)}
-    features = (
-        block.columns[column] if column in block.columns else users[column][place]
-        for column in (*CATEGORICAL, *NUMERICAL)
-    )
-    arrays = [wanted, *features, *(labels[task.label] for task in TASKS)]
-    return pa.RecordBatch.from_arrays([pa.array(array) for array in arrays], schema=record_schema(COLUMNS, TASKS))
+    kept = np.delete(np.arange(len(found)), twice)
+    return Users(target, found[kept], order[kept])
+
+
+def read_items(path: Path, scenario: str, split: str, users: Users, faults: Faults) -> Iterator[pa.RecordBatch]:
+    """Yield the item rows in the order of their file, each with the columns of its search.
+
+    Raises:
+        DataError: a damaged file, or what `faults` refuses: a faulty value, an item row without a user row.
+    """
+    with open_nested(path, member_name(scenario, "item", split)) as member:
+        for block in ahead(read_blocks(member.stream, member.name, ITEM_FILE, faults)):
+            yield _join(users, block, member.name, faults)
+
+
+def _join(users: Users, block: Block, name: str, faults: Faults) -> pa.RecordBatch:
+    wanted = block.columns[GROUP]
+    place = np.minimum(np.searchsorted(users.ids, wanted), len(users.ids) - 1)
+    known = users.ids[place] == wanted if len(users.ids) else np.zeros(len(wanted), np.bool_)
+    if not known.all():
+        kind = "has no row in the user file"
+        faults.take(
+            [
+                Fault(
+                    name,
+                    int(block.rows[at]),
+                    "",
+                    f"search {wanted[at]} {kind}; do the two files belong together?",
+                    kind,
+                )
+                for at in np.flatnonzero(~known)
+            ]
+        )
+        block, place = block.take(known), place[known]
+    user = _user_columns(users, place)
+    label = block.columns[LABEL]
+    columns = {
+        **user,
+        **block.columns,
+        "click": (label >= 1).astype(np.int8),
+        "conversion": (label == 2).astype(np.int8),
+    }
+    names = (GROUP, *CATEGORICAL, *NUMERICAL, *(task.label for task in TASKS))
+    return pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in names], schema=_FORM)
+
+
+def _user_columns(users: Users, place: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Return the user's columns of some items, given the place [B] of their search ids."""
+    # Each search once, in the order of the file; mapped anew, as pages that were touched count as memory until then.
+    searches, inverse = np.unique(place if users.order is None else users.order[place], return_inverse=True)
+    if not len(searches):
+        return {name: np.zeros(0, np.float64 if name in _FLOATS else np.int64) for name in _PLACES}
+    words = np.memmap(users.path, np.int64, mode="r").reshape(-1, len(USER_FILE))[searches].T.copy()
+    return {
+        name: (words[at].view(np.float64) if name in _FLOATS else words[at])[inverse] for name, at in _PLACES.items()
+    }

@@ -8,12 +8,23 @@ import numpy as np
 import pyarrow as pa
 
 from pfmsmt.config import Data
+from pfmsmt.data.delivery import Delivery, Progress
+from pfmsmt.data.faults import Faults
 from pfmsmt.data.schema import Task
 from pfmsmt.data.shards import Rows
 from pfmsmt.errors import DataError
 
-Progress = Callable[[str], None]
-"""Takes one line of text."""
+__all__ = [
+    "RAW_SPLITS",
+    "Columns",
+    "Dataset",
+    "Delivery",
+    "Opening",
+    "Progress",
+    "Source",
+    "read_rows",
+    "record_schema",
+]
 
 RAW_SPLITS = ("train", "test")
 """What a source can be read as; partition cuts the validation part from `train`."""
@@ -27,32 +38,58 @@ class Columns(NamedTuple):
     categorical: tuple[str, ...]
     numerical: tuple[str, ...]
     place: str | None = None
-    """The share of its group's training rows that come before a row, 0 <= x < 1, in test 0; no feature. With it
-    validation is the last part of every group; without it whole groups are drawn, and none is in two parts."""
+    """Where a training row stands in time: the share of its group's (or scenario's) training rows that come before
+    it, 0 <= x < 1, in test 0; no feature. With it validation is the last part of every group; without it whole groups
+    are drawn, and none is in two parts."""
+    text: tuple[str, ...] = ()
+    """Categorical columns whose values are strings; those of the others are integers."""
+    untyped: bool = False
+    """True: text stems from a file without types. A column whose training values all read as integers is one then."""
+
+
+class Dataset(NamedTuple):
+    """A raw folder that was opened. `read(scenario, split, faults)` yields record batches of `record_schema`."""
+
+    columns: Columns
+    tasks: tuple[Task, ...]
+    scenarios: tuple[str, ...]
+    read: Callable[[str, str, Faults], Iterator[pa.RecordBatch]]
+
+
+class Opening(NamedTuple):
+    """What a source needs in order to open a raw folder."""
+
+    config: Data
+    seed: int
+    raw: Path
+    scenarios: tuple[str, ...]
+    """As params.yaml declares them; none where the data decide."""
+    scratch: Path
+    """An empty folder for what does not fit into memory; removed when the stage ends."""
+    faults: Faults
+    """For what is read already while the folder is opened."""
+    progress: Progress
 
 
 class Source(NamedTuple):
     """How one data set is obtained and read.
 
-    `scenarios(config)` names the clients, in order. `obtain(config, seed, raw_folder, progress)` fills an empty
-    folder. `read(raw_folder, scenario, split)` yields record batches of `record_schema`, validated, and raises
-    DataError naming file, row, column and value.
+    `scenarios(config)` names the clients, in order; none where the data decide. `obtain(config, seed, delivery)` fills
+    an empty folder. `open` checks that the raw folder and params.yaml fit together.
     """
 
     name: str
-    columns: Columns
-    tasks: tuple[Task, ...]
     scenarios: Callable[[Data], tuple[str, ...]]
-    obtain: Callable[[Data, int, Path, Progress], None]
-    read: Callable[[Path, str, str], Iterator[pa.RecordBatch]]
+    obtain: Callable[[Data, int, Delivery], None]
+    open: Callable[[Opening], Dataset]
 
 
 def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:
-    """Return the one form in which every source yields its rows: integers, numbers, then labels 0 or 1."""
+    """Return the one form in which every source yields its rows: categories, numbers, then labels 0 or 1."""
     return pa.schema(
         [
             (columns.group, pa.int64()),
-            *((name, pa.int64()) for name in columns.categorical),
+            *((name, pa.string() if name in columns.text else pa.int64()) for name in columns.categorical),
             *((name, pa.float64()) for name in columns.numerical),
             *([(columns.place, pa.float64())] if columns.place else []),
             *((task.label, pa.int8()) for task in tasks),
@@ -60,23 +97,23 @@ def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:
     )
 
 
-def read_rows(source: Source, raw: Path, scenario: str, split: str) -> Iterator[Rows]:
+def read_rows(dataset: Dataset, scenario: str, split: str, faults: Faults) -> Iterator[Rows]:
     """Yield the rows of one raw split, batch by batch, name -> [B].
 
     Raises:
         DataError: what the source itself refuses, or a place outside 0 <= x < 1.
     """
     done = 0
-    for batch in source.read(raw, scenario, split):
-        rows = {name: batch.column(name).to_numpy() for name in batch.schema.names}
-        if source.columns.place is not None:
-            places = rows[source.columns.place]
-            wrong = ~((places >= 0) & (places < 1))
+    place = dataset.columns.place
+    for batch in dataset.read(scenario, split, faults):
+        rows = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
+        if place is not None:
+            wrong = ~((rows[place] >= 0) & (rows[place] < 1))
             if wrong.any():
                 row = int(np.argmax(wrong))
                 raise DataError(
-                    f"{source.name}: {scenario} {split}, row {done + row + 1}, column {source.columns.place}: "
-                    f"{places[row]} is not from 0 to below 1; correct how the source orders its rows"
+                    f"{scenario} {split}, row {done + row + 1}, column {place}: "
+                    f"{rows[place][row]} is not from 0 to below 1; correct how the source orders its rows"
                 )
         yield rows
         done += batch.num_rows

@@ -4,8 +4,6 @@
 the test part, and the last part of what is left is validation: a user's rows are in all three.
 """
 
-import shutil
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pfmsmt.config import Data
-from pfmsmt.data.fetch import fetch
+from pfmsmt.data.delivery import Delivery, zip_form
 from pfmsmt.data.schema import Task
-from pfmsmt.data.sources.contract import Columns, Progress, Source, record_schema
+from pfmsmt.data.sources.contract import Columns, Dataset, Opening, Source, record_schema
 from pfmsmt.data.sources.movielens_files import GENRES, VARIANTS, Table, Variant, as_numpy, check_members, read_table
 from pfmsmt.errors import ConfigError, DataError
 
@@ -51,8 +49,8 @@ BATCH_ROWS = 65_536
 Arrays = dict[str, NDArray[Any]]
 
 
-def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
-    """Copy the data set from `data.movielens.path`, or download it from `data.movielens.url`.
+def obtain(config: Data, seed: int, delivery: Delivery) -> None:
+    """Take the data set from `data.movielens.path`, or download it from `data.movielens.url`.
 
     Raises:
         ConfigError: the path does not exist.
@@ -62,29 +60,26 @@ def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
     variant = VARIANTS[block.variant]
     packed = f"{variant.name}.zip"
     if block.path is not None:
-        _from_path(Path(block.path).expanduser(), variant, folder)
+        _from_path(Path(block.path).expanduser(), variant, delivery)
     else:
         url = f"{block.url.rstrip('/')}/{packed}"
-        fetch(url, folder / packed, progress)
-        if not zipfile.is_zipfile(folder / packed):
-            raise DataError(f"{url} is not a zip file (an error page?); check data.movielens.url")
-    check_members(folder, variant)
-    progress(f"MovieLens: {packed if (folder / packed).exists() else variant.name} is there")
+        delivery.download(url, packed, zip_form)
+    check_members(delivery.folder, variant)
+    delivery.progress(f"MovieLens: {packed if (delivery.folder / packed).exists() else variant.name} is there")
 
 
-def _from_path(path: Path, variant: Variant, folder: Path) -> None:
+def _from_path(path: Path, variant: Variant, delivery: Delivery) -> None:
     packed = f"{variant.name}.zip"
     if not path.exists():
         raise ConfigError(f"data.movielens.path: {path} does not exist")
     if path.is_file() or (path / packed).is_file():
-        shutil.copyfile(path if path.is_file() else path / packed, folder / packed)
+        delivery.take(path if path.is_file() else path / packed, packed)
         return
     files = [form.file for form in (variant.ratings, variant.users, variant.items)]
     for origin in (path, path / variant.name):
         if all((origin / file).is_file() for file in files):
-            (folder / variant.name).mkdir()
             for file in files:
-                shutil.copyfile(origin / file, folder / variant.name / file)
+                delivery.take(origin / file, f"{variant.name}/{file}")
             return
     raise DataError(f"data.movielens.path: {path} holds neither {packed} nor the files {', '.join(files)}")
 
@@ -239,11 +234,11 @@ def _of_ratings(ratings: dict[str, NDArray[np.int64]]) -> Arrays:
     }
 
 
-SOURCE = Source(
-    name="movielens",
-    columns=COLUMNS,
-    tasks=TASKS,
-    scenarios=lambda config: tuple(SCENARIOS),
-    obtain=obtain,
-    read=read,
-)
+def open_folder(opening: Opening) -> Dataset:
+    """Open a raw folder; MovieLens fits into memory, and is checked as a whole each time it is read."""
+    return Dataset(
+        COLUMNS, TASKS, opening.scenarios, lambda scenario, split, faults: read(opening.raw, scenario, split)
+    )
+
+
+SOURCE = Source(name="movielens", scenarios=lambda config: tuple(SCENARIOS), obtain=obtain, open=open_folder)

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from pfmsmt.data.csv_stream import place
 from pfmsmt.errors import DataError
 
 GENRES = (
@@ -103,7 +102,9 @@ class Table:
             row = int(np.argmax(wrong))
             value = self.text(column)[row].as_py()
             shown = repr(value) if value else "the value is empty and"
-            raise DataError(f"{place(self.name, self._columns, column, row + 1)}: {shown} {what}")
+            raise DataError(
+                f"{self.name}, row {row + 1}, column {self._columns.index(column) + 1} ({column}): {shown} {what}"
+            )
 
 
 def as_numpy(values: pa.ChunkedArray) -> NDArray[Any]:

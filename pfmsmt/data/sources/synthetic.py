@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 
 from pfmsmt import atomic
 from pfmsmt.config import Data, ScenarioSize, Synthetic
-from pfmsmt.data.csv_stream import Column
+from pfmsmt.data.checking import Column
+from pfmsmt.data.delivery import Delivery
 from pfmsmt.data.sources import aliexpress, aliexpress_raw
 from pfmsmt.data.sources.aliexpress_columns import (
     CATEGORICAL,
-    COLUMNS,
     GROUP,
     ITEM_FILE,
     LABEL,
     NUMERICAL,
-    TASKS,
     USER_FILE,
 )
 from pfmsmt.data.sources.contract import RAW_SPLITS, Progress, Source
@@ -162,15 +161,13 @@ def _csv_in_zip(path: Path) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
-    generate(config.synthetic, seed, folder, progress)
+def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
+    generate(config.synthetic, seed, delivery.folder, delivery.progress)
 
 
 SOURCE = Source(
     name="synthetic",
-    columns=COLUMNS,
-    tasks=TASKS,
     scenarios=lambda config: tuple(config.synthetic.scenarios),
     obtain=_obtain,
-    read=aliexpress.read,
+    open=aliexpress.open_folder,
 )

@@ -1,0 +1,98 @@
+"""The slow way to read a piece of CSV that the fast one refuses: cell by cell, to find what is wrong."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from pfmsmt.data.checking import NUMBER, Block, Column, Sheet, check
+from pfmsmt.data.faults import Fault
+from pfmsmt.errors import DataError
+
+_NUMBER = re.compile(NUMBER.pattern[:-1] + r"$|^[-+]?(nan|inf|infinity)$", re.IGNORECASE)
+_INTEGER = re.compile(r"^[-+]?[0-9]{1,18}$")
+
+
+def parse_cells(
+    data: bytes, first_row: int, sheet: Sheet, columns: Sequence[Column], parse: pa_csv.ParseOptions
+) -> tuple[Block, list[Fault]]:
+    """Return the good rows, and one fault for each of the others.
+
+    Raises:
+        DataError: the text cannot be cut into rows and columns at all.
+    """
+    faults: list[Fault] = []
+    widths: dict[int, int] = {}
+
+    def skip(row: pa_csv.InvalidRow) -> str:
+        widths[row.number] = row.actual_columns
+        return "skip"
+
+    try:
+        table = pa_csv.read_csv(
+            pa.BufferReader(data),
+            # One thread: only then does pyarrow know the number of a row.
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=sheet.names),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=parse.delimiter,
+                quote_char=parse.quote_char,
+                newlines_in_values=parse.newlines_in_values,
+                ignore_empty_lines=False,
+                invalid_row_handler=skip,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=[column.name for column in columns],
+                column_types={column.name: pa.binary() for column in columns},
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{sheet.file}, from row {first_row} on, cannot be read as CSV: {error}") from None
+    for number, width in widths.items():
+        expected = len(sheet.names or ())
+        problem = f"{width} columns, expected {expected}"
+        faults.append(sheet.fault(first_row + number - 1, "", problem, "has another number of columns"))
+    rows = np.arange(first_row, first_row + table.num_rows + len(widths))
+    rows = np.delete(rows, [number - 1 for number in widths])
+    values: dict[str, pa.Array] = {}
+    bad = np.zeros(len(rows), np.bool_)
+    for column in columns:
+        cells = pc.fill_null(table.column(column.name).combine_chunks(), b"").to_pylist()
+        texts = [_text(cell) for cell in cells]
+        for at, text in enumerate(texts):
+            problem = _problem(text, column)
+            if problem and not bad[at]:
+                shown = repr(text) if text is not None else repr(cells[at])
+                faults.append(sheet.fault(rows[at], column.name, f"{shown} {problem}", problem))
+                bad[at] = True
+        values[column.name] = _typed([None if bad[at] else text for at, text in enumerate(texts)], column)
+    good = {name: array.filter(pa.array(~bad)) for name, array in values.items()}
+    block, found = check(sheet, columns, good, rows[~bad])
+    return block, sorted([*faults, *found], key=lambda fault: fault.row)
+
+
+def _text(cell: bytes) -> str | None:
+    try:
+        return cell.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _problem(text: str | None, column: Column) -> str:
+    if text is None:
+        return "is not text in UTF-8"
+    if not text or column.kind in ("text", "time"):
+        return ""
+    if column.kind == "id":
+        return "" if _INTEGER.match(text.strip()) else "is not an integer"
+    return "" if _NUMBER.match(text.strip()) else "is not a number"
+
+
+def _typed(texts: Sequence[str | None], column: Column) -> pa.Array:
+    held = [text or None for text in texts]
+    if column.kind in ("text", "time"):
+        return pa.array(held, pa.string())
+    convert = int if column.kind == "id" else float
+    return pa.array([None if text is None else convert(text) for text in held], pa.from_numpy_dtype(np.dtype(convert)))

@@ -1,0 +1,93 @@
+"""What the training rows of all clients say about the columns: vocabularies, means and deviations."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfmsmt.data.schema import CategoricalField, NumericalField, Vocabulary
+from pfmsmt.data.shards import Rows
+from pfmsmt.data.sources.contract import Columns
+from pfmsmt.data.statistics import CategoryCounts, Moments, TextCounts
+from pfmsmt.errors import DataError
+
+_INTEGER = re.compile(r"^(0|-?[1-9][0-9]{0,14})$")
+"""The one way to write a whole number that float64 holds: `7`, not `07` or `+7`, so that no two texts are one."""
+
+_Counts = CategoryCounts | TextCounts
+
+
+class Fields(NamedTuple):
+    """The learned part of a schema."""
+
+    categorical: tuple[CategoricalField, ...]
+    numerical: tuple[NumericalField, ...]
+    private: dict[str, dict[str, Vocabulary]]
+    """scenario -> private field -> vocabulary"""
+
+
+class FieldLearner:
+    """Takes training rows of one scenario after the other."""
+
+    def __init__(self, columns: Columns, private: Sequence[str], scenarios: Sequence[str]) -> None:
+        """Start with no rows."""
+        self._columns = columns
+        self._pooled = {name: self._counts(name) for name in columns.categorical if name not in private}
+        self._private = {scenario: {name: self._counts(name) for name in private} for scenario in scenarios}
+        self._moments = Moments(len(columns.numerical))
+
+    def _counts(self, name: str) -> _Counts:
+        return TextCounts() if name in self._columns.text else CategoryCounts()
+
+    def add(self, scenario: str, rows: Rows, kept: NDArray[np.bool_]) -> None:
+        """Take in those rows of a batch that are kept [B]."""
+        counts: dict[str, Any] = {**self._pooled, **self._private[scenario]}
+        for name, column in counts.items():
+            column.add(rows[name][kept])
+        with np.errstate(over="ignore", invalid="ignore"):  # reported by `result`, with its column
+            self._moments.add([np.asarray(rows[name][kept], np.float64) for name in self._columns.numerical])
+
+    def result(self, min_count: int) -> Fields:
+        """Return what was learned; a category seen in fewer than `min_count` rows is out of vocabulary.
+
+        Raises:
+            DataError: a column whose numbers have no finite deviation.
+        """
+        mean, std = self._moments.result()
+        broken = np.flatnonzero(~np.isfinite(std))
+        if broken.size:
+            name = self._columns.numerical[broken[0]]
+            raise DataError(f"column {name}: its numbers are too large for a standard deviation")
+        text = {name: self._is_text(name) for name in self._columns.categorical}
+
+        def vocabulary(name: str, counts: _Counts) -> Vocabulary:
+            found = counts.vocabulary(min_count)
+            return found if text[name] == (name in self._columns.text) else tuple(sorted(int(entry) for entry in found))
+
+        return Fields(
+            tuple(
+                CategoricalField(
+                    name=name, federated=True, text=text[name], vocabulary=vocabulary(name, self._pooled[name])
+                )
+                if name in self._pooled
+                else CategoricalField(name=name, federated=False, text=text[name])
+                for name in self._columns.categorical
+            ),
+            tuple(
+                NumericalField(name=name, mean=float(m), std=float(s))
+                for name, m, s in zip(self._columns.numerical, mean, std, strict=True)
+            ),
+            {
+                scenario: {name: vocabulary(name, counts) for name, counts in own.items()}
+                for scenario, own in self._private.items()
+                if own
+            },
+        )
+
+    def _is_text(self, name: str) -> bool:
+        if name not in self._columns.text or not self._columns.untyped:
+            return name in self._columns.text
+        counts = [self._pooled[name]] if name in self._pooled else [own[name] for own in self._private.values()]
+        return not all(_INTEGER.match(str(entry)) for column in counts for entry in column.vocabulary(1))

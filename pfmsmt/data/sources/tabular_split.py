@@ -1,0 +1,59 @@
+"""Which rows of one scenario are its test part, and where the others stand in time.
+
+Legend: B rows.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfmsmt.data.split import in_test, uniform_of
+
+Kind = Literal["time", "split"]
+
+PARTS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
+"""What a split column may say, in lower case."""
+_LAST = float(np.nextafter(1.0, 0.0))
+
+
+class Cut:
+    """Gathers what the cut depends on while rows pass by; `settle` it, then `divide` the same rows."""
+
+    def __init__(self, kind: Kind | None) -> None:
+        """By a column of times, by a column of parts, or (None) by drawing whole groups."""
+        self._kind = kind
+        self._times: list[NDArray[np.float64]] = []
+        self._has_validation = False
+        self._border = np.inf
+
+    def add(self, apart: NDArray[Any] | None) -> None:
+        """Take in the times or parts of some rows [B]."""
+        if apart is None:
+            return
+        if self._kind == "time":
+            self._times.append(np.asarray(apart, np.float64))
+        else:
+            self._has_validation |= bool((apart == PARTS["val"]).any())
+
+    def settle(self, test_fraction: float) -> None:
+        """Find the border in time; rows of one instant are on the same side of it."""
+        if self._kind != "time":
+            return
+        times = np.sort(np.concatenate(self._times))
+        self._border = float(times[len(times) - max(int(len(times) * test_fraction), 1)])
+        self._training = times[times < self._border]
+        self._times = []
+
+    def divide(
+        self, groups: NDArray[np.int64], apart: NDArray[Any] | None, test_fraction: float, seed: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Say for each row [B] whether it is in the test part, and else its place, as `Columns.place` has it."""
+        if apart is None:
+            return in_test(groups, test_fraction, seed), np.zeros(len(groups))
+        if self._kind == "time":
+            before = np.searchsorted(self._training, apart, side="left")
+            return apart >= self._border, before / max(len(self._training), 1)
+        if self._has_validation:
+            return apart == PARTS["test"], np.where(apart == PARTS["val"], _LAST, 0.0)
+        return apart == PARTS["test"], uniform_of(groups, seed)
