@@ -157,9 +157,13 @@ def _texts(array: pa.Array, column: Column, refuse: Refuse) -> NDArray[Any]:
 
 def _times(array: pa.Array, column: Column, refuse: Refuse) -> NDArray[Any]:
     """Return seconds of dates and times (as text, too; UTC unless they say otherwise), and numbers as they are."""
-    if pa.types.is_string(array.type):
+    if pa.types.is_string(array.type) and len(array):
         numeric = np.asarray(pc.match_substring_regex(array, NUMBER.pattern))
-        if numeric.all():
+        if numeric.mean() > 0.5:
+            what = "is no number, as the other times are"
+            if not numeric.all():
+                refuse(column, ~numeric, lambda at: repr(array[at].as_py()), what)
+                array = pc.if_else(pa.array(numeric), array, "0")
             return _numbers(pc.cast(array, pa.float64()), column, refuse)
         seconds, wrong = _seconds_of_text(array)
         if wrong.any():

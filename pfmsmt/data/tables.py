@@ -1,5 +1,6 @@
 """Tables with named columns: CSV with a header (also gzip), or Parquet."""
 
+import csv
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pfmsmt.data.ahead import ahead
@@ -62,15 +62,10 @@ def read_header(path: Path, needed: Sequence[str]) -> list[str]:
         raise DataError(f"{path}, row 1: the header is not text in UTF-8; save the file as UTF-8") from None
     if "\0" in text:
         raise DataError(f"{path}, row 1: a NUL byte; save the file as UTF-8")
-    cells = pa_csv.read_csv(
-        pa.BufferReader(text.encode() + b"\n"),
-        read_options=pa_csv.ReadOptions(autogenerate_column_names=True, block_size=2 * _HEADER_BYTES),
-        parse_options=pa_csv.ParseOptions(delimiter=_delimiter(path)),
-        convert_options=pa_csv.ConvertOptions(
-            column_types={f"f{i}": pa.string() for i in range(text.count(_delimiter(path)) + 1)}
-        ),
-    )
-    header = [str(cells.column(i)[0].as_py()) for i in range(cells.num_columns)]
+    try:
+        (header,) = csv.reader([text], delimiter=_delimiter(path), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"{path}, row 1: the header cannot be read ({error}); it must be one line") from None
     _check_names(f"{path}, row 1", header, needed)
     return header
 
