@@ -73,8 +73,9 @@ class Client:
         upload, state = update(request.arrays, self._states[before], self._learner, stream)
         # The state after the last complete round stays: a round that fails must not take it along.
         kept = {key: old for key, old in self._states.items() if key[0] == now[0] and key < now}
-        settled = max(key for key in self._states if key[0] < now[0])
-        self._states = {settled: self._states[settled], **kept, now: state}
+        # A client that was loaded within a round has none.
+        settled = sorted(key for key in self._states if key[0] < now[0])[-1:]
+        self._states = {**{key: self._states[key] for key in settled}, **kept, now: state}
         if self._learner.large is not None:
             self._learner.large.forget(min(_version(kept_state) for kept_state in self._states.values()))
         return upload

@@ -346,6 +346,15 @@ class Parameter(_Frozen):
         return self
 
 
+class Federate(_Frozen):
+    """The same rounds across machines."""
+
+    rounds: Count
+    local_epochs: Positive
+    deadline: Positive
+    largest_update: Positive
+
+
 class Tune(_Frozen):
     """The search of `pfmsmt tune`. Whether the space fits the other blocks is checked there."""
 
@@ -365,6 +374,7 @@ class Config(_Frozen):
     methods: Methods
     evaluate: Evaluate
     register_: Annotated[Register, Field(alias="register")]
+    federate: Federate
     tune: Tune
 
     @model_validator(mode="after")

@@ -31,3 +31,7 @@ class TuningError(PfmsmtError):
 
 class TrackingError(PfmsmtError):
     """The MLflow store cannot be reached, or lacks the run that a stage needs."""
+
+
+class FederationError(PfmsmtError):
+    """Server and site do not fit together, or cannot reach each other."""

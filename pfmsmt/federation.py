@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from pfmsmt.client import Client
-from pfmsmt.config import Config
+from pfmsmt.config import Methods, Model, Train
 from pfmsmt.data.batches import ClientData, Rows, load_rows, private_shifts
 from pfmsmt.data.memory import choose_plan
 from pfmsmt.data.row_groups import Pooling, RowGroups, ShardFile
@@ -20,9 +20,28 @@ from pfmsmt.methods import Method
 from pfmsmt.methods.catalogue import POOLED, TWO_MODELS, build_method, expert_parts, phases
 from pfmsmt.models.spec import ModelSpec, build_spec
 from pfmsmt.training import build_learner, client_batch_size, local_train
-from pfmsmt.types import NamedArrays
+from pfmsmt.types import NamedArrays, Template
 
 POOLED_CLIENT = "all"
+
+
+class Recipe(Protocol):
+    """The part of a configuration that decides what clients compute."""
+
+    @property
+    def model(self) -> Model:
+        """Shape of every client's model."""
+        ...
+
+    @property
+    def train(self) -> Train:
+        """The budget."""
+        ...
+
+    @property
+    def methods(self) -> Methods:
+        """A block for each method."""
+        ...
 
 
 class Federation(NamedTuple):
@@ -36,8 +55,27 @@ class Federation(NamedTuple):
         """Client names, sorted."""
         return tuple(sorted(self.clients))
 
+    @property
+    def template(self) -> Template:
+        """Roles of all tensors of a client's model."""
+        return self.clients[self.names[0]].learner.binding.template
 
-def load_data(config: Config, schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
+    def save(self, folder: Path, round: int) -> None:
+        """Write every client's private state after `round` and its best model; see `Client.save`."""
+        for client in self.clients.values():
+            client.save(folder, round)
+
+    def load(self, folder: Path) -> None:
+        """Take up again what `save` wrote.
+
+        Raises:
+            CheckpointError: missing or damaged.
+        """
+        for client in self.clients.values():
+            client.load(folder)
+
+
+def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
     """Load what each client of method `name` trains and validates on, or open it where `train.memory` is too small.
 
     Test shards are not read.
@@ -75,40 +113,32 @@ def load_data(config: Config, schema: Schema, shards: Path, name: str) -> dict[s
 
 
 def build_federation(
-    config: Config,
+    config: Recipe,
     schema: Schema,
     shards: Path,
     name: str,
     seed: int,
     device: torch.device,
     data: Mapping[str, ClientData] | None = None,
+    mean_rows: float | None = None,
 ) -> Federation:
     """Build every client of method `name`.
 
     Args:
         data: what `load_data` returned, to share it between federations; loaded from `shards` if left out.
+        mean_rows: training rows of a client on average, where some clients are elsewhere.
 
     Raises:
         ConfigError: train.task_weights does not fit the data's tasks, or an adapter's rank its first layer; or rows
             can neither be held nor streamed within `train.memory`.
         DataError: a shard cannot be read.
     """
-    tasks = [task.name for task in schema.tasks]
-    if len(config.train.task_weights) != len(tasks):
-        raise ConfigError(
-            f"train.task_weights has {len(config.train.task_weights)} values; "
-            f"the data have the tasks {', '.join(tasks)}"
-        )
+    specs = build_specs(config, schema, name)
     schemas = _schemas(schema)
     data = load_data(config, schema, shards, name) if data is None else data
-    specs = {s.scenario: build_spec(s, config.model, **expert_parts(name, config.methods)) for s in schemas}
     first = specs[schemas[0].scenario]
-    if first.rank > first.inputs:
-        raise ConfigError(
-            f"methods.{name}.rank = {first.rank} is larger than the model's input, which is {first.inputs} wide with "
-            "these data"
-        )
-    mean_rows = sum(part.train.rows for part in data.values()) / len(data)
+    if mean_rows is None:
+        mean_rows = sum(part.train.rows for part in data.values()) / len(data)
     batch = config.train.batch_size
     if name in POOLED:
         specs = {POOLED_CLIENT: pooled_spec(schemas, first)}
@@ -125,6 +155,29 @@ def build_federation(
         clients[client] = Client(client, method, learner, seed)
     assert method is not None
     return Federation(method, clients)
+
+
+def build_specs(config: Recipe, schema: Schema, name: str) -> dict[str, ModelSpec]:
+    """Return the shapes of each scenario's model.
+
+    Raises:
+        ConfigError: see `build_federation`.
+    """
+    tasks = [task.name for task in schema.tasks]
+    if len(config.train.task_weights) != len(tasks):
+        raise ConfigError(
+            f"train.task_weights has {len(config.train.task_weights)} values; "
+            f"the data have the tasks {', '.join(tasks)}"
+        )
+    parts = expert_parts(name, config.methods)
+    specs = {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}
+    first = specs[schema.scenarios[0]]
+    if first.rank > first.inputs:
+        raise ConfigError(
+            f"methods.{name}.rank = {first.rank} is larger than the model's input, which is {first.inputs} wide with "
+            "these data"
+        )
+    return specs
 
 
 def _schemas(schema: Schema) -> list[ScenarioSchema]:

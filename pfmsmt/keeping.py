@@ -1,5 +1,6 @@
 """What a finished run leaves on disk: every scenario's best model, its history and its result."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pfmsmt.evaluation import score
 from pfmsmt.federation import POOLED_CLIENT, Federation, scenario_parameters
 from pfmsmt.history import History
 from pfmsmt.models.saved import save_model
+from pfmsmt.types import Template
 
 FILES = ("result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics.parquet")
 """Beside the models; `train` logs them to the run."""
@@ -43,7 +45,7 @@ def _client_of(federation: Federation, scenario: str) -> Client:
 
 
 def write_models(folder: Path, federation: Federation, schema: Schema, history: History) -> dict[str, dict[str, Any]]:
-    """Write every scenario's best model, and what FILES holds; `diagnostics.parquet` where the method has any.
+    """Write every scenario's best model, and what FILES holds.
 
     Returns:
         `best_rounds`, as `result.json` holds it.
@@ -63,13 +65,17 @@ def write_models(folder: Path, federation: Federation, schema: Schema, history: 
                 spec, parameters = scenario_parameters(parameters, spec, schemas, scenario)
                 code = position
             save_model(temporary / scenario, spec, parameters, scenario_schema, code)
-        columns = ["round", "scenario", "task", "auc", "logloss"]
-        pd.DataFrame(history.rows, columns=columns).to_csv(temporary / "history.csv", index=False)
-        write_json(temporary / "result.json", {"best": best})
-        template = federation.clients[federation.names[0]].learner.binding.template
-        history.ledger.table(template).to_csv(temporary / "ledger.csv", index=False)
-        history.ledger.traffic().to_csv(temporary / "traffic.csv", index=False)
-        diagnostics = history.diagnostics()
-        if diagnostics is not None:
-            diagnostics.to_parquet(temporary / "diagnostics.parquet", index=False, compression="zstd")
+        write_results(temporary, best, federation.template, history)
     return best
+
+
+def write_results(folder: Path, best: Mapping[str, Any], template: Template, history: History) -> None:
+    """Write what FILES holds into a folder; `diagnostics.parquet` where the method has any."""
+    columns = ["round", "scenario", "task", "auc", "logloss"]
+    pd.DataFrame(history.rows, columns=columns).to_csv(folder / "history.csv", index=False)
+    write_json(folder / "result.json", {"best": best})
+    history.ledger.table(template).to_csv(folder / "ledger.csv", index=False)
+    history.ledger.traffic().to_csv(folder / "traffic.csv", index=False)
+    diagnostics = history.diagnostics()
+    if diagnostics is not None:
+        diagnostics.to_parquet(folder / "diagnostics.parquet", index=False, compression="zstd")

@@ -2,14 +2,26 @@
 
 import shutil
 from pathlib import Path
+from typing import Protocol
 
 from pfmsmt.atomic import new_folder, recover
 from pfmsmt.checkpoint import read_tree, write_tree
 from pfmsmt.console import say
-from pfmsmt.federation import Federation
 from pfmsmt.history import History
 from pfmsmt.methods import ServerState
 from pfmsmt.rounds import RoundResult
+
+
+class Kept(Protocol):
+    """Whoever keeps state beside the server's."""
+
+    def save(self, folder: Path, round: int) -> None:
+        """Write the state after `round` into a folder."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Take it up again."""
+        ...
 
 
 class Checkpoint:
@@ -19,16 +31,15 @@ class Checkpoint:
         """`fingerprint` names what the run computes: a checkpoint of another one is not taken up."""
         self._folder, self._fingerprint = folder, fingerprint
 
-    def save(self, result: RoundResult, federation: Federation, history: History, run_id: str) -> None:
+    def save(self, result: RoundResult, clients: Kept, history: History, run_id: str) -> None:
         """Write server, clients and history as one folder, whole or not at all."""
         seen, rest = history.save()
         notes = {"fingerprint": self._fingerprint, "round": result.round, "history": rest, "run_id": run_id}
         with new_folder(self._folder) as temporary:
-            for client in federation.clients.values():
-                client.save(temporary, result.round)
+            clients.save(temporary, result.round)
             write_tree(temporary / "server.safetensors", {"server": result.server, "history": seen}, notes)
 
-    def load(self, federation: Federation, history: History) -> tuple[ServerState, int, str] | None:
+    def load(self, clients: Kept, history: History) -> tuple[ServerState, int, str] | None:
         """Restore clients and history; return server state, round and run id, or None to start anew.
 
         Raises:
@@ -41,8 +52,7 @@ class Checkpoint:
         if notes["fingerprint"] != self._fingerprint:
             say(f"{self._folder} is of another configuration or data: starting anew")
             return None
-        for client in federation.clients.values():
-            client.load(self._folder)
+        clients.load(self._folder)
         history.load(tree["history"], notes["history"])
         return tree["server"], notes["round"], notes["run_id"]
 

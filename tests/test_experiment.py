@@ -13,8 +13,9 @@ import yaml
 
 from pfmsmt.data.schema import read_schema
 from pfmsmt.errors import CheckpointError, ConfigError, TrainingError
-from pfmsmt.experiment import fallbacks, train
+from pfmsmt.experiment import train
 from pfmsmt.models.saved import load_model
+from pfmsmt.running import fallbacks
 from pfmsmt.tracking import connect
 
 REPOSITORY = Path(__file__).parents[1]

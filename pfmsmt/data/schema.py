@@ -1,5 +1,6 @@
 """The declared columns of a data set, and the one encoder that training, evaluation and serving share."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -106,6 +107,27 @@ class Schema(_Frozen):
     def scenarios(self) -> tuple[str, ...]:
         """Scenario names, in the order of the data set."""
         return tuple(self.counts)
+
+    @property
+    def agreement(self) -> str:
+        """SHA-256 over what all clients must have in common: tasks, columns, federated vocabularies, scales."""
+        common = self.model_dump_json(include={"source", "group", "tasks", "categorical", "numerical"})
+        return hashlib.sha256(common.encode()).hexdigest()
+
+    def public(self) -> "Schema":
+        """Return what a server may know: private vocabularies are left out."""
+        empty: dict[str, tuple[int, ...]] = {field.name: () for field in self.categorical if not field.federated}
+        return self.model_copy(update={"private_vocabularies": dict.fromkeys(self.counts, empty) if empty else {}})
+
+    def only(self, name: str) -> "Schema":
+        """Return what the site of one scenario needs to know.
+
+        Raises:
+            SchemaError: no such scenario.
+        """
+        self.scenario(name)
+        private = {name: self.private_vocabularies[name]} if name in self.private_vocabularies else {}
+        return self.model_copy(update={"private_vocabularies": private, "counts": {name: self.counts[name]}})
 
     def scenario(self, name: str) -> ScenarioSchema:
         """Return the schema of one scenario, its private vocabularies filled in.

@@ -90,6 +90,10 @@ class Phase(NamedTuple):
     """(received, client state, data, stream) -> upload, new client state"""
     server_update: Callable[[ServerState, Mapping[str, Upload]], ServerUpdate]
     """(server, {client: upload}) -> update; clients that did not answer are absent"""
+    uploads: frozenset[Role]
+    """Whose tensors a client uploads in this phase, all of them and no others"""
+    told: frozenset[Role] = frozenset()
+    """... and of which of these it also tells each task's share"""
 
 
 class Method(NamedTuple):

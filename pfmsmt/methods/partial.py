@@ -79,5 +79,5 @@ def partial(
     def personalise(received: NamedArrays, state: ClientState) -> NamedArrays:
         return arrays.merge(state.private, received)
 
-    phase = Phase("round", broadcast, client_update, server_update)
+    phase = Phase("round", broadcast, client_update, server_update, shared)
     return Method(name, init, init_client, (phase,), broadcast, personalise)

@@ -44,6 +44,8 @@ def pf_msmtrec(
     told = BY_TASK if coordinate == "clients_and_tasks" else frozenset()
     heads = federated & HEADS
     body = federated - heads
+    # With a second phase the trained towers and gates wait at the client until the experts have arrived.
+    kept, sent = (private | heads, body) if tower_steps else (private, federated)
     train = functools.partial(
         local_train, federated=federated, learning_rate=learning_rate, private_learning_rate=private_learning_rate,
         private_weight_decay=private_weight_decay,
@@ -63,8 +65,6 @@ def pf_msmtrec(
             arrays.merge(state.private, received), state.optimizer, data, stream,
             anchor=received, regularizer=regularizer, by_task=told,
         )  # fmt: skip
-        # With a second phase the trained towers and gates wait at the client until the experts have arrived.
-        kept, sent = (private | heads, body) if tower_steps else (private, federated)
         upload = Upload(arrays.select(result.parameters, template, sent), result.examples, result.loss, result.by_task)
         return upload, ClientState(arrays.select(result.parameters, template, kept), result.optimizer)
 
@@ -84,7 +84,7 @@ def pf_msmtrec(
     def personalise(received: NamedArrays, state: ClientState) -> NamedArrays:
         return arrays.merge(state.private, received)
 
-    experts = Phase("experts", broadcast, train_all, server_update)
-    towers = Phase("towers", broadcast, train_heads, server_update)
+    experts = Phase("experts", broadcast, train_all, server_update, sent, told)
+    towers = Phase("towers", broadcast, train_heads, server_update, heads)
     phases = (experts, towers) if tower_steps else (experts,)
     return Method("pf_msmtrec", init, init_client, phases, broadcast, personalise)

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from pfmsmt.config import Config
 from pfmsmt.data.schema import Schema
 from pfmsmt.errors import TuningError
-from pfmsmt.experiment import run_params
+from pfmsmt.running import run_params
 from pfmsmt.tuning.sampling import SeededTPE, build_pruner, start_of
 from pfmsmt.tuning.space import FREE, Space
 from pfmsmt.tuning.states import IDENTITY, OUTSIDE, SETTINGS, START

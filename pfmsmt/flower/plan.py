@@ -1,0 +1,54 @@
+"""What a run computes, as the server tells it to every site with every message: a site keeps no settings of a run."""
+
+import math
+
+from pydantic import BaseModel, ConfigDict
+
+from pfmsmt import __version__
+from pfmsmt.config import Config, Methods, Model, Train
+from pfmsmt.data.schema import Schema
+
+
+class Plan(BaseModel):
+    """The recipe of one run, and what a site must have in common with the server to take part in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    """Unique to the run; a site's private state is kept under it."""
+    version: str
+    """Of this package, at the server."""
+    agreement: str
+    """See `Schema.agreement`."""
+    method: str
+    seed: int
+    mean_rows: float
+    """Training rows of a client on average: batches are in proportion to rows."""
+    model: Model
+    train: Train
+    methods: Methods
+
+
+def across_sites(config: Config, schema: Schema) -> Config:
+    """Return the configuration with the federate block's budget in place of the train block's.
+
+    A round costs seconds of transport, so clients do more in it; all still take the same number of steps. A checkpoint
+    is kept every round, so that sites need the state of the last round alone.
+    """
+    steps = math.ceil(config.federate.local_epochs * mean_rows(schema) / config.train.batch_size)
+    budget = {"rounds": config.federate.rounds, "local_steps": steps, "checkpoint_every": 1}
+    return config.model_copy(update={"train": config.train.model_copy(update=budget)})
+
+
+def mean_rows(schema: Schema) -> float:
+    """Return the training rows of a client on average."""
+    rows = [counts["train"].rows for counts in schema.counts.values()]
+    return sum(rows) / len(rows)
+
+
+def make_plan(config: Config, schema: Schema, method: str, seed: int, run: str) -> Plan:
+    """Return the plan of a run; `config` is what `across_sites` returned."""
+    return Plan(
+        run=run, version=__version__, agreement=schema.agreement, method=method, seed=seed,
+        mean_rows=mean_rows(schema), model=config.model, train=config.train, methods=config.methods,
+    )  # fmt: skip

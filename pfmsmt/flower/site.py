@@ -1,0 +1,150 @@
+"""The site's side: answers one request, with its private state on its own disk, tagged by run and round.
+
+Every message starts a new process, so nothing else survives from one to the next.
+
+    <site>/data/clients/    shards and schema.json, as `pfmsmt site prepare` or the stage partition write them
+    <site>/state/<run>/<round>.<step>/    the client after that step of that round: its phases, then validation
+    <site>/models/<method>-seed<seed>/    its best model, when a run is over
+
+A step that is asked for again starts from the step before it, so a server that goes on after its last complete round
+finds every site as it was then, whatever of the broken round a site had done.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from pfmsmt import __version__
+from pfmsmt.atomic import new_folder, recover
+from pfmsmt.client import Request
+from pfmsmt.config import Train
+from pfmsmt.data.schema import Schema, read_schema
+from pfmsmt.devices import choose_device
+from pfmsmt.errors import FederationError
+from pfmsmt.evaluation import Validation
+from pfmsmt.federation import Federation, build_federation
+from pfmsmt.flower.plan import Plan
+from pfmsmt.methods import Method, Upload
+from pfmsmt.places import CLIENTS, SCHEMA
+
+STATE = Path("state")
+PLAN = "plan.json"
+"""In the state of a run that is over."""
+_STEP = re.compile(r"(\d{6})\.(\d)")
+
+
+class Site:
+    """One scenario's place: its shards, and the state of its client in each run."""
+
+    def __init__(self, client: str, folder: Path) -> None:
+        """`folder` holds `data/clients`; `client` is the scenario that the site's key is bound to."""
+        self.client, self.folder = client, folder
+
+    def answer(self, asked: str, plan: Plan, request: Request) -> Upload | Validation:
+        """Carry out a request for client `asked`, from the state before it, and keep the state after it.
+
+        Raises:
+            FederationError: the site does not fit the plan; message says in what, and what to do.
+            TrainingError: a loss that is not finite.
+        """
+        schema = self.check(asked, plan)
+        # A process of a request that the server no longer waits for may still be at work.
+        with FileLock(self._place("lock")):
+            federation = self.federation(plan, schema)
+            client = federation.clients[self.client]
+            now = (request.round, _step(request, federation.method))
+            before = self._latest(plan.run, now)
+            if before is not None:
+                client.load(self._path(plan.run, before))
+            answer = client.answer(request)
+            with new_folder(self._path(plan.run, now)) as temporary:
+                client.save(temporary, request.round)
+            self._forget(plan.run, now)
+        return answer
+
+    def check(self, asked: str, plan: Plan) -> Schema:
+        """Return the site's own schema if it may take part in the plan.
+
+        Raises:
+            FederationError: another scenario, package version or schema.
+            DataError: the shards are not there.
+        """
+        if asked != self.client:
+            raise FederationError(f"this site is {self.client}, but its key is registered as {asked}")
+        if plan.version != __version__:
+            raise FederationError(
+                f"site {self.client} has pfmsmt {__version__}, the server {plan.version}; install the same version"
+            )
+        schema = read_schema(self.folder / SCHEMA)
+        if self.client not in schema.counts:
+            raise FederationError(f"site {self.client} holds data of {', '.join(schema.counts)}; prepare its own")
+        if schema.agreement != plan.agreement:
+            raise FederationError(
+                f"site {self.client} was prepared with schema {schema.agreement[:12]}, the server has "
+                f"{plan.agreement[:12]}; agree on the schema again, and prepare the site with it"
+            )
+        return schema.only(self.client)
+
+    def last(self, plan: Plan, schema: Schema) -> Federation:
+        """Return this site's client as the run left it.
+
+        Raises:
+            FederationError: the site took part in no round of the run.
+        """
+        federation = self.federation(plan, schema)
+        steps = self._steps(plan.run)
+        if not steps:
+            raise FederationError(f"site {self.client} took part in no round of this run, so it has no model to keep")
+        federation.load(self._path(plan.run, steps[-1]))
+        return federation
+
+    def federation(self, plan: Plan, schema: Schema) -> Federation:
+        """Build the method and this site's one client."""
+        device = choose_device(plan.train.device)
+        torch.set_num_threads(_threads(plan.train))
+        torch.set_flush_denormal(True)
+        return build_federation(
+            plan, schema, self.folder / CLIENTS, plan.method, plan.seed, device, mean_rows=plan.mean_rows
+        )
+
+    def forget_others(self, run: str) -> None:
+        """Remove the state of other runs that are over."""
+        for state in (self.folder / STATE).iterdir():
+            if state.name != run and (state / PLAN).exists():
+                shutil.rmtree(state)
+
+    def _place(self, name: str) -> Path:
+        place = self.folder / STATE / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def _path(self, run: str, step: tuple[int, int]) -> Path:
+        return self.folder / STATE / run / f"{step[0]:06d}.{step[1]}"
+
+    def _steps(self, run: str) -> list[tuple[int, int]]:
+        folder = self.folder / STATE / run
+        found = (_STEP.fullmatch(path.name) for path in (folder.iterdir() if folder.exists() else ()))
+        return sorted((int(match[1]), int(match[2])) for match in found if match)
+
+    def _latest(self, run: str, now: tuple[int, int]) -> tuple[int, int] | None:
+        """Return the last step before `now`."""
+        for step in self._steps(run):
+            recover(self._path(run, step))
+        return max((step for step in self._steps(run) if step < now), default=None)
+
+    def _forget(self, run: str, now: tuple[int, int]) -> None:
+        """Keep the last step before this round, and this round's: the server may go on from either."""
+        earlier = [step for step in self._steps(run) if step[0] < now[0]]
+        for step in earlier[:-1]:
+            shutil.rmtree(self._path(run, step))
+
+
+def _step(request: Request, method: Method) -> int:
+    return request.phase if request.kind == "train" else len(method.phases)
+
+
+def _threads(train: Train) -> int:
+    return train.threads if isinstance(train.threads, int) else torch.get_num_threads()

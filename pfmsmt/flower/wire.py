@@ -1,0 +1,110 @@
+"""Requests and answers as Flower's records: arrays as they are, without pickle; all else as JSON."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import ValidationError
+
+from pfmsmt.client import Request
+from pfmsmt.errors import FederationError
+from pfmsmt.evaluation import Validation
+from pfmsmt.exchange import Failure
+from pfmsmt.flower.plan import Plan
+from pfmsmt.methods import Upload
+from pfmsmt.types import NamedArrays
+
+ARRAYS, NOTES = "arrays", "notes"
+BY_TASK = "by_task/"
+"""Begins the names of the records that hold a task's share."""
+
+
+class Asked(NamedTuple):
+    """A request as it reaches a site."""
+
+    client: str
+    plan: Plan
+    request: Request | None
+    """None: the run is over, the site keeps its best model."""
+
+
+def pack_request(client: str, plan: Plan, request: Request | None) -> RecordDict:
+    """Return a request as records."""
+    notes: dict[str, Any] = {"client": client, "plan": plan.model_dump(mode="json")}
+    if request is None:
+        return _pack({}, notes)
+    return _pack({ARRAYS: request.arrays}, {**notes, "request": [request.kind, request.round, request.phase]})
+
+
+def read_request(content: RecordDict) -> Asked:
+    """Return the request that records hold.
+
+    Raises:
+        FederationError: it is none of this version.
+    """
+    try:
+        notes = _notes(content)
+        plan = Plan.model_validate(notes["plan"])
+        if "request" not in notes:
+            return Asked(notes["client"], plan, None)
+        kind, round_, phase = notes["request"]
+        return Asked(notes["client"], plan, Request(kind, round_, phase, _arrays(content[ARRAYS])))
+    except (KeyError, TypeError, ValueError, ValidationError):
+        raise FederationError("the request is none that this version of pfmsmt knows; install the server's") from None
+
+
+class Best(NamedTuple):
+    """What a site tells of the model that it kept."""
+
+    round: int
+    mean_auc: float | None
+    validation: Mapping[str, Mapping[str, float | None]]
+
+
+def pack_answer(answer: Upload | Validation | Best | Failure) -> RecordDict:
+    """Return an answer as records."""
+    if isinstance(answer, Upload):
+        records = {ARRAYS: answer.arrays, **{f"{BY_TASK}{task}": part for task, part in answer.by_task.items()}}
+        return _pack(records, {"examples": answer.examples, "loss": answer.loss})
+    if isinstance(answer, Failure):
+        return _pack({}, {"failure": answer.reason})
+    if isinstance(answer, Best):
+        return _pack({}, {"best": answer._asdict()})
+    return _pack({}, {"validation": answer})
+
+
+def read_answer(content: RecordDict) -> Upload | Validation | Best | Failure:
+    """Return the answer that records hold; records that hold none are a failure."""
+    try:
+        notes = _notes(content)
+        if "failure" in notes:
+            return Failure(str(notes["failure"]))
+        if "best" in notes:
+            return Best(**notes["best"])
+        if "validation" in notes:
+            validation: Validation = notes["validation"]
+            return validation
+        parts = {name.removeprefix(BY_TASK): _arrays(r) for name, r in content.items() if name.startswith(BY_TASK)}
+        return Upload(_arrays(content[ARRAYS]), notes["examples"], notes["loss"], parts)
+    except (KeyError, TypeError, ValueError) as error:
+        return Failure(f"its answer cannot be read ({type(error).__name__})")
+
+
+def _pack(parts: dict[str, NamedArrays], notes: dict[str, Any]) -> RecordDict:
+    records = {name: ArrayRecord({n: Array(a) for n, a in part.items()}) for name, part in parts.items()}
+    return RecordDict({**records, NOTES: ConfigRecord({"json": json.dumps(notes)})})
+
+
+def _notes(content: RecordDict) -> dict[str, Any]:
+    found = json.loads(str(content.config_records[NOTES]["json"]))
+    if not isinstance(found, dict):
+        raise TypeError("notes are a mapping")
+    return found
+
+
+def _arrays(record: Any) -> NamedArrays:
+    if not isinstance(record, ArrayRecord):
+        raise TypeError("expected arrays")
+    # A copy, as arrays that stand on received bytes cannot be written to.
+    return {name: array.numpy().copy() for name, array in record.items()}
