@@ -67,13 +67,16 @@ STRIPPED: dict[str, dict[str, Any]] = {
     for name, base in (("all shared", ALL_SHARED), ("nothing private", NOTHING_PRIVATE))
     for end, change in (
         ("", {}),
+        (", private gates", {"gate": "private"}),
+        (", private experts", {"private_experts": 4}),
+        (", adapters (rank 4)", {"rank": 4}),
         (", A uniform", {"aggregation": "uniform"}),
         (", plain mean", {**MEAN, "conflict": 0.0}),
         (", coordinated mean", MEAN),
         (", coordinated mean (c = 0.8)", {**MEAN, "conflict": 0.8}),
     )
 }
-"""What the server's modules do where clients keep little."""
+"""What each module does where clients keep little."""
 VARIANTS = MODULES | STRIPPED
 GROUPS = {"modules": tuple(MODULES), "stripped": tuple(STRIPPED)}
 

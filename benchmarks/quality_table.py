@@ -10,6 +10,9 @@ OURS, FULL, ORACLE, FLOOR = "pf_msmtrec", "full", "oracle", "local"
 CONFIDENCE = 0.95
 WORST = "worst scenario"
 PAIRS = (
+    ("private gates", "private gates", ""),
+    ("private experts", "private experts", ""),
+    ("adapters (rank 4)", "adapters (rank 4)", ""),
     ("personalised aggregation", "", "A uniform"),
     ("both", "", "plain mean"),
     ("conflict coordination", "coordinated mean", "plain mean"),
@@ -34,7 +37,7 @@ def tables(runs: pd.DataFrame) -> str:
         if variants["variant"].nunique() > 1:
             parts += [f"Modules of {OURS}, {setting}", "", _variants(_per_seed(variants, "variant")), ""]
         if pairs := _pairs(variants):
-            parts += [f"What the server's modules add where clients keep little, {setting}", "", pairs, ""]
+            parts += [f"What each module adds where clients keep little, {setting}", "", pairs, ""]
     return "\n".join(parts)
 
 
