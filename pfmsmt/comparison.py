@@ -8,6 +8,7 @@ from pfmsmt.console import say
 from pfmsmt.data.schema import Schema
 from pfmsmt.methods.catalogue import POOLED
 from pfmsmt.places import EVALUATION, MODELS, ORACLE, REPORTS
+from pfmsmt.report.card import FILES as CARD
 from pfmsmt.report.loading import load_results
 from pfmsmt.report.results import Results
 from pfmsmt.report.text import terminal_table
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def compare(config: Config, schema: Schema, tracking: "Tracking", root: Path) -> None:
-    """Write `reports/`, and copy it to every compared MLflow run.
+    """Write `reports/`, and copy it to every compared MLflow run, with the data card if there is one.
 
     Raises:
         DataError: an evaluation is missing or damaged.
@@ -28,10 +29,12 @@ def compare(config: Config, schema: Schema, tracking: "Tracking", root: Path) ->
     paths = write_report(results, root / REPORTS)
     pictures = [path for path in paths if path.suffix == ".png"]
     tables = [path for path in paths if path.suffix in (".md", ".html", ".json")]
+    card = [root / REPORTS / name for name in CARD if (root / REPORTS / name).exists()]
     for run in results.runs:
         run_id = read_run(root, run.method, run.seed)["run_id"]
         tracking.log_run_files(run_id, pictures, "comparison/pictures")
         tracking.log_run_files(run_id, tables, "comparison")
+        tracking.log_run_files(run_id, card, "data")
     say(f"compared {len(results.runs)} runs: {REPORTS / 'comparison.html'}")
 
 

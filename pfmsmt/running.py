@@ -121,7 +121,7 @@ def run_training(job: Job, participants: Participants, tracking: "Tracking") -> 
     with (
         tracking.training_run(
             method=job.method, seed=job.seed, dataset=schema.source, fingerprint=schema.fingerprint, params=job.params,
-            config_file=job.root / PARAMS_FILE, resume_id=resume_id, resume_round=first,
+            config_file=job.root / PARAMS_FILE, data=schema, resume_id=resume_id, resume_round=first,
         ) as tracked,
         participants.open() as exchange,
     ):  # fmt: skip

@@ -30,7 +30,15 @@ def assert_readable(done, *words):
 def test_the_stages_one_after_the_other(project, configure, run_python):
     configure({"train.methods": ["local"]})
     shutil.rmtree(project / "data")
-    stages = ["download"], ["partition"], ["train", "local", "0"], ["evaluate", "local", "0"], ["compare"], ["register"]
+    stages = (
+        ["download"],
+        ["partition"],
+        ["card"],
+        ["train", "local", "0"],
+        ["evaluate", "local", "0"],
+        ["compare"],
+        ["register"],
+    )
     for stage, *words in stages:
         done = run_python("-m", f"stages.{stage}", *words)
         assert done.returncode == 0, done.stderr
@@ -42,6 +50,8 @@ def test_the_stages_one_after_the_other(project, configure, run_python):
     assert "Test AUC" in done.stdout
     assert "make ui" in done.stdout
     assert "pfmsmt-NL version 1, champion: local-seed0" in done.stdout
+    logged = list(project.rglob("artifacts/data/data.*"))
+    assert {path.name for path in logged} == {"data.md", "data.html"}
 
 
 def test_a_misspelt_key_names_the_nearest(project, run_python):
@@ -133,7 +143,7 @@ def test_a_dvc_repository(project, make_tree, dvc_repository):
     call("git", "add", ".")
     call("git", "commit", "-q", "-m", "start")
     both = {f"{stage}@{m}-0" for stage in ("train", "evaluate") for m in ("fedavg", "local")}
-    assert ran(call("dvc", "repro")) == {"download", "partition", "compare", "register"} | both
+    assert ran(call("dvc", "repro")) == {"download", "partition", "card", "compare", "register"} | both
     call("git", "add", ".")
     call("git", "commit", "-q", "-m", "reproduced")
     assert set(json.loads((root / "reports/metrics.json").read_text())) >= {"fedavg", "local", "oracle"}

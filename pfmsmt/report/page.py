@@ -44,26 +44,33 @@ def html(results: Results, pictures: Sequence[Picture]) -> str:
     body = [
         "<h1>Comparison of methods</h1>",
         f'<p class="lead">{escape(headline(results))}</p>',
-        _list(explanations(results)),
+        bullets(explanations(results)),
         _section(results, first),
-        _list([f"{UNDEFINED} {note}" for note in notes(results)]),
-        *(_figure(picture) for picture in pictures),
+        bullets([f"{UNDEFINED} {note}" for note in notes(results)]),
+        *(figure(picture) for picture in pictures),
         *(_section(results, table) for table in rest),
     ]
+    return document("Comparison of methods", body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """Return a whole page in the report's style; `body` is HTML."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Comparison of methods</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)
         + "\n</body>\n</html>\n"
     )
 
 
-def _list(lines: Sequence[str]) -> str:
+def bullets(lines: Sequence[str]) -> str:
+    """Return a list of plain texts; nothing for none."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def _figure(picture: Picture) -> str:
+def figure(picture: Picture) -> str:
+    """Return a picture with its caption, its bytes inside."""
     data = base64.b64encode(picture.png).decode("ascii")
     caption = escape(picture.caption)
     image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'

@@ -1,5 +1,6 @@
 """One training run: flat, with every round's metrics at step = round."""
 
+import json
 import math
 import re
 import time
@@ -8,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pfmsmt.data.schema import Schema
 from pfmsmt.errors import TrackingError
 from pfmsmt.tracking.faults import readable
 from pfmsmt.tracking.models import discard_models, log_model
@@ -23,6 +25,7 @@ _ROUNDS = 10
 _SECONDS = 10.0
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
+_COLUMNS_BYTES = 1_048_575
 _NAME = re.compile(r"[\w.\- :]+(/[\w.\- :]+)*")
 
 
@@ -117,6 +120,7 @@ def training_run(
     fingerprint: str,
     params: Mapping[str, Any],
     config_file: Path,
+    data: Schema | None = None,
     resume_id: str | None = None,
     resume_round: int = 0,
 ) -> Iterator[TrainingRun]:
@@ -134,7 +138,7 @@ def training_run(
         run = TrainingRun(tracking, created.info.run_id, {})
     try:
         if not resume_id:
-            _describe(tracking, run.id, dataset, fingerprint, params, config_file)
+            _describe(tracking, run.id, dataset, fingerprint, params, config_file, data)
         yield run
         run.finish()
     except BaseException as error:
@@ -145,6 +149,21 @@ def training_run(
             client.set_tag(run.id, "failure", (str(error) or type(error).__name__)[:5000])
             client.set_terminated(run.id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
+
+
+def described(schema: Schema) -> tuple[str | None, str]:
+    """Return a data set's columns and its counts, as MLflow's page of a data set shows them (JSON)."""
+    columns = [
+        *({"type": "string" if f.text else "long", "name": f.name, "required": True} for f in schema.categorical),
+        *({"type": "double", "name": f.name, "required": True} for f in schema.numerical),
+        *({"type": "integer", "name": task.name, "required": True} for task in schema.tasks),
+    ]
+    text = json.dumps({"mlflow_colspec": columns})
+    counts = {s: {split: held.model_dump() for split, held in splits.items()} for s, splits in schema.counts.items()}
+    rows = sum(held.rows for splits in schema.counts.values() for held in splits.values())
+    profile = json.dumps({"num_rows": rows, "num_columns": len(columns), "scenarios": counts})
+    # MLflow refuses longer ones.
+    return text if len(text) <= _COLUMNS_BYTES else None, profile
 
 
 def _reopen(tracking: "Store", run_id: str, resume_round: int) -> TrainingRun:
@@ -173,7 +192,13 @@ def _reopen(tracking: "Store", run_id: str, resume_round: int) -> TrainingRun:
 
 
 def _describe(
-    tracking: "Store", run_id: str, dataset: str, fingerprint: str, params: Mapping[str, Any], config_file: Path
+    tracking: "Store",
+    run_id: str,
+    dataset: str,
+    fingerprint: str,
+    params: Mapping[str, Any],
+    config_file: Path,
+    schema: Schema | None,
 ) -> None:
     from mlflow.entities import Dataset, DatasetInput, Param
 
@@ -181,7 +206,8 @@ def _describe(
     with readable(tracking.uri, f"describing run {run_id}"):
         for first in range(0, len(entries), _PARAMS_PER_CALL):
             tracking.client.log_batch(run_id, params=entries[first : first + _PARAMS_PER_CALL])
-        data = Dataset(dataset, fingerprint[:36], "local", f'{{"fingerprint": "{fingerprint}"}}')
+        source = json.dumps({"fingerprint": fingerprint})
+        data = Dataset(dataset, fingerprint[:36], "local", source, *(described(schema) if schema else (None, None)))
         tracking.client.log_inputs(run_id, [DatasetInput(data)])
         tracking.client.log_dict(run_id, environment(), "environment.json")
         tracking.client.log_artifact(run_id, str(config_file))

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from pfmsmt.data.schema import Schema
 from pfmsmt.errors import TrackingError
 from pfmsmt.tracking import links, registry, run, study
 from pfmsmt.tracking.faults import readable
@@ -23,6 +24,7 @@ class Tracking(Store):
         fingerprint: str,
         params: Mapping[str, Any],
         config_file: Path,
+        data: Schema | None = None,
         resume_id: str | None = None,
         resume_round: int = 0,
     ) -> AbstractContextManager[run.TrainingRun]:
@@ -32,6 +34,7 @@ class Tracking(Store):
             fingerprint: of the data; also the digest of the run's data set.
             params: flat, name -> value.
             config_file: kept with the run as it was.
+            data: whose columns and counts the run's data set shows.
             resume_id: continue this run of a killed training instead. Points that it has already are not logged
                 again. Rounds from `resume_round` on that the killed process had logged stay: a deterministic
                 training repeats them; where a value differs, both points stay and the newer one counts.
@@ -48,6 +51,7 @@ class Tracking(Store):
             fingerprint=fingerprint,
             params=params,
             config_file=config_file,
+            data=data,
             resume_id=resume_id,
             resume_round=resume_round,
         )

@@ -8,6 +8,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
 from pfmsmt.errors import TrackingError, TrainingError
 from pfmsmt.tracking import Tracking
 
@@ -37,6 +38,28 @@ def test_a_run_carries_name_tags_params_and_origin(tracking: Tracking, root: Pat
     with start() as changed:
         pass
     assert tracking.client.get_run(changed.id).data.tags["git_dirty"] == "true"
+
+
+def test_the_data_set_shows_columns_and_counts(tracking: Tracking, start) -> None:
+    counts = {"NL": {"train": SplitCounts(rows=70, groups=9, positives={"ctr": 5, "ctcvr": 1}),
+                     "test": SplitCounts(rows=30, groups=4, positives={"ctr": 2, "ctcvr": 0})}}  # fmt: skip
+    data = Schema(
+        source="synthetic", fingerprint="f" * 64, group="search", tasks=(Task(name="ctr", label="click"), Task(name="ctcvr", label="conversion", within="ctr")),
+        categorical=(
+            CategoricalField(name="country", federated=True), CategoricalField(name="brand", federated=True, text=True),
+        ),
+        numerical=(NumericalField(name="price", mean=10.0, std=2.0),), private_vocabularies={}, counts=counts,
+    )  # fmt: skip
+    with start(data=data) as run:
+        pass
+    (entry,) = tracking.client.get_run(run.id).inputs.dataset_inputs
+    columns = [(c["name"], c["type"]) for c in json.loads(entry.dataset.schema)["mlflow_colspec"]]
+    assert columns == [
+        ("country", "long"), ("brand", "string"), ("price", "double"), ("ctr", "integer"), ("ctcvr", "integer"),
+    ]  # fmt: skip
+    profile = json.loads(entry.dataset.profile)
+    assert (profile["num_rows"], profile["num_columns"]) == (100, 5)
+    assert profile["scenarios"]["NL"]["test"] == {"rows": 30, "groups": 4, "positives": {"ctr": 2, "ctcvr": 0}}
 
 
 def test_outside_a_repository_the_commit_is_unknown(tracking: Tracking, finished) -> None:

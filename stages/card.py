@@ -1,0 +1,23 @@
+"""Describe the shards: rows, rates, columns, drift, in tables and pictures."""
+
+from pfmsmt.config import load_config
+from pfmsmt.console import run_main, say
+from pfmsmt.data.card import make_card
+from pfmsmt.data.schema import read_schema
+from pfmsmt.places import CLIENTS, REPORTS, SCHEMA
+from pfmsmt.report.card import write_card
+from pfmsmt.report.card_tables import findings
+
+
+def main() -> None:
+    """Write reports/data.md, reports/data.html and their pictures."""
+    load_config()
+    card = make_card(read_schema(SCHEMA), CLIENTS)
+    write_card(card, REPORTS)
+    for line in findings(card):
+        say(f"data: {line}")
+    say(f"described the data: {REPORTS / 'data.html'}")
+
+
+if __name__ == "__main__":
+    run_main(main)
