@@ -43,11 +43,13 @@ def test_a_run_carries_name_tags_params_and_origin(tracking: Tracking, root: Pat
 def test_the_data_set_shows_columns_and_counts(tracking: Tracking, start) -> None:
     counts = {"NL": {"train": SplitCounts(rows=70, groups=9, positives={"ctr": 5, "ctcvr": 1}),
                      "test": SplitCounts(rows=30, groups=4, positives={"ctr": 2, "ctcvr": 0})}}  # fmt: skip
+    tasks = (Task(name="ctr", label="click"), Task(name="ctcvr", label="conversion", within="ctr"))
+    fields = (
+        CategoricalField(name="country", federated=True),
+        CategoricalField(name="brand", federated=True, text=True),
+    )
     data = Schema(
-        source="synthetic", fingerprint="f" * 64, group="search", tasks=(Task(name="ctr", label="click"), Task(name="ctcvr", label="conversion", within="ctr")),
-        categorical=(
-            CategoricalField(name="country", federated=True), CategoricalField(name="brand", federated=True, text=True),
-        ),
+        source="synthetic", fingerprint="f" * 64, group="search", tasks=tasks, categorical=fields,
         numerical=(NumericalField(name="price", mean=10.0, std=2.0),), private_vocabularies={}, counts=counts,
     )  # fmt: skip
     with start(data=data) as run:
