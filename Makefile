@@ -54,10 +54,12 @@ show: $(READY) ## print the comparison table again
 tune: $(READY) ## search for the best parameters of METHODS with WORKERS processes; more words in OPTIONS
 	@pfmsmt tune --methods $(METHODS) --workers $(WORKERS) $(OPTIONS)
 
-bench: $(READY) ## speed of the batched model beside the usual one; cost of the server's step and of tuning
+bench: $(READY) ## speed of the batched model beside the usual one; cost of the server's step, of tuning, of loading and of large tables
 	@python benchmarks/experts.py
 	@python benchmarks/server_step.py
 	@python benchmarks/tuning.py
+	@python benchmarks/loading.py
+	@python benchmarks/large_table.py
 
 quality: $(READY) ## methods x seeds x settings, then the tables of docs/results.md; takes an hour
 	@python benchmarks/quality.py run --settings no_conflict default strong_conflict movielens

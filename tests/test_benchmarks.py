@@ -56,6 +56,22 @@ def test_server_step_skips_what_does_not_fit():
     assert "too few sizes" in out
 
 
+def test_loading():
+    out = run("benchmarks/loading.py", "--rows", "3000", "--steps", "2", "--turns", "1")
+    loading = re.search(
+        r"^loading +shard to tensors +([\d,]+) +pandas +([\d,]+) +ratio (\d+\.\d\d)$", out, re.MULTILINE
+    )
+    ours, peer = (int(loading[i].replace(",", "")) for i in (1, 2))
+    assert float(loading[3]) == pytest.approx(ours / peer, abs=0.006)
+    batches = re.search(
+        r"^batches +memory ([\d,]+) +streamed ([\d,]+) +DataLoader ([\d,]+) +model ([\d,]+)$", out, re.M
+    )
+    *delivered, model = (int(batches[i].replace(",", "")) for i in (1, 2, 3, 4))
+    faster = re.search(r"consumes: memory (.+) x, streamed (.+) x, DataLoader (.+) x$", out, re.MULTILINE)
+    for rate, times in zip(delivered, faster.groups(), strict=True):
+        assert float(times) == pytest.approx(rate / model, rel=0.02, abs=0.06)
+
+
 def test_large_table():
     out = run("benchmarks/large_table.py", "--only", "in_place", "--methods", "local", "--table-rows", "3000",
               "--dim", "2", "--rounds", "2")  # fmt: skip

@@ -93,7 +93,8 @@ class Shard(NamedTuple):
         """Yield the batches of `steps` steps, from `first_step` on."""
         for chosen in batch_rows(stream, self.rows, batch, first_step, steps, self.order):
             index = torch.from_numpy(chosen).to(self.codes.device)
-            yield Batch(self.codes[index], self.values[index], self.labels[index])
+            # Not self.codes[index], which takes several times as long.
+            yield Batch(*(tensor.index_select(0, index) for tensor in (self.codes, self.values, self.labels)))
 
     def blocks(self, rows_at_once: int) -> Iterator[Batch]:
         """Yield all rows in order."""
