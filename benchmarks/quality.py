@@ -67,14 +67,15 @@ STRIPPED: dict[str, dict[str, Any]] = {
     for name, base in (("all shared", ALL_SHARED), ("nothing private", NOTHING_PRIVATE))
     for end, change in (
         ("", {}),
-        (", private gates", {"gate": "private"}),
-        (", private experts", {"private_experts": 4}),
-        (", adapters (rank 4)", {"rank": 4}),
         (", A uniform", {"aggregation": "uniform"}),
         (", plain mean", {**MEAN, "conflict": 0.0}),
         (", coordinated mean", MEAN),
         (", coordinated mean (c = 0.8)", {**MEAN, "conflict": 0.8}),
     )
+} | {
+    "all shared, private gates": {**ALL_SHARED, "gate": "private"},
+    "all shared, private experts": {**ALL_SHARED, "private_experts": 4},
+    "all shared, adapters (rank 4)": {**ALL_SHARED, "rank": 4},
 }
 """What each module does where clients keep little."""
 VARIANTS = MODULES | STRIPPED
