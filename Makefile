@@ -54,7 +54,8 @@ show: $(READY) ## print the comparison table again
 tune: $(READY) ## search for the best parameters of METHODS with WORKERS processes; more words in OPTIONS
 	@pfmsmt tune --methods $(METHODS) --workers $(WORKERS) $(OPTIONS)
 
-bench: $(READY) ## speed of the batched model beside the usual one; cost of the server's step, of tuning, of loading and of large tables
+bench: $(READY) ## raw files to shards; speed of the batched model beside the usual one; cost of the server's step, tuning, loading, large tables
+	@python benchmarks/data.py
 	@python benchmarks/experts.py
 	@python benchmarks/server_step.py
 	@python benchmarks/tuning.py

@@ -219,3 +219,15 @@ def test_the_results_page_shows_the_tables_of_the_committed_runs(quality_table):
     page = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
     missing = [line for line in quality_table.tables(runs).splitlines() if line.startswith("|") and line not in page]
     assert missing == [], "print them with: python benchmarks/quality.py table"
+
+
+def test_data(tmp_path):
+    out = run("benchmarks/data.py", "--quick", "--folder", str(tmp_path))
+    lines = re.findall(r"^(pfmsmt|usual) +([\d,]+) +(\d+\.\d\d) +([\d,]+) +([\d,]+)$", out, re.MULTILINE)
+    assert [line[:2] for line in lines] == [("pfmsmt", "3,000"), ("pfmsmt", "6,000"), ("usual", "3,000")]
+    for _, rows, seconds, speed, _ in lines:
+        assert int(speed.replace(",", "")) == pytest.approx(int(rows.replace(",", "")) / float(seconds), rel=0.01)
+    assert re.search(r"to the power -?\d+\.\d\d from 3,000 to 6,000", out)
+    slowest = min(int(speed.replace(",", "")) for name, _, _, speed, _ in lines if name == "pfmsmt")
+    assert f"slowest {slowest:,} rows/s" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw-3000", "raw-6000"]

@@ -1,6 +1,10 @@
 """Both forms of AliExpress are read into the same columns."""
 
+import json
+import os
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from raw_files import (
@@ -9,6 +13,8 @@ from raw_files import (
     csv_bytes,
     item_row,
     joined_rows,
+    make_config,
+    quiet,
     read_all,
     tables,
     user_row,
@@ -17,8 +23,11 @@ from raw_files import (
     zip_bytes,
 )
 
+from pfmsmt.data.faults import Faults, Known
+from pfmsmt.data.partition import partition
+from pfmsmt.data.sources import SOURCES
 from pfmsmt.data.sources.aliexpress_columns import COLUMNS, TASKS
-from pfmsmt.data.sources.contract import record_schema
+from pfmsmt.data.sources.contract import Opening, record_schema
 
 
 def read(raw, scenario, split):
@@ -87,3 +96,43 @@ def test_whole_numbers_with_a_point_crlf_and_capitals_are_understood(tmp_path):
     members["NL_user_train.ZIP"] = zip_bytes({"x/user_train.CSV": text})
     (tmp_path / "aliexpress_NL_datasets.zip").write_bytes(zip_bytes(members))
     assert collect(read(tmp_path, "NL", "train"))["categorical_1"].tolist() == [-3, 102]
+
+
+def test_bad_rows_are_set_aside_once_and_the_others_joined_as_before(tmp_path):
+    """A second user row, one that cannot be read, and so the items of that search; a label; an item of nobody."""
+    contents = tables(10)
+    contents["user_train"] += [user_row(3, 1)]
+    contents["user_train"][4][9] = "x"  # search 5, with rows 13, 14, 15 in the item file
+    contents["item_train"][1][48] = "7"  # search 1
+    contents["item_train"] += [item_row(99, 1)]
+    contents["item_test"][0][1] = "nan"
+    write_raw(tmp_path / "raw", contents)
+    schema = partition(make_config(on_bad_rows="quarantine"), 0, tmp_path / "raw", tmp_path / "out", quiet)
+    listed = pd.read_csv(tmp_path / "out" / "quarantine.csv", keep_default_na=False)
+    assert [(file.rsplit("/", 1)[1], row) for file, row in zip(listed["file"], listed["row"], strict=True)] == [
+        ("nl_user_train.csv", 5),
+        ("nl_user_train.csv", 11),
+        ("nl_item_train.csv", 2),
+        *(("nl_item_train.csv", row) for row in (13, 14, 15, 31)),
+        ("nl_item_test.csv", 1),
+    ]
+    assert listed["column"].tolist() == ["10 (numerical_2)", "", "49 (label)", "", "", "", "", "2 (numerical_24)"]
+    summary = json.loads((tmp_path / "out" / "quarantine.json").read_text())
+    assert summary["rows"] == 8
+    assert summary["kinds"]["has no row in the user file"] == 4
+    counts = schema.counts["NL"]
+    assert (counts["train"].rows + counts["val"].rows, counts["test"].rows) == (30 - 4, 29)
+    assert sorted(os.listdir(tmp_path / "out")) == ["NL", "quarantine.csv", "quarantine.json", "schema.json"]
+    rows = pd.concat(pd.read_parquet(tmp_path / "out" / "NL" / f"{split}.parquet") for split in ("train", "val"))
+    assert sorted(rows["search_id"]) == sorted([1, 1, *(s for s in range(2, 11) if s != 5 for _ in range(3))])
+
+
+def test_the_second_reading_is_the_first(tmp_path):
+    """Training rows come from the zip, then from what was kept of it."""
+    write_raw(tmp_path / "raw", tables())
+    config, scratch = make_config(), tmp_path / "scratch"
+    scratch.mkdir()
+    data = SOURCES["aliexpress"].open(Opening(config, 0, tmp_path / "raw", ("NL",), scratch, Faults(), quiet))
+    first = list(data.read("NL", "train", Faults()))
+    (tmp_path / "raw" / "aliexpress_NL_datasets.zip").write_bytes(zip_bytes({}))
+    assert list(data.read("NL", "train", Known())) == first

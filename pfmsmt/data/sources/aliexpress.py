@@ -51,7 +51,7 @@ def open_folder(opening: Opening) -> Dataset:
             key = scenario, split
             if key not in users:
                 users[key] = aliexpress_raw.read_users(packed, scenario, split, opening.scratch, faults)
-            return aliexpress_raw.read_items(packed, scenario, split, users[key], faults)
+            return aliexpress_raw.read_items(packed, scenario, split, users[key], opening.scratch, faults)
         if files:
             return aliexpress_joined.read(raw / files[RAW_SPLITS.index(split)], faults)
         raise DataError(

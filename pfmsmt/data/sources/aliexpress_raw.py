@@ -1,6 +1,6 @@
 """AliExpress as it was published: user rows and item rows in separate files, joined here on the search id."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,10 @@ from pfmsmt.data.ahead import ahead
 from pfmsmt.data.csv_stream import Block, read_blocks
 from pfmsmt.data.faults import Fault, Faults
 from pfmsmt.data.sources.aliexpress_columns import (
-    CATEGORICAL,
     COLUMNS,
     GROUP,
     ITEM_FILE,
     LABEL,
-    NUMERICAL,
     TASKS,
     USER_FILE,
 )
@@ -25,6 +23,9 @@ from pfmsmt.data.sources.contract import record_schema
 from pfmsmt.data.zip_stream import open_nested
 
 _FORM = record_schema(COLUMNS, TASKS)
+_KEPT_FORM = pa.schema(
+    [(column.name, {"number": pa.float64(), "label": pa.int8()}.get(column.kind, pa.int64())) for column in ITEM_FILE]
+)
 _PLACES = {column.name: at for at, column in enumerate(USER_FILE)}
 _FLOATS = frozenset(column.name for column in USER_FILE if column.kind == "number")
 
@@ -86,46 +87,65 @@ def read_users(path: Path, scenario: str, split: str, scratch: Path, faults: Fau
     return Users(target, found[kept], order[kept])
 
 
-def read_items(path: Path, scenario: str, split: str, users: Users, faults: Faults) -> Iterator[pa.RecordBatch]:
+def read_items(
+    path: Path, scenario: str, split: str, users: Users, scratch: Path, faults: Faults
+) -> Iterator[pa.RecordBatch]:
     """Yield the item rows in the order of their file, each with the columns of its search.
+
+    Training rows, which are read twice, are inflated and parsed once: their good rows are kept in a file of `scratch`.
 
     Raises:
         DataError: a damaged file, or what `faults` refuses: a faulty value, an item row without a user row.
     """
+    kept = scratch / f"{scenario}_{split}.items"
+    if kept.exists():
+        with pa.OSFile(str(kept)) as file, pa.ipc.open_stream(file) as stream:
+            for batch in stream:
+                yield _join(users, {name: batch.column(name).to_numpy() for name in batch.schema.names})
+        return
+    blocks = _read_items(path, scenario, split, users, faults)
+    if split == "test":
+        yield from (_join(users, block.columns) for block in blocks)
+        return
+    part = kept.with_suffix(".part")
+    with pa.OSFile(str(part), "wb") as file, pa.ipc.new_stream(file, _KEPT_FORM) as stream:
+        for block in blocks:
+            columns = [pa.array(block.columns[field.name], field.type) for field in _KEPT_FORM]
+            stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=_KEPT_FORM))
+            yield _join(users, block.columns)
+    part.rename(kept)
+
+
+def _read_items(path: Path, scenario: str, split: str, users: Users, faults: Faults) -> Iterator[Block]:
+    """Yield item rows that have a user row."""
     with open_nested(path, member_name(scenario, "item", split)) as member:
         for block in ahead(read_blocks(member.stream, member.name, ITEM_FILE, faults)):
-            yield _join(users, block, member.name, faults)
-
-
-def _join(users: Users, block: Block, name: str, faults: Faults) -> pa.RecordBatch:
-    wanted = block.columns[GROUP]
-    place = np.minimum(np.searchsorted(users.ids, wanted), len(users.ids) - 1)
-    known = users.ids[place] == wanted if len(users.ids) else np.zeros(len(wanted), np.bool_)
-    if not known.all():
-        kind = "has no row in the user file"
-        faults.take(
-            [
-                Fault(
-                    name,
-                    int(block.rows[at]),
-                    "",
-                    f"search {wanted[at]} {kind}; do the two files belong together?",
-                    kind,
+            known = _find(users, block.columns[GROUP])[1]
+            if not known.all():
+                kind = "has no row in the user file"
+                orphans = zip(block.rows[~known], block.columns[GROUP][~known], strict=True)
+                more = "; do the two files belong together?"
+                faults.take(
+                    [Fault(member.name, int(row), "", f"search {search} {kind}{more}", kind) for row, search in orphans]
                 )
-                for at in np.flatnonzero(~known)
-            ]
-        )
-        block, place = block.take(known), place[known]
-    user = _user_columns(users, place)
-    label = block.columns[LABEL]
-    columns = {
-        **user,
-        **block.columns,
-        "click": (label >= 1).astype(np.int8),
-        "conversion": (label == 2).astype(np.int8),
-    }
-    names = (GROUP, *CATEGORICAL, *NUMERICAL, *(task.label for task in TASKS))
-    return pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in names], schema=_FORM)
+                block = block.take(known)
+            yield block
+
+
+def _find(users: Users, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the place of each search id [B] among the users, and whether it is there."""
+    if not len(users.ids):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
+    place = np.minimum(np.searchsorted(users.ids, wanted), len(users.ids) - 1)
+    return place, users.ids[place] == wanted
+
+
+def _join(users: Users, items: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
+    user = _user_columns(users, _find(users, items[GROUP])[0])
+    label = items[LABEL]
+    labels = {"click": (label >= 1).astype(np.int8), "conversion": (label == 2).astype(np.int8)}
+    columns = {**user, **items, **labels}
+    return pa.RecordBatch.from_arrays([pa.array(columns[field.name], field.type) for field in _FORM], schema=_FORM)
 
 
 def _user_columns(users: Users, place: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
