@@ -20,6 +20,7 @@ from raw_files import (
     write_raw,
     zip_bytes,
 )
+from raw_tables import config_for, csv_text, rows
 
 from pfmsmt.data.download import obtain, read_contents
 from pfmsmt.data.fetch import fetch
@@ -167,3 +168,51 @@ def test_an_unreachable_server_is_named(tmp_path):
         url = f"http://127.0.0.1:{held.getsockname()[1]}/x"
         with pytest.raises(DataError, match=f"{url}: not reached .*5 times"):
             fetch(url, tmp_path / "x", quiet, kept=tmp_path / "kept", pause=0.0)
+
+
+@pytest.mark.parametrize("way", ["copy", "link"])
+def test_a_local_file_is_copied_or_linked(way, tmp_path):
+    write_raw(tmp_path / "packed", tables())
+    config = from_path(tmp_path / "packed").model_copy(update={"local_files": way})
+    obtain(config, 0, tmp_path / "raw", quiet)
+    origin, taken = tmp_path / "packed" / OUTER, tmp_path / "raw" / OUTER
+    assert taken.read_bytes() == origin.read_bytes()
+    assert taken.samefile(origin) == (way == "link")
+
+
+def test_tenrec_behind_its_licence_says_where_what_and_which_line(tmp_path):
+    message = (
+        r"(?s)https://tenrec0.github.io, wants a signed licence.*QB-video.csv.*set data.tenrec.path in params.yaml"
+    )
+    with pytest.raises(DataError, match=message):
+        obtain(config_for("tenrec"), 0, tmp_path / "raw", quiet)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("given", ["file", "folder", "glob"])
+def test_tables_of_a_file_a_folder_or_a_glob_keep_their_places(given, tmp_path):
+    for name in ("a.csv", "b/c.csv", "b/notes.txt"):
+        (tmp_path / "logs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "logs" / name).write_bytes(csv_text(rows()))
+    path = {"file": "logs/a.csv", "folder": "logs", "glob": "logs/**/*.csv"}[given]
+    config = config_for("tabular", tabular={"path": str(tmp_path / path)})
+    obtain(config, 0, tmp_path / "raw", quiet)
+    assert sorted(contents_of(tmp_path / "raw")) == ["a.csv", *(["b/c.csv"] * (given != "file")), "source.json"]
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({}, "set either path .* or url"),
+        ({"path": "nowhere.csv"}, "data.tabular.path: nowhere.csv does not exist"),
+        ({"url": "http://127.0.0.1:9/log"}, "does not end in one of .csv"),
+        ({"labels": ()}, "data.tabular.labels: name at least one task"),
+        ({"numerical": ("age", "follow")}, "the feature 'follow' is the name of an outcome.*data.outcomes_as_features"),
+        ({"outcomes": ("age",)}, "the feature 'age' is an outcome: it is not known when"),
+        ({"scenario": None, "scenarios": ("A",)}, "data.tabular.scenario names no column"),
+    ],
+)
+def test_a_block_of_tabular_that_cannot_work(block, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        obtain(config_for("tabular", tabular=block), 0, tmp_path / "raw", quiet)
+    assert os.listdir(tmp_path) == []
