@@ -54,7 +54,7 @@ show: $(READY) ## print the comparison table again
 tune: $(READY) ## search for the best parameters of METHODS with WORKERS processes; more words in OPTIONS
 	@pfmsmt tune --methods $(METHODS) --workers $(WORKERS) $(OPTIONS)
 
-bench: $(READY) ## raw files to shards; speed of the batched model beside the usual one; cost of the server's step, tuning, loading, large tables
+bench: $(READY) ## speed and memory: raw files to shards, loading, the batched model, the server's step, tuning, large tables
 	@python benchmarks/data.py
 	@python benchmarks/experts.py
 	@python benchmarks/server_step.py
