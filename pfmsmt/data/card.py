@@ -3,6 +3,7 @@
 Legend: S scenarios.
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfmsmt.data.drift import Drift, category_bins, drift, quantile_bins, rebin
+from pfmsmt.data.faults import SUMMARY_FILE
 from pfmsmt.data.profile import Profile, Split, profile
 from pfmsmt.data.schema import Schema
+from pfmsmt.errors import DataError
 
 
 class DataCard(NamedTuple):
@@ -23,6 +26,9 @@ class DataCard(NamedTuple):
     """column -> scenario -> from training to test rows"""
     between: dict[str, dict[tuple[str, str], Drift]]
     """column -> pair of scenarios -> their training rows; private columns are left out: codes are each client's own"""
+
+    left_out: dict[str, int]
+    """What was wrong with rows that `partition` left out -> such rows; nothing where bad rows are refused"""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -57,7 +63,7 @@ def make_card(schema: Schema, shards: Path) -> DataCard:
     """Read all shards once and compare them.
 
     Raises:
-        DataError: a shard is missing or damaged.
+        DataError: a shard, or the summary of what was left out, is missing or damaged.
     """
     found = profile(schema, shards)
     names = schema.scenarios
@@ -80,7 +86,17 @@ def make_card(schema: Schema, shards: Path) -> DataCard:
                 for i, a in enumerate(names)
                 for b in names[i + 1 :]
             }
-    return DataCard(schema, found, in_time, between)
+    return DataCard(schema, found, in_time, between, _left_out(shards / SUMMARY_FILE))
+
+
+def _left_out(path: Path) -> dict[str, int]:
+    try:
+        kinds = json.loads(path.read_text(encoding="utf-8"))["kinds"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); run `dvc repro -f partition`") from error
+    return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _compare(column: str, first: Split, second: Split, bins: NDArray[np.int64]) -> Drift:

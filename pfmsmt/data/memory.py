@@ -52,8 +52,9 @@ def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[
         least = _streamed(1, train, validation, phases)
         hint = "lower train.shuffle_rows, or raise train.memory" if least <= allowed else "raise train.memory"
         raise ConfigError(
-            f"train.memory is {budget.memory:g} GiB, but streaming takes {needed / GIB:.3f} with train.shuffle_rows "
-            f"= {budget.shuffle_rows:,}, and {least / GIB:.3f} at least with the row groups of these shards; {hint}"
+            f"train.memory is {budget.memory:g} GiB, but rows take {whole / GIB:.3f} in memory, {needed / GIB:.3f} "
+            f"streamed with train.shuffle_rows = {budget.shuffle_rows:,}, and {least / GIB:.3f} streamed at least, "
+            f"with the row groups of these shards; {hint}"
         )
     return Plan(True, budget.shuffle_rows, needed)
 

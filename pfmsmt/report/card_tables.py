@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from pfmsmt.data.card import DataCard
 from pfmsmt.data.drift import Drift
+from pfmsmt.data.faults import LIST_FILE
 from pfmsmt.data.profile import SPLITS, Categorical
 
 FEW_POSITIVES = 30
@@ -110,6 +111,10 @@ def worst_between(card: DataCard, column: str) -> tuple[tuple[str, str], Drift] 
 def findings(card: DataCard) -> tuple[str, ...]:
     """Say what deserves a word, the gravest first."""
     lines = []
+    if card.left_out:
+        kinds = ", ".join(f"{kind} ({count:,})" for kind, count in card.left_out.items())
+        total = f"{sum(card.left_out.values()):,} faulty rows were left out"
+        lines.append(f"{total}: {kinds}. data/clients/{LIST_FILE} lists them.")
     few = [
         f"{scenario} {split} ({n} of {task})"
         for scenario in card.schema.scenarios

@@ -125,5 +125,5 @@ def test_the_plan_follows_from_sizes(sources, make_config):
         plan(memory=0.01, shuffle="rows")
     with pytest.raises(ConfigError, match=r"lower train\.shuffle_rows, or raise train\.memory"):
         plan(memory=(streamed - 1) / GIB)
-    with pytest.raises(ConfigError, match=r"at least with the row groups of these shards; raise train\.memory$"):
+    with pytest.raises(ConfigError, match=r"at least, with the row groups of these shards; raise train\.memory$"):
         plan(memory=0.001)

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from pfmsmt.data.card import make_card
+from pfmsmt.data.faults import Fault, Faults
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
 from pfmsmt.errors import DataError
 from pfmsmt.report.card import write_card
@@ -126,6 +127,21 @@ def test_missing_values_are_counted(shards):
     card = make_card(schema, folder)
     assert card.missing("price") == 2
     assert "Rows without a value: price (2)." in findings(card)
+
+
+def test_rows_that_were_left_out_are_told(shards):
+    schema, folder = shards
+    assert make_card(schema, folder).left_out == {}
+    faults = Faults(folder)
+    faults.take([Fault("a.csv", row, "price", "'x' is no number", "no number") for row in (2, 3)])
+    faults.take([Fault("a.csv", 9, "price", "missing", "missing")])
+    faults.close()
+    assert findings(make_card(schema, folder))[0] == (
+        "3 faulty rows were left out: no number (2), missing (1). data/clients/quarantine.csv lists them."
+    )
+    (folder / "quarantine.json").write_text("{")
+    with pytest.raises(DataError, match=r"quarantine\.json cannot be read .*dvc repro -f partition"):
+        make_card(schema, folder)
 
 
 def test_the_files_open_offline_and_are_the_same_each_time(card, tmp_path):
