@@ -75,11 +75,11 @@ def read_blocks(
 def _lines(stream: IO[bytes], name: str, headed: bool, quoted: bool, block_bytes: int) -> Iterator[_Text]:
     """Cut the file into whole lines: those that end in its first `block_bytes`, in the next, and so on."""
     row, rest, skip = 1, b"", headed
-    while True:
-        read = stream.read(block_bytes)
+    read = stream.read(block_bytes)
+    while read:
         data = rest + read
-        if not read and not data:
-            break
+        read = stream.read(block_bytes)
+        # A last line without an end belongs to the block before it.
         end = _last_end(data, quoted) if read else len(data)
         data, rest = data[:end], data[end:]
         if len(rest) > block_bytes:

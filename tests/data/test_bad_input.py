@@ -9,6 +9,7 @@ import pytest
 from raw_files import (
     JOINED_HEADER,
     contents_of,
+    csv_bytes,
     inner_zips,
     item_row,
     joined_rows,
@@ -141,6 +142,33 @@ RAW_FAULTS = {
         lines("item_train", lambda rows: [[row[0], f"{(-1) ** i}e300", *row[2:]] for i, row in enumerate(rows)]),
         "numerical_24: its numbers are too large",
     ),
+    "quoted number": (
+        cell("item_train", 2, 2, '"0.5"'),
+        r"row 2, column 2 \(numerical_24\): '\"0.5\"' is not a number",
+    ),
+    "a line end in quotes": (cell("item_train", 2, 2, '"0.5\n"'), "nl_item_train.csv, row 2: 2 columns, expected 49"),
+    "decimal comma": (cell("item_train", 2, 2, "0,5"), "nl_item_train.csv, row 2: 50 columns, expected 49"),
+    "UTF-16": (
+        lines("user_train", lambda rows: csv_bytes(rows).decode().encode("utf-16")),
+        "nl_user_train.csv, (from )?row 1",
+    ),
+    "latin-1": (
+        lines("user_test", lambda rows: csv_bytes(rows).replace(b"\n2,", b"\n\xb2,")),
+        r"nl_user_test.csv, row 2, column 1 \(search_id\): b'\\xb2' is not text in UTF-8",
+    ),
+    "semicolons": (
+        lines("item_test", lambda rows: csv_bytes(rows).replace(b",", b";")),
+        "nl_item_test.csv, row 1: 1 columns, expected 49",
+    ),
+    "search id of 20 digits": (cell("user_test", 1, 1, "9" * 20), r"row 1, column 1 .*: '9{20}' is not an integer"),
+    "last row cut": (
+        lines("item_train", lambda rows: csv_bytes(rows)[:-40]),
+        "nl_item_train.csv, row 30: [0-9]+ columns, expected 49",
+    ),
+    "a bomb of zeros": (
+        lines("item_train", lambda rows: bytes(40 * 2**20)),
+        "nl_item_train.csv, row 1: longer than 16,777,216 bytes",
+    ),
     "source.json missing": (lambda raw: (raw / "source.json").unlink(), "source.json does not exist; run"),
     "source.json damaged": (lambda raw: (raw / "source.json").write_text("{"), "source.json is damaged"),
     "another source": (lambda raw: write_source_file(raw, ["NL"], "synthetic"), "holds synthetic, but data.source is"),
@@ -258,4 +286,24 @@ def test_when_writing_fails_nothing_half_written_stays(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("OSError")
     assert contents_of(tmp_path / "clients") == before
+    assert sorted(os.listdir(tmp_path)) == ["clients", "raw"]
+
+
+HARMLESS = {
+    "byte order mark": lambda text: b"\xef\xbb\xbf" + text,
+    "CRLF": lambda text: text.replace(b"\n", b"\r\n"),
+    "no end of the last line": lambda text: text[:-1],
+}
+
+
+@pytest.mark.parametrize("form", [*HARMLESS, "members that point outside"])
+def test_what_is_harmless_changes_nothing(form, tmp_path):
+    write_raw(tmp_path / "raw", tables())
+    before = good_output(tmp_path, tmp_path / "raw")
+    if form in HARMLESS:
+        write_raw(tmp_path / "raw", {part: HARMLESS[form](csv_bytes(rows)) for part, rows in tables().items()})
+    else:
+        outside = {f"../../{name}": packed for name, packed in inner_zips(tables()).items()}
+        (tmp_path / "raw" / OUTER).write_bytes(zip_bytes(outside))
+    assert good_output(tmp_path, tmp_path / "raw") == before
     assert sorted(os.listdir(tmp_path)) == ["clients", "raw"]

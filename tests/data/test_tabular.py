@@ -1,0 +1,190 @@
+"""The user's own table: what goes in comes out, as CSV and as Parquet; how parts are cut; what categories become."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_files import contents_of, quiet
+from raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_raw_folder
+
+from pfmsmt.data.partition import SPLITS, partition
+from pfmsmt.data.schema import encode
+
+FORM = pa.schema(
+    [("app", pa.string()), ("kind", pa.string()), ("number", pa.int64()), ("size", pa.float64()),
+     ("click", pa.int8()), ("like", pa.int8()), ("part", pa.string())]
+)  # fmt: skip
+ROW = st.tuples(
+    st.sampled_from("AB"),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=4),
+    st.integers(-(10**14), 10**14),
+    st.floats(-1e6, 1e6),
+    st.sampled_from([(0, 0), (1, 0), (1, 1)]),
+    st.sampled_from(SPLITS),
+)
+EACH_PART = [(app, "x", 1, float(at), (0, 0), part) for app in "AB" for at, part in enumerate(SPLITS)]
+
+
+def decoded(folder, schema, scenario, split):
+    """(category, integer, click, like) of each row of a shard; None is out of vocabulary."""
+    shard = pd.read_parquet(folder / scenario / f"{split}.parquet", columns=["kind", "number", "click", "like"])
+    kind, number = ([None, *field.vocabulary] for field in schema.scenario(scenario).categorical)
+    return [((k and str(kind[k])) or None, number[n], c, v) for k, n, c, v in shard.itertuples(index=False)]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(ROW, max_size=20))
+def test_what_goes_in_comes_out_of_either_form(log):
+    flat = [(app, kind, number, size, *labels, part) for app, kind, number, size, labels, part in [*EACH_PART, *log]]
+    config = config_for(
+        "tabular",
+        tabular={
+            "categorical": ("kind", "number"),
+            "numerical": ("size",),
+            "group": None,
+            "time": None,
+            "split": "part",
+        },
+    )
+    forms = {
+        "log.csv": csv_text([FORM.names, *flat]),
+        "log.parquet": parquet_bytes(pa.table([list(column) for column in zip(*flat, strict=True)], schema=FORM), 7),
+    }
+    known = [{row[at] for row in flat if row[6] == "train"} for at in (1, 2)]
+    for name, content in forms.items():
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "out")
+            write_raw_folder(Path(folder, "raw"), "tabular", {name: content})
+            schema = partition(config, 0, Path(folder, "raw"), out, quiet)
+            for app in "AB":
+                for split in SPLITS:
+                    expected = [
+                        (row[1] if row[1] in known[0] else None, row[2] if row[2] in known[1] else None, row[4], row[5])
+                        for row in flat
+                        if row[0] == app and row[6] == split
+                    ]
+                    assert decoded(out, schema, app, split) == expected
+
+
+def cut(tmp_path, held, **tabular):
+    write_raw_folder(tmp_path / "raw", "tabular", {"log.csv": csv_text(held)})
+    schema = partition(config_for("tabular", tabular=tabular), 0, tmp_path / "raw", tmp_path / "out", quiet)
+    return schema, {
+        split: pd.read_parquet(tmp_path / "out" / "A" / f"{split}.parquet").merge(
+            pd.DataFrame(schema.scenario("A").categorical[0].vocabulary, columns=["item"]).reset_index(names="code")
+            .assign(code=lambda t: t["code"] + 1), left_on="item_id", right_on="code", how="left",
+        )
+        for split in SPLITS
+    }  # fmt: skip
+
+
+def test_by_time_an_instant_is_on_one_side(tmp_path):
+    """Item i is seen at time i by 6 users of A: of 60 rows a fifth are items 8 and 9, of the rest the last 6 and 7."""
+    held = rows()
+    _, parts = cut(tmp_path, [held[0], *reversed(held[1:])])
+    assert sorted(set(parts["train"]["item"])) == [0, 1, 2, 3, 4, 5]
+    assert (len(parts["train"]), len(parts["val"]), len(parts["test"])) == (36, 12, 12)
+    # Out of vocabulary, as training rows do not hold them.
+    assert parts["val"]["item_id"].tolist() == parts["test"]["item_id"].tolist() == [0] * 12
+
+
+@pytest.mark.parametrize("form", ["2026-01-{:02}", "2026-01-{:02}T07:00:00Z", "2026-01-{:02} 07:00:00.25+02:00"])
+def test_times_of_day_and_dates_cut_as_numbers_do(form, tmp_path):
+    held = rows()
+    (tmp_path / "a").mkdir()
+    numbers, _ = cut(tmp_path / "a", held)
+    dated = [held[0], *([*row[:-1], form.format(int(row[-1]) + 1)] for row in held[1:])]
+    (tmp_path / "b").mkdir()
+    assert cut(tmp_path / "b", dated)[0] == numbers
+
+
+def test_without_time_whole_groups_are_drawn(tmp_path):
+    _, parts = cut(tmp_path, rows(users=60), time=None, test_fraction=0.3)
+    users = [set(part["group"]) for part in parts.values()]
+    assert sum(map(len, users)) == len(set.union(*users)) == 30
+    assert all(len(part) == 10 * len(held) for part, held in zip(parts.values(), users, strict=True))
+
+
+def test_without_a_group_every_row_stands_alone(tmp_path):
+    schema, parts = cut(tmp_path, rows(), group=None)
+    assert {split: count.groups for split, count in schema.counts["A"].items()} == {
+        split: len(part) for split, part in parts.items()
+    }
+
+
+def test_the_column_says_the_parts_and_validation_is_drawn_if_it_names_none(tmp_path):
+    held = [[*row, "part" if at == 0 else ("Test" if int(row[0]) < 4 else "train")] for at, row in enumerate(rows(40))]
+    _, parts = cut(tmp_path, held, time=None, split="part")
+    assert len(parts["test"]) == 20
+    assert len(parts["val"]) + len(parts["train"]) == 180
+    assert not set(parts["val"]["group"]) & set(parts["train"]["group"])
+
+
+def test_csv_and_parquet_of_the_same_rows_are_the_same(tmp_path):
+    """Categories of a CSV that read as integers throughout are integers, and so models ask for them."""
+    for name, content in (("log.csv", csv_text(rows())), ("log.parquet", parquet_bytes(table()))):
+        folder = tmp_path / name
+        write_raw_folder(folder / "raw", "tabular", {name: content})
+        partition(config_for("tabular"), 0, folder / "raw", folder / "out", quiet)
+    csv, parquet = (
+        {name: data for name, data in contents_of(tmp_path / form / "out").items() if not name.endswith("json")}
+        for form in ("log.csv", "log.parquet")
+    )
+    # Text of a group is hashed, an integer is itself: the rows are the same, their groups have other numbers.
+    assert csv.keys() == parquet.keys()
+    one, other = (pd.read_parquet(tmp_path / form / "out/A/train.parquet") for form in ("log.csv", "log.parquet"))
+    assert one.drop(columns="group").equals(other.drop(columns="group"))
+    assert (one.groupby("group").ngroup().value_counts() == 6).all()
+
+
+@pytest.mark.parametrize("odd", ["07", "+7", "7.0", " 7", "12345678901234567", "x"])
+def test_one_training_value_that_is_no_plain_integer_makes_the_column_text(odd, tmp_path):
+    held = rows()
+    held[1][1] = odd
+    schema, _ = cut(tmp_path, held)
+    field = schema.categorical[0]
+    assert field.text
+    assert odd in field.vocabulary
+    example = pd.read_parquet(tmp_path / "out/A/example.parquet")
+    assert encode(example, schema.scenario("A")).codes.min() > 0
+
+
+def test_a_later_value_that_is_no_integer_is_out_of_vocabulary(tmp_path):
+    held = rows()
+    for row in held[-12:]:
+        row[1] = "seven"
+    schema, parts = cut(tmp_path, held)
+    assert not schema.categorical[0].text
+    assert set(parts["test"]["item_id"]) == {0}
+
+
+def test_missing_values_are_filled_where_that_is_said(tmp_path):
+    held = rows()
+    held[1][7], held[3][1], held[5][7] = "", "", "NaN"
+    schema, parts = cut(tmp_path, held, fill={"age": 33, "item_id": -1}, group=None)
+    assert -1 in schema.categorical[0].vocabulary
+    mean, std = schema.numerical[0].mean, schema.numerical[0].std
+    first = parts["train"].iloc[0]
+    assert first["age"] == pytest.approx((33 - mean) / std)
+    assert np.isfinite(parts["train"]["age"]).all()
+
+
+def test_scenarios_may_be_named_and_chosen(tmp_path):
+    write_raw_folder(tmp_path / "raw", "tabular", {"log.csv": csv_text(rows())})
+    config, lines = config_for("tabular", tabular={"scenarios": {"first": "B"}}), []
+    schema = partition(config, 0, tmp_path / "raw", tmp_path / "out", lines.append)
+    assert schema.scenarios == ("first",)
+    assert sum(count.rows for count in schema.counts["first"].values()) == 60
+    assert lines[0] == "60 rows of scenarios that data.tabular.scenarios does not name left out"
+
+
+def test_an_outcome_may_be_forced(tmp_path):
+    write_raw_folder(tmp_path / "raw", "tabular", {"log.csv": csv_text(rows())})
+    config = config_for("tabular", tabular={"numerical": ("age", "share")}, outcomes_as_features=("share",))
+    schema = partition(config, 0, tmp_path / "raw", tmp_path / "out", quiet)
+    assert [field.name for field in schema.numerical] == ["age", "share"]
