@@ -16,10 +16,10 @@ export DVC_NO_ANALYTICS ?= true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint ui serve show tune bench quality ablation clean
+.PHONY: help setup repro test lint ui serve show tune bench quality ablation federation-demo clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 setup: $(READY) ## make the environment (the other targets do it when it is missing)
 
@@ -72,5 +72,8 @@ ablation: $(READY) ## pf_msmtrec with modules off, on the planted data; takes an
 	@python benchmarks/quality.py run --settings strong_conflict --variants stripped
 	@python benchmarks/quality.py table
 
+federation-demo: $(READY) ## a server and one site per scenario as processes on this machine, over TLS, for 3 rounds
+	@pfmsmt federate demo
+
 clean: ## remove all that the pipeline made (data, models, reports, checkpoints); keeps MLflow's store and studies
-	rm -rf data models runs evaluation reports checkpoints champions.json .dvc/cache .dvc/tmp
+	rm -rf federation-demo data models runs evaluation reports checkpoints champions.json .dvc/cache .dvc/tmp

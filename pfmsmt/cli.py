@@ -12,12 +12,14 @@ from pfmsmt.comparison import show as show_comparison
 from pfmsmt.config import load_config
 from pfmsmt.console import run_main, say
 from pfmsmt.data.schema import read_schema
+from pfmsmt.federate import app as federate
 from pfmsmt.places import SCHEMA
 from pfmsmt.tracking import connect
 
 app = typer.Typer(
     help="Personalised federated multi-scenario multi-task recommendation.", no_args_is_help=True, add_completion=False
 )
+app.add_typer(federate, name="federate")
 
 
 @app.callback()

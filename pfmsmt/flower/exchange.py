@@ -1,13 +1,14 @@
 """How requests reach sites and answers come back: as messages over Flower's Grid."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from pfmsmt.client import Request
+from pfmsmt.console import say
 from pfmsmt.errors import FederationError
 from pfmsmt.evaluation import Validation
 from pfmsmt.exchange import Answers, Failure
@@ -30,22 +31,34 @@ Refusal = Callable[[str, Request, Any], str | None]
 class OverGrid:
     """Sites as Flower's nodes; a site that fails, is late or is missing is a failure of its own."""
 
-    def __init__(self, grid: Grid, plan: Plan, refusal: Refusal, *, deadline: float, trust_nodes: bool) -> None:
+    def __init__(
+        self, grid: Grid, clients: Sequence[str], plan: Plan, refusal: Refusal, *, deadline: float, trust_nodes: bool
+    ) -> None:
         """Reach sites through `grid`.
 
         Args:
             grid: Flower's.
+            clients: who takes part.
             plan: sent with every request.
             refusal: checks answers.
             deadline: seconds from sending to the last answer that counts.
             trust_nodes: without node authentication nodes have no names; believe what they say themselves.
         """
-        self._grid, self._plan, self._refusal = grid, plan, refusal
+        self._grid, self._clients, self._plan, self._refusal = grid, clients, plan, refusal
         self._deadline, self._trust_nodes = deadline, trust_nodes
         self._introduced: dict[int, str] = {}
 
     def __enter__(self) -> "OverGrid":
-        """Return itself."""
+        """Wait until all sites are connected, at most until the deadline; then a quorum may go on."""
+        end = time.monotonic() + self._deadline
+        told: list[str] = []
+        while missing := sorted(set(self._clients) - self.sites().keys()):
+            if missing != told:
+                say(f"waiting for sites {', '.join(missing)}")
+                told = missing
+            if time.monotonic() >= end:
+                break
+            time.sleep(POLL_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:

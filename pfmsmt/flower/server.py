@@ -38,7 +38,10 @@ def federate(
     job = Job(config, schema, method, seed, _params(config, method, seed), root)
 
     def connect(plan: Plan, acceptance: Acceptance) -> OverGrid:
-        return OverGrid(grid, plan, acceptance.refusal, deadline=config.federate.deadline, trust_nodes=trust_nodes)
+        return OverGrid(
+            grid, schema.scenarios, plan, acceptance.refusal,
+            deadline=config.federate.deadline, trust_nodes=trust_nodes,
+        )  # fmt: skip
 
     ids = run_training(job, Sites(config, schema, method, seed, connect), tracking)
     write_json(root / RUNS / f"{run_name(method, seed)}.json", ids)

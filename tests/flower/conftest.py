@@ -8,39 +8,16 @@ import pytest
 from flwr.app import Context, RecordDict
 from in_process_grid import InProcessGrid
 
-from pfmsmt.data.schema import read_schema
 from pfmsmt.flower import server_app
-
-ROUNDS = 2
-FEDERATE = {"federate.rounds": ROUNDS, "federate.local_epochs": 0.25, "federate.deadline": 20.0}
-
-
-@pytest.fixture(scope="session")
-def deal():
-    """Return a function that gives each scenario's shards, and its part of the schema, to a site of its own."""
-
-    def run(shards: Path, folder: Path) -> dict[str, Path]:
-        schema, sites = read_schema(shards / "schema.json"), {}
-        for scenario in schema.scenarios:
-            sites[scenario] = folder / f"site-{scenario}"
-            own = sites[scenario] / "data/clients"
-            shutil.copytree(shards / scenario, own / scenario)
-            (own / "schema.json").write_text(schema.only(scenario).model_dump_json())
-        return sites
-
-    return run
+from pfmsmt.flower.dealing import deal
 
 
 @pytest.fixture
-def sites(project, empty_database, deal, monkeypatch) -> dict[str, Path]:
+def sites(project) -> dict[str, Path]:
     """Every scenario's own folder; the server's project is left with the schema alone."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    found = deal(project / "data/clients", project.parent)
-    for scenario, folder in found.items():
-        shutil.copy(empty_database, folder)
-        shutil.rmtree(project / "data/clients" / scenario)
-    shutil.rmtree(project / "data/raw")
-    return found
+    shards = shutil.move(project / "data/clients", project.parent / "shards")
+    shutil.rmtree(project / "data")
+    return deal(Path(shards), project, project.parent / "sites")
 
 
 @pytest.fixture

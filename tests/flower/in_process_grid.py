@@ -70,11 +70,9 @@ class InProcessGrid(Grid):
         return ids
 
     def _deliver(self, node: int, message: Message) -> Message | None:
-        answer = self.before(self.site(node), message)
-        if answer is not None:
-            return answer
         try:
-            return app(message, self.contexts[node])
+            answer = self.before(self.site(node), message)
+            return app(message, self.contexts[node]) if answer is None else answer
         except TimeoutError:
             return None
         except Exception as error:

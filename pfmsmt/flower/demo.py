@@ -1,0 +1,99 @@
+"""A whole federation on loopback, as separate processes with TLS and keys; all of it is taken down at the end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import yaml
+
+from pfmsmt.config import PARAMS_FILE, load_config
+from pfmsmt.console import say
+from pfmsmt.data.download import obtain
+from pfmsmt.data.partition import partition
+from pfmsmt.dotted_keys import set_values
+from pfmsmt.flower.credentials import make_certificates, make_site_key
+from pfmsmt.flower.dealing import deal
+from pfmsmt.flower.operating import register_site, run_federation, wait_for_server
+from pfmsmt.flower.programs import Command, Server, free_port, supernode
+from pfmsmt.places import CLIENTS, RAW, RUNS, run_name
+
+PATIENCE = 20.0
+"""Seconds for a process to end by itself."""
+
+
+def demonstrate(root: Path, folder: Path, method: str, rounds: int, local_epochs: float) -> None:
+    """Train `method` for some rounds over one site per scenario of `root`'s data; everything lies in `folder`.
+
+    Data are taken from `root` if the stage partition has written them, else made in `folder`.
+
+    Raises:
+        FederationError: a process does not start, or the run does not finish; its log is named.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    server = Server(folder / "server", port=free_port(), own_store=True)
+    server.root.mkdir(parents=True)
+    tree = yaml.safe_load((root / PARAMS_FILE).read_text(encoding="utf-8"))
+    set_values(tree, {"federate.rounds": rounds, "federate.local_epochs": local_epochs})
+    (server.root / PARAMS_FILE).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    sites = deal(_shards(root, folder), server.root, folder)
+    certificates = make_certificates(server.certificates.folder, [])
+    with ExitStack() as running:
+        running.enter_context(process(server.superlink(), folder / "server.log"))
+        wait_for_server(server)
+        say(f"server: port {server.port} of loopback, TLS, log in {folder / 'server.log'}")
+        for scenario, place in sites.items():
+            key = place / "site.key"
+            register_site(server, scenario, make_site_key(key))
+            command = supernode(
+                scenario, place, f"127.0.0.1:{server.port}", key=key, authority=certificates.authority, track=True
+            )
+            running.enter_context(process(command, folder / f"{scenario}.log"))
+            say(f"site {scenario}: {place}, its own key, log in {folder / f'{scenario}.log'}")
+        run_federation(server, method, 0)
+    say("all processes have ended; what is left:")
+    for scenario, place in sites.items():
+        kept = json.loads((place / RUNS / f"{run_name(method, 0)}.json").read_text(encoding="utf-8"))
+        say(
+            f"  site {scenario}: pfmsmt-{scenario} version {kept['version']} in {place / 'mlflow.db'}, "
+            f"best round {kept['best']['round']}"
+        )
+    say(f"  server: the run's metrics in {server.root / 'mlflow.db'}, what travelled in {server.root / 'models'}")
+
+
+def _shards(root: Path, folder: Path) -> Path:
+    config = load_config(root / PARAMS_FILE)
+    if (root / CLIENTS / "schema.json").exists():
+        return root / CLIENTS
+    obtain(config.data, config.seed, folder / RAW, say)
+    partition(config.data, config.seed, folder / RAW, folder / CLIENTS, say)
+    return folder / CLIENTS
+
+
+@contextmanager
+def process(command: Command, log: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Run a program and all that it starts; end them together."""
+    with log.open("a") as sink:
+        started = command.start(stdout=sink, stderr=subprocess.STDOUT)
+        try:
+            yield started
+        finally:
+            end_group(started)
+
+
+def end_group(started: "subprocess.Popen[str]") -> None:
+    """Ask a program and its children to end, and make them after a while."""
+    for word in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(started.pid, word)
+        except ProcessLookupError:
+            break
+        try:
+            started.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            continue
+    started.wait()

@@ -1,0 +1,90 @@
+"""What the one who runs the server does: wait for it, register sites, start a run and watch it, ask how things are."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pfmsmt.config import PARAMS_FILE, load_config
+from pfmsmt.errors import FederationError
+from pfmsmt.flower.programs import CONNECTION, Server
+
+START_SECONDS = 120.0
+FINISHED = "finished:completed"
+
+
+def wait_for_server(server: Server, seconds: float = START_SECONDS) -> None:
+    """Return when the server answers.
+
+    Raises:
+        FederationError: it does not within `seconds`.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            server.ask("ls", CONNECTION)
+            return
+        except FederationError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1.0)
+
+
+def register_site(server: Server, scenario: str, public_key: Path) -> str:
+    """Let the holder of a key take part as `scenario`, and as no other; return the node's number.
+
+    Raises:
+        FederationError: no such scenario in the agreed schema, a key that is registered already, or no server.
+    """
+    if not public_key.exists():
+        raise FederationError(f"{public_key} does not exist; the site makes it with `pfmsmt federate key`")
+    found = server.ask("supernode", "register", str(public_key), CONNECTION, "--name", scenario)
+    return str(found["node-id"])
+
+
+def run_federation(server: Server, method: str, seed: int) -> str:
+    """Start a run on the server and show its log until it is over; return its number.
+
+    Interrupted, it stops the run; the next run of this method and seed goes on after its last complete round.
+
+    Raises:
+        ConfigError: the server's params.yaml is not valid, or has no such method.
+        FederationError: the run cannot be started, or did not finish.
+    """
+    load_config(server.root / PARAMS_FILE)
+    settings = f'method="{method}" seed={seed}'
+    run = str(server.ask("run", str(server.app()), CONNECTION, "--run-config", settings)["run-id"])
+    try:
+        server.control("log", run, CONNECTION, "--stream").run()
+        found = _state(server, run)
+    except KeyboardInterrupt:
+        server.control("stop", run, CONNECTION).run(capture_output=True)
+        raise
+    # The stream ends a moment before the run does.
+    while not found["status"].startswith("finished"):
+        time.sleep(1.0)
+        found = _state(server, run)
+    if found["status"] != FINISHED:
+        raise FederationError(
+            f"the run ended as {found['status']} ({found['status-details']}); its log above says why. "
+            "Run it again to go on after the last complete round"
+        )
+    return run
+
+
+def _state(server: Server, run: str) -> dict[str, Any]:
+    return next(found for found in server.ask("ls", CONNECTION)["runs"] if found["run-id"] == run)
+
+
+def describe(server: Server) -> str:
+    """Return sites and runs as lines of text.
+
+    Raises:
+        FederationError: the server does not answer.
+    """
+    nodes = server.ask("supernode", "ls", CONNECTION)["nodes"]
+    lines = [f"{'node':22s} {'status':12s} last seen"]
+    lines += [f"{n['node-id']:22s} {n['status']:12s} {n['online-at']}" for n in nodes]
+    lines += ["", f"{'run':22s} {'status':20s} {'seconds':>8s}  started"]
+    for run in server.ask("ls", CONNECTION)["runs"]:
+        lines.append(f"{run['run-id']:22s} {run['status']:20s} {run['elapsed']:8.0f}  {run['pending-at']}")
+    return "\n".join(lines)
