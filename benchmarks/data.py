@@ -2,31 +2,42 @@
 
     python benchmarks/data.py [--millions 1 4 16] [--peer-rows 300000] [--folder data/benchmark] [--quick]
 
-Generates the zips first, which takes minutes and is not timed, and keeps them in the folder; two thirds of the rows are
-for training. Each size is read, joined, split, encoded and written by a process of its own. The peer does what scripts
-for this data set usually do with pandas: both files into memory, merge, encode, scale, one CSV out. Close other
-programs first.
+Makes the zips first, which takes minutes and is not timed, and keeps them in the folder; two thirds of the rows are
+for training, and sizes above a million are the first million over and over, with other search ids. Each size is read,
+joined, split, encoded and written by a process of its own. The peer does what scripts for this data set usually do with
+pandas: both files into memory, merge, encode, scale, one CSV out. Close other programs first.
 """
 
 import argparse
 import itertools
 import math
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
+import numpy as np
+
+from pfmsmt import atomic
 from pfmsmt.config import Data, ScenarioSize, load_config
 from pfmsmt.data.download import obtain
+from pfmsmt.data.sources import aliexpress_raw
+from pfmsmt.data.zip_stream import open_nested
 
 ROOT = Path(__file__).parents[1]
 GOAL_ROWS_PER_SECOND = 200_000
 GOAL_MEMORY = 1.5 * 2**30
 SCENARIO = "NL"
+GENERATED_ROWS = 1_000_000
+"""More are these over and over, with other search ids."""
+NEW_IDS = 10**8
 
 OURS = """
 import sys
@@ -83,12 +94,42 @@ def config_for(rows: int) -> Data:
 
 
 def raw_folder(folder: Path, rows: int) -> Path:
-    """Return a folder with the zip of so many rows, generated if it is not there."""
+    """Return a folder with the zip of so many rows, made if it is not there."""
     raw = folder / f"raw-{rows}"
     if not (raw / "source.json").exists():
-        print(f"generating {rows:,} rows", flush=True)
-        obtain(config_for(rows), 0, raw, lambda line: None)
+        copies = max(rows // GENERATED_ROWS, 1)
+        print(f"making {rows:,} rows", flush=True)
+        if copies == 1:
+            obtain(config_for(rows), 0, raw, lambda line: None)
+        else:
+            repeat(raw_folder(folder, rows // copies), copies, raw)
     return raw
+
+
+def repeat(raw: Path, copies: int, target: Path) -> None:
+    """Write the zip of a raw folder `copies` times over, each time with new search ids, as one larger zip."""
+    name = aliexpress_raw.file_name(SCENARIO)
+    with atomic.new_folder(target) as folder:
+        shutil.copy(raw / "source.json", folder)
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_STORED) as outer:
+            for split in ("train", "test"):
+                for part in ("user", "item"):
+                    member = aliexpress_raw.member_name(SCENARIO, part, split)
+                    with (
+                        open_nested(raw / name, member) as held,
+                        outer.open(member, "w", force_zip64=True) as packed,
+                        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as inner,
+                        inner.open(f"{Path(member).stem}.csv", "w", force_zip64=True) as stream,
+                    ):
+                        _repeat_rows(held.stream.read(), copies, stream)
+
+
+def _repeat_rows(text: bytes, copies: int, stream: IO[bytes]) -> None:
+    rows = [line.split(b",", 1) for line in text.splitlines()]
+    ids = np.array([int(row[0]) for row in rows])
+    for copy in range(copies):
+        shifted = (ids + copy * NEW_IDS).astype("S")
+        stream.write(b"\n".join(b",".join((key, row[1])) for key, row in zip(shifted, rows, strict=True)) + b"\n")
 
 
 def measure(script: str, raw: Path, rows: int) -> Measured:
@@ -122,7 +163,10 @@ def main() -> None:
     needed = max(sizes) * 700
     if free < needed:
         raise SystemExit(f"{chosen.folder} has {free / 2**30:.0f} GiB free, {needed / 2**30:.0f} are needed")
-    raws = {rows: raw_folder(chosen.folder, rows) for rows in {*sizes, *([peer] if peer else [])}}
+    # In a process of its own: the peak of a child's memory is never below what its parent has.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as maker:
+        wanted = sorted({*sizes, *([peer] if peer else [])})
+        raws = dict(zip(wanted, maker.map(raw_folder, [chosen.folder] * len(wanted), wanted), strict=True))
     print(f"{'script':8} {'rows':>12} {'seconds':>9} {'rows/s':>10} {'peak MiB':>9}")
     found: dict[int, Measured] = {}
     for name, script, rows in [
