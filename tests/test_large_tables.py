@@ -106,6 +106,23 @@ def test_what_was_saved_in_the_middle_of_a_round_goes_on_bit_for_bit(build, equa
         build(method).clients["US"].load(tmp_path / "broken")
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_each_step_from_what_the_one_before_has_saved(build, tmp_path, method):
+    """As at a site of its own, where every request is a process."""
+    whole = build(method).clients["NL"]
+    for round_ in (1, 2):
+        for step, request in enumerate(requests(build(method), "NL", round_)):
+            whole.answer(request)
+            single = build(method).clients["NL"]
+            if (round_, step) != (1, 0):
+                single.load(tmp_path / "step")
+            single.answer(request)
+            single.save(tmp_path / "step", round_)
+    whole.save(tmp_path / "whole", 2)
+    for suffix in (".safetensors", ".table.npz"):
+        assert (tmp_path / f"whole/NL{suffix}").read_bytes() == (tmp_path / f"step/NL{suffix}").read_bytes()
+
+
 @pytest.mark.parametrize("method", [*METHODS, "centralized"])
 def test_the_model_that_is_kept_is_the_best_rounds(build, tmp_path, method):
     """What is written predicts what the best round predicted on validation rows, large table included."""
