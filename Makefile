@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 5000
 SERVE_PORT ?= 5001
-SCENARIO ?= NL
 METHODS ?= pf_msmtrec
 WORKERS ?= 1
 
@@ -45,8 +44,8 @@ lint: $(READY) ## style, types and import floors
 ui: $(READY) ## MLflow UI at PORT, and links to its useful pages
 	@pfmsmt ui --port $(PORT)
 
-serve: $(READY) ## serve the champion of SCENARIO over HTTP at SERVE_PORT
-	@pfmsmt serve $(SCENARIO) --port $(SERVE_PORT)
+serve: $(READY) ## serve all scenarios' champions over HTTP at SERVE_PORT
+	@pfmsmt serve --port $(SERVE_PORT)
 
 show: $(READY) ## print the comparison table again
 	@pfmsmt show

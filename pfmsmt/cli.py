@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pfmsmt.cli_models import models
 from pfmsmt.comparison import show as show_comparison
 from pfmsmt.config import load_config
 from pfmsmt.console import run_main, say
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Personalised federated multi-scenario multi-task recommendation.", no_args_is_help=True, add_completion=False
 )
 app.add_typer(federate, name="federate")
+app.add_typer(models, name="models")
 
 
 @app.callback()
@@ -59,15 +61,37 @@ def ui(
 
 @app.command()
 def serve(
-    scenario: Annotated[str, typer.Argument(help="Whose champion to serve.")],
-    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5001,
+    host: Annotated[str | None, typer.Option(help="Address to listen at; serve.host if left out.")] = None,
+    port: Annotated[int | None, typer.Option(help="serve.port if left out.", min=1, max=65535)] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Answer without a token, wherever it listens.")] = False,
 ) -> None:
-    """Serve one scenario's champion with MLflow's own server (POST /invocations)."""
+    """Serve all scenarios' champions over HTTP; PFMSMT_SERVE_TOKEN is the bearer token that requests must carry."""
+    settings = load_config().serve
+    changes = {"host": host or settings.host, "port": port or settings.port}
     tracking = connect(Path.cwd())
-    os.environ["MLFLOW_TRACKING_URI"] = tracking.uri
-    model = f"models:/pfmsmt-{scenario}@champion"
-    words = ["models", "serve", "-m", model, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    _run([_program("mlflow"), *words])
+    from pfmsmt.serving.server import serve as run
+
+    run(tracking, settings.model_copy(update=changes), authenticate=not no_auth)
+
+
+@app.command()
+def predict(
+    source: Annotated[Path, typer.Argument(help="Parquet file with the raw feature columns.")],
+    target: Annotated[Path, typer.Argument(help="Parquet file to write: a probability column for each task.")],
+    scenario: Annotated[str, typer.Option(help="Whose model predicts.")],
+    version: Annotated[str, typer.Option(help="Version or alias.")] = "champion",
+    keep: Annotated[list[str] | None, typer.Option(help="Column to copy to the target; may be repeated.")] = None,
+) -> None:
+    """Predict the rows of a Parquet file of any size with a registered model."""
+    settings = load_config().serve
+    tracking = connect(Path.cwd())
+    from pfmsmt.serving.batch import predict_file
+
+    used, rows = predict_file(
+        tracking, scenario, source, target, which=version, calibrated=settings.calibrated,
+        optional=settings.optional_columns, keep=keep or (),
+    )  # fmt: skip
+    say(f"{target}: {rows:,} rows, predicted by pfmsmt-{scenario} version {used}")
 
 
 @app.command()

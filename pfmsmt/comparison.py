@@ -59,6 +59,6 @@ def show(config: Config, schema: Schema, root: Path) -> str:
         f"The whole comparison: {REPORTS / 'comparison.html'}\n\n"
         "Next:\n"
         "  make ui                                  compare the runs in the MLflow UI\n"
-        f"  make serve SCENARIO={schema.scenarios[0]}                   serve a champion over HTTP\n"
+        "  make serve                               serve all champions over HTTP\n"
         "  dvc exp run -S methods.pf_msmtrec.rank=8 try another value; dvc metrics diff shows what it changed\n"
     )

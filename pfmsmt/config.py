@@ -26,6 +26,9 @@ Deployable = Literal["pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditt
 MethodName = Literal[Deployable, "centralized"]
 
 
+CalibrationChoice = Literal["platt", "temperature", "none"]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -193,6 +196,7 @@ class Train(_Frozen):
     shuffle_rows: Count
     memory: Positive
     large_table_rows: Count
+    calibration: CalibrationChoice
     checkpoint_every: Count
     device: str
     workers: Literal["auto"] | Count
@@ -308,12 +312,38 @@ class Evaluate(_Frozen):
     confidence: OpenFraction
     bins: Annotated[int, Field(ge=2)]
     batch_size: Count
+    calibrated: bool
 
 
 class Register(_Frozen):
-    """Which methods may become a registered model."""
+    """Which methods may become a registered model, and what may replace a champion."""
 
     methods: Annotated[tuple[Deployable, ...], Field(min_length=1)]
+    alias: Literal["champion", "challenger"]
+    margin: NonNegative
+
+
+class Serve(_Frozen):
+    """The HTTP server of all scenarios, `pfmsmt serve`."""
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    poll_seconds: Positive
+    calibrated: bool
+    optional_columns: tuple[str, ...]
+    challenger: Literal["none", "shadow", "split"]
+    challenger_share: Fraction
+    batch_rows: Count
+    threads: Count
+    max_rows: Count
+    max_body_mib: Positive
+    concurrency: Count
+    timeout_seconds: Positive
+
+    @field_validator("optional_columns")
+    @classmethod
+    def _no_column_twice(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(names)
 
 
 class Parameter(_Frozen):
@@ -375,6 +405,7 @@ class Config(_Frozen):
     evaluate: Evaluate
     register_: Annotated[Register, Field(alias="register")]
     federate: Federate
+    serve: Serve
     tune: Tune
 
     @model_validator(mode="after")

@@ -35,3 +35,7 @@ class TrackingError(PfmsmtError):
 
 class FederationError(PfmsmtError):
     """Server and site do not fit together, or cannot reach each other."""
+
+
+class ServingError(PfmsmtError):
+    """The server cannot start, or a batch of rows cannot be predicted."""

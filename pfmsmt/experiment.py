@@ -79,7 +79,7 @@ class _Here(NamedTuple):
         self.federation.load(folder)
 
     def keep(self, job: Job, history: History, tracked: "TrainingRun") -> dict[str, str]:
-        best = write_models(job.folder, self.federation, job.schema, history)
+        best = write_models(job.folder, self.federation, job.schema, history, job.config.train.calibration)
         return {
             scenario: tracked.log_scenario_model(
                 f"{job.method}-{scenario}", job.folder / scenario,

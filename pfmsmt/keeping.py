@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pfmsmt.atomic import new_folder, write_json
 from pfmsmt.client import Client
-from pfmsmt.data.schema import Schema
+from pfmsmt.config import CalibrationChoice
+from pfmsmt.data.schema import Encoded, ScenarioSchema, Schema
 from pfmsmt.errors import TrainingError
-from pfmsmt.evaluation import score
+from pfmsmt.evaluation import ROWS_AT_ONCE, score
 from pfmsmt.federation import POOLED_CLIENT, Federation, scenario_parameters
 from pfmsmt.history import History
-from pfmsmt.models.saved import save_model
+from pfmsmt.models.calibration import Calibration, CalibrationName, fit_calibration
+from pfmsmt.models.saved import SavedModel, build_model, save_model
 from pfmsmt.types import Template
 
 FILES = ("result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics.parquet")
@@ -44,14 +47,19 @@ def _client_of(federation: Federation, scenario: str) -> Client:
     return federation.clients.get(scenario) or federation.clients[POOLED_CLIENT]
 
 
-def write_models(folder: Path, federation: Federation, schema: Schema, history: History) -> dict[str, dict[str, Any]]:
+def write_models(
+    folder: Path, federation: Federation, schema: Schema, history: History, calibration: CalibrationChoice = "none"
+) -> dict[str, dict[str, Any]]:
     """Write every scenario's best model, and what FILES holds.
+
+    Args:
+        calibration: fitted to each scenario's own validation rows, and kept with its model.
 
     Returns:
         `best_rounds`, as `result.json` holds it.
 
     Raises:
-        TrainingError: a client never validated a model; nothing is written.
+        TrainingError: a client never validated a model, or a calibration did not converge; nothing is written.
     """
     best = best_rounds(federation, schema)
     schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
@@ -64,9 +72,23 @@ def write_models(folder: Path, federation: Federation, schema: Schema, history: 
             if scenario not in federation.clients:
                 spec, parameters = scenario_parameters(parameters, spec, schemas, scenario)
                 code = position
-            save_model(temporary / scenario, spec, parameters, scenario_schema, code)
+            line = None if calibration == "none" else _calibrate(calibration, client, scenario_schema)
+            save_model(temporary / scenario, spec, parameters, scenario_schema, code, line)
         write_results(temporary, best, federation.template, history)
     return best
+
+
+def _calibrate(kind: CalibrationName, client: Client, schema: ScenarioSchema) -> Calibration:
+    """Fit a scenario's calibration to its validation rows."""
+    rows = client.learner.data.validation[schema.scenario]
+    # A pooled client's codes are tagged and shifted, as its whole model wants them.
+    whole = SavedModel(build_model(client.learner.model.spec, client.best_parameters()), schema)
+    blocks = [
+        whole.log_odds(Encoded(block.codes.cpu().numpy(), block.values.cpu().numpy()))
+        for block in rows.blocks(ROWS_AT_ONCE)
+    ]
+    log_odds = np.concatenate(blocks) if blocks else np.zeros((0, len(schema.tasks)))
+    return fit_calibration(kind, log_odds, rows.labels.cpu().numpy())
 
 
 def write_results(folder: Path, best: Mapping[str, Any], template: Template, history: History) -> None:

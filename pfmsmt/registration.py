@@ -10,16 +10,19 @@ from pfmsmt.console import say
 from pfmsmt.data.schema import Schema
 from pfmsmt.errors import ConfigError, DataError
 from pfmsmt.evaluation import score
-from pfmsmt.places import CHAMPIONS, MODELS, run_name
-from pfmsmt.scoring import read_run
+from pfmsmt.places import CHAMPIONS, EVALUATION, MODELS, run_name
+from pfmsmt.scoring import LOGGED, read_run
 from pfmsmt.tracking.origin import git_state
+from pfmsmt.tracking.promotion import place
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Tracking
 
 
 def register(config: Config, schema: Schema, tracking: "Tracking", root: Path) -> None:
-    """Give every scenario a champion and write `champions.json`.
+    """Register every scenario's best model, give it the alias `register.alias`, and write `champions.json`.
+
+    A scenario's first version is its champion whatever the alias.
 
     Raises:
         ConfigError: none of register.methods was trained.
@@ -41,10 +44,42 @@ def register(config: Config, schema: Schema, tracking: "Tracking", root: Path) -
             "method": method, "seed": seed, "dataset": schema.source, "data_fingerprint": schema.fingerprint,
             "val_mean_auc": best[method, seed][scenario]["mean_auc"], **git_state(root),
         }  # fmt: skip
-        version = tracking.register_champion(scenario, ids["models"][scenario], chosen)
-        champions[scenario] = {**chosen, "version": version, "model_id": ids["models"][scenario]}
-        say(f"pfmsmt-{scenario} version {version}, champion: {run_name(method, seed)}, chosen on validation")
+        metrics = {
+            **_named("val", best[method, seed][scenario]["validation"]),
+            **_named("test", read_scores(root, method, seed)[scenario]),
+            "test_calibrated": str(config.evaluate.calibrated).lower(), "calibration": config.train.calibration,
+        }  # fmt: skip
+        version = tracking.register_version(scenario, ids["models"][scenario], {**chosen, **metrics})
+        alias, replaced = place(tracking, scenario, version, config.register_.alias, config.register_.margin)
+        if replaced and replaced.objections:
+            say(f"pfmsmt-{scenario} version {version} replaces version {replaced.before}, but")
+            say(f"  {'; '.join(replaced.objections)}")
+            say(f"  `pfmsmt models rollback {scenario}` takes it back; register.alias: challenger asks you first")
+        champions[scenario] = {**chosen, "version": version, "alias": alias, "model_id": ids["models"][scenario]}
+        say(f"pfmsmt-{scenario} version {version}, {alias}: {run_name(method, seed)}, chosen on validation")
     write_json(root / CHAMPIONS, champions)
+
+
+def _named(split: str, tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return a scenario's metrics under the names of the registry's tags."""
+    named = {f"{split}_{task}_{metric}": cell.get(metric) for task, cell in tasks.items() for metric in LOGGED}
+    known = {name: value for name, value in named.items() if value is not None}
+    aucs = [cell["auc"] for cell in tasks.values() if cell["auc"] is not None]
+    return known | ({"test_mean_auc": sum(aucs) / len(aucs)} if split == "test" and aucs else {})
+
+
+def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
+    """Read what `evaluate` wrote: {scenario: {task: metrics}}.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    path = root / EVALUATION / run_name(method, seed) / "metrics.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["scenarios"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        advice = f"run `dvc repro -f -s evaluate@{method}-{seed}`"
+        raise DataError(f"{path} cannot be read ({error}); {advice}") from None
 
 
 def read_best(root: Path, method: str, seed: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tr
     for scenario in schema.scenarios:
         model = load_model(root / MODELS / run / scenario)
         shard = open_shard(root / CLIENTS, "test", schema.scenario(scenario))
-        probabilities = predict_shard(model, shard, config.evaluate.batch_size)
+        probabilities = predict_shard(model, shard, config.evaluate.batch_size, config.evaluate.calibrated)
         given, groups = shard.labels.numpy().astype(np.uint8), shard.groups
         for i, task in enumerate(task.name for task in schema.tasks):
             labels, predicted = given[:, i], probabilities[:, i]
@@ -79,11 +79,11 @@ def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
         raise DataError(f"{path} is damaged ({error}); run `dvc repro -f -s train@{name}-{seed}`") from None
 
 
-def predict_shard(model: SavedModel, shard: Rows, rows_at_once: int) -> np.ndarray:
-    """Return the probabilities [N, T] that the saved model gives to a shard's rows."""
+def predict_shard(model: SavedModel, shard: Rows, rows_at_once: int, calibrated: bool) -> np.ndarray:
+    """Return the probabilities [N, T] that the saved model gives to a shard's rows, calibrated or as trained."""
     parts = []
     for block in shard.blocks(rows_at_once):
-        parts.append(model.probabilities(Encoded(block.codes.numpy(), block.values.numpy())))
+        parts.append(model.probabilities(Encoded(block.codes.numpy(), block.values.numpy()), calibrated))
     return np.concatenate(parts) if parts else np.zeros((0, len(model.model.spec.tasks)))
 
 

@@ -128,10 +128,10 @@ def test_every_command_of_the_readme_works(checkout, shell):
             assert "charts" in stop(process)
         elif line.startswith("make serve"):
             server = shell(line)
-            wait_for(f"http://127.0.0.1:{shell.environment['SERVE_PORT']}/ping", server)
+            wait_for(f"http://127.0.0.1:{shell.environment['SERVE_PORT']}/readyz", server)
         elif line.startswith("curl"):
             rows = pd.read_parquet(checkout / "data/clients/NL/example.parquet")
-            (checkout / "rows.json").write_text(json.dumps({"dataframe_records": rows.to_dict("records")}))
+            (checkout / "rows.json").write_text(json.dumps({"records": rows.to_dict("records")}))
             answer = finish(shell(line.replace("5001", shell.environment["SERVE_PORT"])))
             stop(server)
             predictions = json.loads(answer[answer.index("{") :])["predictions"]

@@ -219,7 +219,7 @@ def encode(frame: pd.DataFrame | Mapping[str, NDArray[np.generic]], schema: Scen
             f"scenario {schema.scenario} needs {len(schema.columns)} feature columns"
         )
     codes = [CategoryEncoder(field)(_categories(frame[field.name], field)) for field in schema.categorical]
-    values = [encode_numbers(_numbers(frame[field.name], field.name), field) for field in schema.numerical]
+    values = [_standardised(_numbers(frame[field.name], field.name), field) for field in schema.numerical]
     rows = len(frame[schema.columns[0]]) if schema.columns else 0
     return Encoded(
         np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int32),
@@ -235,6 +235,20 @@ def _categories(column: "pd.Series | NDArray[np.generic]", field: CategoricalFie
         if not isinstance(value, str):
             raise SchemaError(f"column {field.name}, row {row}: {value!r} is not text, as its categories are")
     return values
+
+
+def _standardised(numbers: NDArray[np.float64], field: NumericalField) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # reported with its row
+        encoded = encode_numbers(numbers, field)
+    bad = np.flatnonzero(~np.isfinite(encoded))
+    if bad.size:
+        raise SchemaError(too_large(field, int(bad[0]), float(numbers[bad[0]])))
+    return encoded
+
+
+def too_large(field: NumericalField, row: int, value: float) -> str:
+    """Say that a standardised value does not fit in float32."""
+    return f"column {field.name}, row {row}: {value:g} is too large (training mean {field.mean:g}, std {field.std:g})"
 
 
 def _numbers(column: "pd.Series | NDArray[np.generic]", name: str) -> NDArray[np.float64]:

@@ -13,6 +13,8 @@ from pfmsmt.history import History
 from pfmsmt.keeping import write_models
 from pfmsmt.places import CLIENTS, MODELS, RUNS, run_name
 from pfmsmt.tracking import connect
+from pfmsmt.tracking.promotion import place
+from pfmsmt.tracking.registry import CHAMPION
 
 
 def keep_model(site: Site, asked: str, plan: Plan, track: bool) -> Best:
@@ -32,7 +34,7 @@ def keep_model(site: Site, asked: str, plan: Plan, track: bool) -> Best:
         if known["run"] == plan.run:
             return Best(**known["best"])
     folder = site.folder / MODELS / run_name(plan.method, plan.seed)
-    found = write_models(folder, site.last(plan, schema), schema, History())[site.client]
+    found = write_models(folder, site.last(plan, schema), schema, History(), plan.train.calibration)[site.client]
     best = Best(found["round"], found["mean_auc"], found["validation"])
     write_text(site.folder / STATE / plan.run / PLAN, plan.model_dump_json(indent=2) + "\n")
     ids = _register(site, plan, schema, best) if track else {}
@@ -57,5 +59,6 @@ def _register(site: Site, plan: Plan, schema: Schema, best: Best) -> dict[str, s
             step=plan.train.rounds + 1,
         )
     chosen = {"method": plan.method, "seed": plan.seed, "federation": plan.run, "val_mean_auc": best.mean_auc}
-    version = tracking.register_champion(site.client, model, chosen)
+    version = tracking.register_version(site.client, model, chosen)
+    place(tracking, site.client, version, CHAMPION, margin=0.0)
     return {"run_id": tracked.id, "model_id": model, "version": version}

@@ -1,4 +1,7 @@
-"""A scenario's model on disk: `weights.safetensors` and `model.json`. No pickle is written or read."""
+"""A scenario's model on disk: `weights.safetensors` and `model.json`. No pickle is written or read.
+
+Legend: B batch, T tasks.
+"""
 
 import json
 from pathlib import Path
@@ -15,6 +18,7 @@ from safetensors.numpy import load_file, save
 from pfmsmt.atomic import new_folder, write_json
 from pfmsmt.data.schema import Encoded, ScenarioSchema, encode
 from pfmsmt.errors import SchemaError
+from pfmsmt.models.calibration import Calibration
 from pfmsmt.models.heads import log_probabilities
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.spec import ModelSpec
@@ -23,37 +27,94 @@ from pfmsmt.types import NamedArrays
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Format 1 had no calibration."""
 
 
 class SavedModel:
     """A personalised model that takes raw named columns and returns probabilities."""
 
-    def __init__(self, model: MMoE, schema: ScenarioSchema, scenario_code: int | None) -> None:
+    def __init__(
+        self,
+        model: MMoE,
+        schema: ScenarioSchema,
+        scenario_code: int | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
         """`scenario_code` fills the scenario field of a model that was trained on pooled data."""
-        self.model, self.schema, self._scenario_code = model.eval(), schema, scenario_code
+        self.model, self.schema, self.scenario_code = model.eval(), schema, scenario_code
+        self.calibration = calibration
+
+    def probabilities(self, encoded: Encoded, calibrated: bool = True) -> NDArray[np.float64]:
+        """Return probabilities [B, T] of encoded rows, calibrated if the model has a calibration."""
+        return self.from_logits(self._logits(encoded), calibrated)
+
+    def log_odds(self, encoded: Encoded) -> NDArray[np.float64]:
+        """Return log p - log (1 - p) of the uncalibrated probabilities, [B, T]."""
+        log_p, log_not_p = log_probabilities(self._logits(encoded).double(), self.model.spec)
+        return (log_p - log_not_p).numpy()
+
+    def from_logits(self, logits: torch.Tensor, calibrated: bool = True) -> NDArray[np.float64]:
+        """Return probabilities [B, T] of the towers' logits [B, T]."""
+        spec = self.model.spec
+        with torch.inference_mode():
+            log_p, log_not_p = log_probabilities(logits.double(), spec)
+            if not calibrated or self.calibration is None:
+                return log_p.exp().numpy()
+            return self.calibration.apply((log_p - log_not_p).numpy(), spec.parents, spec.product)
 
     @torch.inference_mode()
-    def probabilities(self, encoded: Encoded) -> NDArray[np.float64]:
-        """Return probabilities [B, T] of encoded rows."""
+    def _logits(self, encoded: Encoded) -> torch.Tensor:
         codes = torch.from_numpy(encoded.codes.astype(np.int64))
-        if self._scenario_code is not None:
-            codes = torch.cat((codes, torch.full((len(codes), 1), self._scenario_code)), dim=1)
-        logits = self.model(codes, torch.from_numpy(encoded.values))
-        return log_probabilities(logits.double(), self.model.spec)[0].exp().numpy()
+        if self.scenario_code is not None:
+            codes = torch.cat((codes, torch.full((len(codes), 1), self.scenario_code)), dim=1)
+        logits: torch.Tensor = self.model(codes, torch.from_numpy(encoded.values))
+        return logits
 
-    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def predict(self, frame: pd.DataFrame, calibrated: bool = True) -> pd.DataFrame:
         """Return one probability column per task, with the frame's index.
 
         Raises:
-            SchemaError: a missing column, or a value that is no category or no finite number.
+            SchemaError: a missing column, or a value that is no category, no finite number or too extreme to score.
         """
-        probabilities = self.probabilities(encode(frame, self.schema))
+        encoded = encode(frame, self.schema)
+        probabilities = self.probabilities(encoded, calibrated)
+        check_scored(probabilities, encoded, self.schema)
         return pd.DataFrame(probabilities, columns=list(self.model.spec.tasks), index=frame.index)
 
 
+def check_scored(probabilities: NDArray[np.float64], encoded: Encoded, schema: ScenarioSchema) -> None:
+    """Refuse answers [B, T] that are no numbers, as values far outside of the training rows' overflow in the model.
+
+    Raises:
+        SchemaError: names the first such row, and its most extreme column.
+    """
+    bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if bad.size:
+        row = int(bad[0])
+        column = int(np.argmax(np.abs(encoded.values[row]))) if encoded.values.shape[1] else 0
+        name, far = schema.numerical[column].name, encoded.values[row, column]
+        raise SchemaError(
+            f"column {name}, row {row}: the value lies {far:.3g} standard deviations from the training mean, "
+            "too far to score"
+        )
+
+
+def build_model(spec: ModelSpec, arrays: NamedArrays) -> MMoE:
+    """Return the model that has these parameters."""
+    model = MMoE(spec)
+    Binding(model).write(arrays)
+    return model
+
+
 def save_model(
-    folder: Path, spec: ModelSpec, arrays: NamedArrays, schema: ScenarioSchema, scenario_code: int | None = None
+    folder: Path,
+    spec: ModelSpec,
+    arrays: NamedArrays,
+    schema: ScenarioSchema,
+    scenario_code: int | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write one scenario's model as a folder, whole or not at all."""
     with new_folder(folder) as temporary:
@@ -65,6 +126,7 @@ def save_model(
             "spec": spec.model_dump(mode="json"),
             "schema": schema.model_dump(mode="json"),
             "scenario_code": scenario_code,
+            "calibration": calibration and calibration.model_dump(mode="json"),
         }
         write_json(temporary / DESCRIPTION, description)
 
@@ -77,21 +139,25 @@ def load_model(folder: Path) -> SavedModel:
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if description["format"] != FORMAT:
-            raise SchemaError(f"{folder}: model format {description['format']}, this version reads {FORMAT}")
+        if description["format"] not in READABLE:
+            raise SchemaError(f"{folder}: model format {description['format']}, this version reads {list(READABLE)}")
         spec = ModelSpec.model_validate(description["spec"])
         schema = ScenarioSchema.model_validate(description["schema"])
         scenario_code = description["scenario_code"]
+        line = description.get("calibration")
+        calibration = None if line is None else Calibration.model_validate(line)
         arrays = load_file(folder / WEIGHTS)
     except (OSError, ValueError, TypeError, KeyError, ValidationError, SafetensorError) as error:
         raise SchemaError(f"{folder} holds no readable model: {error}") from error
     _check_fit(folder, spec, schema, scenario_code)
+    if calibration and not len(calibration.slopes) == len(calibration.intercepts) == len(spec.tasks):
+        raise SchemaError(f"{folder}: the calibration does not fit the tasks {', '.join(spec.tasks)}")
     model = MMoE(spec)
     binding = Binding(model)
     if arrays.keys() != binding.template.keys():
         raise SchemaError(f"{folder}: weights do not fit: {sorted(arrays.keys() ^ binding.template.keys())}")
     binding.write(arrays)
-    return SavedModel(model, schema, scenario_code)
+    return SavedModel(model, schema, scenario_code, calibration)
 
 
 def _check_fit(folder: Path, spec: ModelSpec, schema: ScenarioSchema, scenario_code: int | None) -> None:

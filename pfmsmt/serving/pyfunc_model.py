@@ -23,13 +23,13 @@ class ScenarioModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return the probabilities of B rows, [B, T].
+        """Return the probabilities of B rows, [B, T]; `params` may switch `calibrated` off.
 
         Raises:
             MlflowException: a bad request: a column is missing, or a value is no category or number.
         """
         try:
-            return self._model.predict(model_input)
+            return self._model.predict(model_input, calibrated=(params or {}).get("calibrated", True))
         except SchemaError as error:
             raise MlflowException(str(error), BAD_REQUEST) from error
 

@@ -44,7 +44,7 @@ def log_model(
         SchemaError: the folder holds no model, or the example lacks one of its columns.
         TrackingError: the store does not take it.
     """
-    schema = _schema(folder)
+    schema = read_model_schema(folder)
     example = typed(example, schema)
     import mlflow
     from mlflow.entities import LoggedModelStatus
@@ -88,13 +88,19 @@ def discard_models(tracking: "Store", run: "Run") -> None:
 
 
 def signature(schema: ScenarioSchema) -> "ModelSignature":
-    """Return MLflow's signature: categories long or string, numbers double; a double probability for each task."""
+    """Return MLflow's signature: categories long or string, numbers double; a double probability for each task.
+
+    The inference parameter `calibrated` is true unless a request says otherwise.
+    """
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     inputs = [ColSpec("string" if field.text else "long", field.name) for field in schema.categorical]
     inputs += [ColSpec("double", field.name) for field in schema.numerical]
-    return ModelSignature(Schema([*inputs]), Schema([ColSpec("double", task.name) for task in schema.tasks]))
+    outputs = [ColSpec("double", task.name) for task in schema.tasks]
+    return ModelSignature(
+        Schema([*inputs]), Schema([*outputs]), ParamSchema([ParamSpec("calibrated", "boolean", True)])
+    )
 
 
 def typed(frame: "pd.DataFrame", schema: ScenarioSchema) -> "pd.DataFrame":
@@ -111,7 +117,12 @@ def typed(frame: "pd.DataFrame", schema: ScenarioSchema) -> "pd.DataFrame":
     return frame[list(schema.columns)].astype(kinds)
 
 
-def _schema(folder: Path) -> ScenarioSchema:
+def read_model_schema(folder: Path) -> ScenarioSchema:
+    """Return the schema of a saved model.
+
+    Raises:
+        SchemaError: the folder holds none.
+    """
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         return ScenarioSchema.model_validate(description["schema"])

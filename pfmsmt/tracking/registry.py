@@ -1,24 +1,49 @@
-"""The model registry: one registered model per scenario, its champion by alias."""
+"""The model registry: one registered model per scenario, its champion and challenger by alias."""
 
 import contextlib
 import io
+import shutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pfmsmt.errors import TrackingError
 from pfmsmt.tracking.faults import readable
+from pfmsmt.tracking.pickles import refuse_pickles
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
     from pfmsmt.tracking.store import Store
 
-ALIAS = "champion"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREFIX = "pfmsmt-"
 
 
-def register_champion(tracking: "Store", scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
-    """See `Tracking.register_champion`."""
+class Version(NamedTuple):
+    """One registered version of a scenario's model."""
+
+    scenario: str
+    version: str
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+    source: str
+    """Of the logged model: `models:/<id>`."""
+    created: int
+    """Milliseconds since 1970."""
+
+    def metric(self, name: str) -> float | None:
+        """Return a metric among the tags; None where it is absent or was undefined."""
+        text = self.tags.get(name, "None")
+        return None if text == "None" else float(text)
+
+
+def register_version(tracking: "Store", scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
+    """See `Tracking.register_version`."""
     import mlflow
 
-    client = tracking.client
-    name = f"pfmsmt-{scenario}"
+    client, name = tracking.client, PREFIX + scenario
     texts = {key: str(value) for key, value in tags.items()}
     with readable(tracking.uri, f"registering model {model_id} as {name}"):
         client.get_logged_model(model_id)
@@ -33,5 +58,116 @@ def register_champion(tracking: "Store", scenario: str, model_id: str, tags: Map
         else:
             for key, value in texts.items():
                 client.set_model_version_tag(name, version.version, key, value)
-        client.set_registered_model_alias(name, ALIAS, version.version)
     return str(version.version)
+
+
+def aliases(tracking: "Store") -> dict[str, dict[str, str]]:
+    """Return scenario -> alias -> version, of all scenarios that are registered."""
+    found: dict[str, dict[str, str]] = {}
+    with readable(tracking.uri, "reading the registry"):
+        page: str | None = None
+        while page != "":
+            models = tracking.client.search_registered_models(f"name LIKE '{PREFIX}%'", page_token=page)
+            for model in models:
+                scenario = model.name.removeprefix(PREFIX)
+                found[scenario] = {alias: str(version) for alias, version in model.aliases.items()}
+            page = models.token or ""
+    return dict(sorted(found.items()))
+
+
+def versions(tracking: "Store", scenario: str) -> list[Version]:
+    """Return all versions of a scenario's model, the newest first.
+
+    Raises:
+        TrackingError: the scenario has no registered model, or the store cannot be read.
+    """
+    model = _model(tracking, scenario)
+    with readable(tracking.uri, f"reading the versions of {model.name}"):
+        found = tracking.client.search_model_versions(f"name = '{model.name}'")
+    own: dict[str, list[str]] = {}
+    for alias, number in model.aliases.items():
+        own.setdefault(str(number), []).append(alias)
+    listed = [_version(scenario, entry, tuple(sorted(own.get(str(entry.version), ())))) for entry in found]
+    return sorted(listed, key=lambda entry: -int(entry.version))
+
+
+def find_version(tracking: "Store", scenario: str, which: str) -> Version:
+    """Return the version with this number or alias.
+
+    Raises:
+        TrackingError: there is none; the message says which there are.
+    """
+    known = versions(tracking, scenario)
+    for entry in known:
+        if which == entry.version or which in entry.aliases:
+            return entry
+    there = ", ".join(" ".join((entry.version, *(f"({alias})" for alias in entry.aliases))) for entry in known)
+    raise TrackingError(f"{PREFIX}{scenario} has no version or alias {which!r}; it has {there or 'no version'}")
+
+
+def set_alias(tracking: "Store", scenario: str, alias: str, version: str) -> None:
+    """Move an alias of a scenario's model to a version."""
+    with readable(tracking.uri, f"giving the alias {alias} to {PREFIX}{scenario} version {version}"):
+        tracking.client.set_registered_model_alias(PREFIX + scenario, alias, version)
+
+
+def drop_alias(tracking: "Store", scenario: str, alias: str) -> None:
+    """Take an alias of a scenario's model away."""
+    with readable(tracking.uri, f"dropping the alias {alias} of {PREFIX}{scenario}"):
+        tracking.client.delete_registered_model_alias(PREFIX + scenario, alias)
+
+
+def model_tags(tracking: "Store", scenario: str) -> dict[str, str]:
+    """Return the tags of a scenario's registered model."""
+    return dict(_model(tracking, scenario).tags)
+
+
+def set_model_tag(tracking: "Store", scenario: str, key: str, value: str) -> None:
+    """Tag a scenario's registered model."""
+    with readable(tracking.uri, f"tagging {PREFIX}{scenario}"):
+        tracking.client.set_registered_model_tag(PREFIX + scenario, key, value)
+
+
+def fetch(tracking: "Store", scenario: str, version: str, folder: Path) -> Path:
+    """Copy a version's files into `folder`; return the one that `models.saved.load_model` reads. No code of it runs.
+
+    Raises:
+        TrackingError: an artifact is a pickle (it is named), there is no saved model in it, or it cannot be copied.
+    """
+    import mlflow
+
+    name = f"{PREFIX}{scenario} version {version}"
+    with readable(tracking.uri, f"fetching {name}"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        uri = f"models:/{PREFIX}{scenario}/{version}"
+        mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=tracking.uri)
+    refuse_pickles(folder, name)
+    found = sorted(folder.glob("artifacts/*/model.json"))
+    if len(found) != 1:
+        raise TrackingError(f"{name} holds {len(found)} saved models where one is expected; register it with pfmsmt")
+    return found[0].parent
+
+
+def _model(tracking: "Store", scenario: str) -> "RegisteredModel":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return tracking.client.get_registered_model(PREFIX + scenario)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise TrackingError(f"MLflow store {tracking.uri}: reading {PREFIX}{scenario} failed: {error}") from error
+    there = ", ".join(aliases(tracking)) or "none; run `dvc repro register`"
+    raise TrackingError(f"no scenario {scenario!r} is registered in {tracking.uri}; there are {there}")
+
+
+def _version(scenario: str, entry: "ModelVersion", own: tuple[str, ...]) -> Version:
+    return Version(
+        scenario, str(entry.version), own, dict(entry.tags), str(entry.source), int(entry.creation_timestamp)
+    )
+
+
+def params(tracking: "Store", version: Version) -> dict[str, str]:
+    """Return the parameters that a version was trained with."""
+    with readable(tracking.uri, f"reading the parameters of {version.source}"):
+        return dict(tracking.client.get_logged_model(version.source.removeprefix("models:/")).params)

@@ -113,15 +113,15 @@ class Tracking(Store):
                 ],
             )
 
-    def register_champion(self, scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
-        """Give the alias `champion` of `pfmsmt-<scenario>` to a logged model; return its version.
+    def register_version(self, scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
+        """Make a logged model a version of `pfmsmt-<scenario>`; return its number.
 
-        A model that is registered already gets no second version.
+        A model that is registered already gets no second version, but these tags.
 
         Raises:
             TrackingError: no such logged model, or the store refuses.
         """
-        return registry.register_champion(self, scenario, model_id, tags)
+        return registry.register_version(self, scenario, model_id, tags)
 
     def deep_links(self, base_url: str | None = None) -> dict[str, str]:
         """Return addresses in the MLflow UI: charts, table, models, compare (if there are runs), registry.

@@ -87,7 +87,7 @@ DAMAGES = {
     "a list": lambda folder: change(folder, lambda d: [d]),
     "null": lambda folder: change(folder, lambda d: None),
     "no scenario code": lambda folder: change(folder, lambda d: {k: d[k] for k in ("format", "spec", "schema")}),
-    "another format": lambda folder: change(folder, lambda d: {**d, "format": 2}),
+    "another format": lambda folder: change(folder, lambda d: {**d, "format": 3}),
     "another shape": lambda folder: change(folder, lambda d: {**d, "spec": {**d["spec"], "tower_layers": [9]}}),
     "other layers": lambda folder: change(folder, lambda d: {**d, "spec": {**d["spec"], "expert_layers": [6]}}),
     "an unknown key": lambda folder: change(folder, lambda d: {**d, "spec": {**d["spec"], "colour": 1}}),

@@ -16,6 +16,7 @@ from mlflow.pyfunc.scoring_server import invocations
 from pfmsmt.errors import SchemaError, TrackingError
 from pfmsmt.models.saved import load_model
 from pfmsmt.tracking import Tracking
+from pfmsmt.tracking.promotion import crown
 
 
 @pytest.fixture
@@ -133,27 +134,27 @@ def test_check_run_says_which_stage_to_repeat(tracking: Tracking, finished) -> N
             tracking.check_run(lost, "train@x")
 
 
-def test_the_champion_is_one_version_per_model(tracking: Tracking, logged, start, model_folder: Path, rows) -> None:
+def test_there_is_one_version_per_model(tracking: Tracking, logged, start, model_folder: Path, rows) -> None:
     _, model_id = logged
-    assert tracking.register_champion("NL", model_id, {"method": "fedavg", "seed": 0}) == "1"
-    assert tracking.register_champion("NL", model_id, {"method": "fedavg", "seed": 1}) == "1"
+    assert tracking.register_version("NL", model_id, {"method": "fedavg", "seed": 0}) == "1"
+    assert tracking.register_version("NL", model_id, {"method": "fedavg", "seed": 1}) == "1"
     with start() as run:
         other = run.log_scenario_model("local-NL", model_folder, rows, {}, step=1)
-    assert tracking.register_champion("NL", other, {"method": "local"}) == "2"
-    assert tracking.register_champion("NL", model_id, {"method": "fedavg"}) == "1"
-    champion = tracking.client.get_model_version_by_alias("pfmsmt-NL", "champion")
-    assert (str(champion.version), champion.source) == ("1", f"models:/{model_id}")
-    assert champion.tags == {"method": "fedavg", "seed": "1"}
+    assert tracking.register_version("NL", other, {"method": "local"}) == "2"
+    assert tracking.register_version("NL", model_id, {"method": "fedavg"}) == "1"
+    first = tracking.client.get_model_version("pfmsmt-NL", "1")
+    assert first.source == f"models:/{model_id}"
+    assert first.tags == {"method": "fedavg", "seed": "1"}
     assert len(tracking.client.search_model_versions("name = 'pfmsmt-NL'")) == 2
     with pytest.raises(TrackingError, match="m-absent"):
-        tracking.register_champion("NL", "m-absent", {})
+        tracking.register_version("NL", "m-absent", {})
 
 
 @pytest.mark.slow
 def test_the_champion_loads_from_another_directory(
     tracking: Tracking, logged, model_folder: Path, rows: pd.DataFrame, tmp_path: Path
 ) -> None:
-    tracking.register_champion("NL", logged[1], {})
+    crown(tracking, "NL", tracking.register_version("NL", logged[1], {}), "register")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     rows.to_json(elsewhere / "rows.json", orient="records")

@@ -1,0 +1,78 @@
+"""Calibration of probabilities on validation rows (Platt 1999; temperature: Guo et al. 2017).
+
+Legend: B batch, N validation rows, T tasks. The log-odds u = log p - log (1 - p) of a task become a u + b with a > 0,
+so calibrated probabilities rise with the model's logits, and AUC and GAUC stay what they were.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from pfmsmt.errors import TrainingError
+
+CalibrationName = Literal["platt", "temperature"]
+Floats = NDArray[np.float64]
+
+PRIOR_DEVIATION = 1.0
+"""Of log a and of b around 0, in the fit (ours): a few positives move a task a little, none at all hardly."""
+_FLAT = 1e-5
+"""Largest slope of the mean loss, per unit of log a or b, at which a fit counts as converged."""
+
+
+class Calibration(BaseModel):
+    """One line for each task; saved with the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: CalibrationName
+    slopes: tuple[float, ...]
+    """a > 0, [T]; a temperature is 1 / a."""
+    intercepts: tuple[float, ...]
+    """b, [T]; 0 for temperatures."""
+
+    def apply(self, log_odds: Floats, parents: tuple[int | None, ...], nested: bool) -> Floats:
+        """Return calibrated probabilities [B, T] of log-odds [B, T].
+
+        With `nested` (the product head) a task never gets more than the task it is nested in, as without calibration.
+        """
+        result: Floats = expit(log_odds * np.asarray(self.slopes) + np.asarray(self.intercepts))
+        if nested:
+            for task, parent in enumerate(parents):
+                if parent is not None:
+                    np.minimum(result[:, task], result[:, parent], out=result[:, task])
+        return result
+
+
+def fit_calibration(kind: CalibrationName, log_odds: Floats, labels: NDArray[np.generic]) -> Calibration:
+    """Fit every task's line to log-odds and labels [N, T] by log-loss, with a Gaussian prior on log a and b.
+
+    Raises:
+        TrainingError: a fit did not converge.
+    """
+    lines = [
+        _fit_line(kind, log_odds[:, task], np.asarray(labels[:, task], np.float64)) for task in range(labels.shape[1])
+    ]
+    return Calibration(kind=kind, slopes=tuple(a for a, _ in lines), intercepts=tuple(b for _, b in lines))
+
+
+def _fit_line(kind: CalibrationName, log_odds: Floats, labels: Floats) -> tuple[float, float]:
+    rows = max(len(labels), 1)
+    free = 2 if kind == "platt" else 1
+
+    def loss(point: Floats) -> tuple[float, Floats]:
+        a, b = float(np.exp(point[0])), float(point[1]) if free == 2 else 0.0
+        z = a * log_odds + b
+        # log(1 + e^z) - y z, without overflow
+        value = np.logaddexp(0.0, z).sum() - labels @ z + point @ point / (2 * PRIOR_DEVIATION**2)
+        error = expit(z) - labels
+        slope = np.array([a * (error @ log_odds), error.sum()])[:free] + point / PRIOR_DEVIATION**2
+        return float(value) / rows, slope / rows
+
+    found = minimize(loss, np.zeros(free), jac=True, method="BFGS", options={"gtol": _FLAT / 100})
+    if not np.isfinite(found.x).all() or np.abs(loss(found.x)[1]).max() > _FLAT:
+        raise TrainingError(f"calibration did not converge ({found.message}); set train.calibration: none")
+    return float(np.exp(found.x[0])), float(found.x[1]) if free == 2 else 0.0

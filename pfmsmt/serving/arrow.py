@@ -1,0 +1,146 @@
+"""Rows as Arrow data: streams of requests and answers, and batches of Parquet files.
+
+Nothing in a stream is trusted: kinds of columns and sizes are checked on its metadata, before a buffer is read, and
+compressed bodies are refused, since a few bytes of them may unpack to gigabytes.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pfmsmt.errors import SchemaError
+from pfmsmt.serving.rows import RowReader, Rows
+
+STREAM = "application/vnd.apache.arrow.stream"
+
+
+class TooManyRows(Exception):
+    """A stream says that it holds more rows than a request may have."""
+
+
+def read_stream(body: bytes, reader: RowReader, max_rows: int) -> Rows:
+    """Read a request's Arrow IPC stream.
+
+    Raises:
+        SchemaError: no Arrow stream, a compressed one, or columns or values that do not fit.
+        TooManyRows: before any of them is read.
+    """
+    try:
+        messages = _messages(body, max_rows)
+        stream = pa.ipc.open_stream(messages)
+        check_kinds(stream.schema, reader)
+        stream = pa.ipc.open_stream(messages, options=_only(stream.schema, reader))
+        table = stream.read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, struct.error, IndexError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise SchemaError(f"the body is not a readable Arrow IPC stream: {reason}") from None
+    batches = table.combine_chunks().to_batches()
+    return read_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema), reader)
+
+
+def read_batch(batch: pa.RecordBatch, reader: RowReader) -> Rows:
+    """Check the columns of an Arrow batch.
+
+    Raises:
+        SchemaError: a column is missing, twice there or of a wrong kind; a value is null or does not fit.
+    """
+    check_kinds(batch.schema, reader)
+    columns: dict[str, NDArray[Any]] = {}
+    given: dict[str, NDArray[np.bool_]] = {}
+    wanted = frozenset(reader.schema.columns)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name not in wanted:
+            continue
+        if column.null_count:
+            valid = column.is_valid().to_numpy(zero_copy_only=False)
+            if name not in reader.optional:
+                raise SchemaError(f"column {name}, row {int(np.argmin(valid))}: null is not a value")
+            given[name], column = valid, column.fill_null("" if reader.is_text(name) else 0)
+        columns[name] = column.to_numpy(zero_copy_only=False)
+    return reader.from_arrays(columns, given, batch.num_rows)
+
+
+def check_kinds(schema: pa.Schema, reader: RowReader) -> None:
+    """Refuse columns that are no plain integers or floats, or text where the field's categories are.
+
+    Raises:
+        SchemaError: names the column and its type.
+    """
+    names = schema.names
+    reader.check_present(frozenset(names))
+    wanted = set(reader.schema.columns)
+    for name, kind in zip(names, schema.types, strict=True):
+        if name in wanted and reader.is_text(name):
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise SchemaError(f"column {name}, row 0: values of type {kind} are no text, as its categories are")
+        elif name in wanted and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise SchemaError(f"column {name}, row 0: values of type {kind} are no integers or floats")
+    if len(set(names)) < len(names):
+        twice = [name for name in names if name in wanted and names.count(name) > 1]
+        if twice:
+            raise SchemaError(f"column {twice[0]} is there {names.count(twice[0])} times")
+
+
+def write_stream(columns: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
+    """Return one Arrow IPC stream of columns [B], with `notes` as the metadata of its schema."""
+    table = pa.table(dict(columns)).replace_schema_metadata(dict(notes))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _only(schema: pa.Schema, reader: RowReader) -> pa.ipc.IpcReadOptions:
+    """Read the model's columns and no others, whatever they may be."""
+    wanted = [place for place, name in enumerate(schema.names) if name in set(reader.schema.columns)]
+    return pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
+
+
+def _messages(body: bytes, max_rows: int) -> pa.Buffer:
+    """Look at every message's metadata, and return the body."""
+    rows = 0
+    for length, compressed in _batches(body):
+        if compressed:
+            raise SchemaError("compressed Arrow bodies are not taken; write the stream without compression")
+        rows += length
+        if not length >= 0 or rows > max_rows:
+            raise TooManyRows(f"{rows} rows; a request may have {max_rows}")
+    return pa.py_buffer(body)
+
+
+def _batches(body: bytes) -> Iterator[tuple[int, bool]]:
+    """Yield (rows, compressed?) of each record batch in a stream."""
+    for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(body)):
+        if message.type == "dictionary":
+            raise SchemaError("dictionary-encoded columns are not taken; decode them to integers")
+        if message.type == "record batch":
+            yield _record_batch(message.metadata.to_pybytes())
+
+
+def _record_batch(metadata: bytes) -> tuple[int, bool]:
+    """Return the row count of a record batch's flatbuffer, and whether it names a compression (Message.fbs).
+
+    pyarrow tells neither before it has unpacked the buffers.
+    """
+    message = struct.unpack_from("<I", metadata, 0)[0]
+    header = _field(metadata, message, 2)
+    if header is None:
+        raise SchemaError("an Arrow message has no header")
+    batch = header + struct.unpack_from("<I", metadata, header)[0]
+    rows = _field(metadata, batch, 0)
+    length = struct.unpack_from("<q", metadata, rows)[0] if rows is not None else 0
+    return length, _field(metadata, batch, 3) is not None
+
+
+def _field(metadata: bytes, table: int, index: int) -> int | None:
+    """Return where a flatbuffer table keeps its field `index`; None if it does not."""
+    entry = table - struct.unpack_from("<i", metadata, table)[0]
+    if entry < 0 or 4 + 2 * index >= struct.unpack_from("<H", metadata, entry)[0]:
+        return None
+    offset = struct.unpack_from("<H", metadata, entry + 4 + 2 * index)[0]
+    return table + offset if offset else None

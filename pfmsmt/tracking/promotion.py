@@ -1,0 +1,182 @@
+"""Which version of a scenario's model is its champion, what may become it, and the record of all that were."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pfmsmt.data.schema import ScenarioSchema
+from pfmsmt.errors import TrackingError
+from pfmsmt.tracking import registry
+from pfmsmt.tracking.models import read_model_schema
+from pfmsmt.tracking.origin import source_tags
+from pfmsmt.tracking.registry import CHALLENGER, CHAMPION, Version
+
+if TYPE_CHECKING:
+    from pfmsmt.tracking.store import Store
+
+METRIC = "val_mean_auc"
+_RECORD = "promotion."
+
+
+class Promotion(NamedTuple):
+    """One change of a champion."""
+
+    time: str
+    """UTC, ISO 8601"""
+    action: Literal["register", "promote", "rollback"]
+    before: str | None
+    """Version that was the champion."""
+    after: str
+    forced: bool
+    objections: tuple[str, ...]
+    """What spoke against it; only a forced promotion, or the pipeline's own, has any."""
+    user: str
+
+
+def objections(tracking: "Store", champion: Version, candidate: Version, margin: float) -> tuple[str, ...]:
+    """Say what speaks against a candidate: validation AUC worse by more than `margin`, or a schema that does not fit.
+
+    Raises:
+        TrackingError: a version's files cannot be read, or hold a pickle.
+    """
+    found = []
+    old, new = champion.metric(METRIC), candidate.metric(METRIC)
+    if old is not None and (new is None or new < old - margin):
+        shown = "undefined" if new is None else f"{new:.4f}"
+        found.append(f"its {METRIC} is {shown}, the champion's {old:.4f}; it may be worse by {margin:g} at most")
+    found += schema_faults(read_schema(tracking, champion), read_schema(tracking, candidate))
+    return tuple(found)
+
+
+def schema_faults(old: ScenarioSchema, new: ScenarioSchema) -> list[str]:
+    """Say why requests that `old` takes would not do for `new`, or answers that `old` gives would be missing."""
+    found = []
+    kinds_old, kinds_new = _kinds(old), _kinds(new)
+    added = [name for name in kinds_new if name not in kinds_old]
+    changed = [name for name, kind in kinds_new.items() if name in kinds_old and kinds_old[name] != kind]
+    lost = [task.name for task in old.tasks if task.name not in {task.name for task in new.tasks}]
+    if added:
+        found.append(f"it needs columns that requests do not have: {', '.join(added)}")
+    if changed:
+        found.append(f"these columns are of another kind: {', '.join(changed)}")
+    if lost:
+        found.append(f"it does not predict {', '.join(lost)}")
+    return found
+
+
+def promote(tracking: "Store", scenario: str, which: str, margin: float, *, force: bool = False) -> Promotion:
+    """Make a version, by number or alias, the champion, unless something speaks against it.
+
+    Raises:
+        TrackingError: no such version, it is the champion already, or an objection and no `force`; nothing changes.
+    """
+    candidate = registry.find_version(tracking, scenario, which)
+    champion = current(tracking, scenario)
+    if champion is not None and champion.version == candidate.version:
+        raise TrackingError(f"pfmsmt-{scenario} version {candidate.version} is the champion already")
+    against = objections(tracking, champion, candidate, margin) if champion else ()
+    if against and not force:
+        raise TrackingError(
+            f"pfmsmt-{scenario} version {candidate.version} is not promoted: {'; '.join(against)}. "
+            "`--force` promotes it all the same"
+        )
+    done = crown(tracking, scenario, candidate.version, "promote", forced=bool(against), against=against)
+    if CHALLENGER in candidate.aliases:
+        registry.drop_alias(tracking, scenario, CHALLENGER)
+    return done
+
+
+def place(tracking: "Store", scenario: str, version: str, alias: str, margin: float) -> tuple[str, Promotion | None]:
+    """Give a version that was just registered its alias; return it, and the change of champion if it is one.
+
+    With the alias `champion` nothing is refused; what speaks against the version is recorded.
+    """
+    champion = current(tracking, scenario)
+    if champion is not None and champion.version == version:
+        return CHAMPION, None
+    if champion is not None and alias == CHALLENGER:
+        registry.set_alias(tracking, scenario, CHALLENGER, version)
+        return CHALLENGER, None
+    candidate = registry.find_version(tracking, scenario, version)
+    against = objections(tracking, champion, candidate, margin) if champion else ()
+    return CHAMPION, crown(tracking, scenario, version, "register", against=against)
+
+
+def rollback(tracking: "Store", scenario: str) -> Promotion:
+    """Bring back the champion before this one; again, the one before that.
+
+    Raises:
+        TrackingError: no champion was before, or its version is gone.
+    """
+    line: list[str] = []
+    for entry in history(tracking, scenario):
+        if entry.action == "rollback":
+            line = line[:-1] or [entry.after]
+        else:
+            line += [entry.before] if entry.before and not line else []
+            line.append(entry.after)
+    champion = current(tracking, scenario)
+    if champion is not None and line and line[-1] == champion.version:
+        line.pop()
+    if not line:
+        raise TrackingError(f"pfmsmt-{scenario} has had no champion before this one, so there is none to go back to")
+    registry.find_version(tracking, scenario, line[-1])
+    return crown(tracking, scenario, line[-1], "rollback")
+
+
+def crown(
+    tracking: "Store",
+    scenario: str,
+    version: str,
+    action: Literal["register", "promote", "rollback"],
+    *,
+    forced: bool = False,
+    against: tuple[str, ...] = (),
+) -> Promotion:
+    """Move the alias `champion`, and write down that it was moved, as a tag of the registered model."""
+    champion = current(tracking, scenario)
+    time = datetime.now(UTC).isoformat(timespec="microseconds")
+    done = Promotion(
+        time, action, champion and champion.version, version, forced, against, source_tags()["mlflow.user"]
+    )
+    # The record first: a champion without one would be lost to rollback, a record without its champion is seen.
+    registry.set_model_tag(tracking, scenario, _RECORD + time.replace(":", "").replace("+0000", "Z"), _text(done))
+    registry.set_alias(tracking, scenario, CHAMPION, version)
+    return done
+
+
+def history(tracking: "Store", scenario: str) -> list[Promotion]:
+    """Return all recorded changes of a scenario's champion, the oldest first."""
+    texts = sorted((k, v) for k, v in registry.model_tags(tracking, scenario).items() if k.startswith(_RECORD))
+    found = []
+    for key, text in texts:
+        try:
+            entry = json.loads(text)
+            found.append(Promotion(**{**entry, "objections": tuple(entry["objections"])}))
+        except (ValueError, TypeError, KeyError):
+            raise TrackingError(f"tag {key} of pfmsmt-{scenario} is no promotion record; delete it") from None
+    return found
+
+
+def current(tracking: "Store", scenario: str) -> Version | None:
+    """Return the champion, if there is one."""
+    return next((entry for entry in registry.versions(tracking, scenario) if CHAMPION in entry.aliases), None)
+
+
+def read_schema(tracking: "Store", version: Version) -> ScenarioSchema:
+    """Return the schema of a registered version."""
+    with TemporaryDirectory() as temporary:
+        return read_model_schema(registry.fetch(tracking, version.scenario, version.version, Path(temporary, "model")))
+
+
+def _kinds(schema: ScenarioSchema) -> dict[str, str]:
+    categorical = {field.name: "text" if field.text else "categorical" for field in schema.categorical}
+    return categorical | {field.name: "numerical" for field in schema.numerical}
+
+
+def _text(done: Promotion) -> str:
+    entry: dict[str, Any] = done._asdict()
+    entry["objections"] = [text[:300] for text in done.objections]
+    return json.dumps(entry)

@@ -1,0 +1,82 @@
+"""A registry with small models of two scenarios, and a real server in front of it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from shelves import SETTINGS, Server, Shelf
+
+from pfmsmt.serving.app import build_app
+from pfmsmt.serving.fleet import Fleet
+from pfmsmt.tracking import connect
+
+
+@pytest.fixture(scope="session")
+def filled_store(tmp_path_factory, empty_database: Path) -> Path:
+    """NL with two versions (champion 1, challenger 2) and ES with one; tests get a copy of the database."""
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(empty_database, folder)
+    (folder / "params.yaml").write_text("seed: 0\n")
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+    shelf = Shelf(connect(folder), folder)
+    shelf.add("NL", 0, "champion")
+    shelf.add("NL", 1, "challenger", val=0.72)
+    shelf.add("ES", 2, "champion")
+    os.environ.clear()
+    os.environ.update(before)
+    return folder
+
+
+@pytest.fixture
+def shelf(filled_store: Path, tmp_path: Path, clean_environment, monkeypatch) -> Shelf:
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    for name in ("mlflow.db", "params.yaml"):
+        shutil.copy(filled_store / name, folder)
+    monkeypatch.chdir(folder)
+    return Shelf(connect(folder), folder)
+
+
+@pytest.fixture
+def make_fleet(shelf: Shelf):
+    def make(**changes) -> Fleet:
+        told: list[str] = []
+        given = {"calibrated": True, "with_challengers": False} | changes
+        fleet = Fleet(shelf.tracking, tell=told.append, **given)
+        fleet.told = told
+        return fleet
+
+    return make
+
+
+@pytest.fixture
+def start(make_fleet):
+    """Return a function that starts a server with these settings; it has `client`, `fleet`."""
+    servers = []
+
+    def begin(token: str | None = None, fleet: Fleet | None = None, **changes) -> Server:
+        settings = SETTINGS.model_copy(update=changes)
+        fleet = fleet or make_fleet(calibrated=settings.calibrated, with_challengers=settings.challenger != "none")
+        server = Server(build_app(fleet, settings, token))
+        server.fleet = fleet
+        servers.append(server)
+        return server
+
+    yield begin
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def served(filled_store: Path):
+    """A client of one server for all tests that change nothing."""
+    before = dict(os.environ)
+    fleet = Fleet(connect(filled_store), calibrated=True, with_challengers=False, tell=lambda _: None)
+    server = Server(build_app(fleet, SETTINGS))
+    os.environ.clear()
+    os.environ.update(before)
+    yield server.client
+    server.stop()

@@ -1,0 +1,83 @@
+"""`pfmsmt predict`: Parquet in, Parquet out."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from shelves import frame, saved
+
+from pfmsmt.errors import PfmsmtError, SchemaError
+from pfmsmt.serving import batch
+from pfmsmt.serving.arrow import read_batch
+from pfmsmt.serving.batch import predict_file
+
+
+@pytest.fixture
+def rows(shelf):
+    table = frame(1000).assign(search=np.arange(1000), text="x")
+    table.to_parquet(shelf.root / "in.parquet", row_group_size=300)
+    return table
+
+
+def test_predictions_come_row_by_row_in_order(shelf, rows):
+    target = shelf.root / "out.parquet"
+    done = predict_file(shelf.tracking, "NL", shelf.root / "in.parquet", target, keep=("search",), rows_at_once=64)
+    assert done == ("1", 1000)
+    found = pq.read_table(target)
+    assert found.column_names == ["search", "ctr", "ctcvr"]
+    assert found.schema.metadata[b"model_version"] == b"1"
+    assert found["search"].to_pylist() == list(range(1000))
+    expected = saved(shelf, "NL", "1").predict(rows)
+    np.testing.assert_allclose(found.to_pandas()[["ctr", "ctcvr"]], expected, rtol=0, atol=1e-6)
+    predict_file(shelf.tracking, "NL", shelf.root / "in.parquet", target, which="challenger", calibrated=False)
+    raw = saved(shelf, "NL", "2").predict(rows, calibrated=False)
+    np.testing.assert_allclose(pq.read_table(target).to_pandas(), raw, rtol=0, atol=1e-6)
+
+
+def test_memory_does_not_grow_with_rows(shelf, rows, monkeypatch):
+    """What Arrow holds with the first batch, it holds with the last."""
+    large = pd.concat([rows] * 200, ignore_index=True)
+    large.to_parquet(shelf.root / "large.parquet", row_group_size=2000)
+    del large
+    pool = pa.default_memory_pool()
+    seen: list[int] = []
+    monkeypatch.setattr(batch, "read_batch", lambda *given: seen.append(pool.bytes_allocated()) or read_batch(*given))
+    files = (shelf.root / "large.parquet", shelf.root / "out.parquet")
+    assert predict_file(shelf.tracking, "NL", *files, rows_at_once=2000) == ("1", 200_000)
+    assert len(seen) == 100
+    one_batch = 2000 * 4 * 8
+    assert max(seen) - seen[0] < 10 * one_batch
+
+
+def test_optional_columns(shelf, rows):
+    rows.drop(columns="age").to_parquet(shelf.root / "less.parquet")
+    target = shelf.root / "out.parquet"
+    with pytest.raises(SchemaError, match="missing columns: age"):
+        predict_file(shelf.tracking, "NL", shelf.root / "less.parquet", target)
+    predict_file(shelf.tracking, "NL", shelf.root / "less.parquet", target, optional=("age",))
+    expected = saved(shelf, "NL", "1").predict(rows.assign(age=1.0))
+    np.testing.assert_allclose(pq.read_table(target).to_pandas(), expected, rtol=0, atol=1e-6)
+
+
+def test_bad_files_are_named_and_leave_nothing(shelf, rows):
+    root = shelf.root
+    rows.assign(price=rows.price.mask(rows.index == 777)).to_parquet(root / "nan.parquet")
+    rows.assign(age="old").to_parquet(root / "text.parquet")
+    (root / "broken.parquet").write_bytes((root / "in.parquet").read_bytes()[:-50])
+    (root / "folder").mkdir()
+    for name, options, text in (
+        ("nan.parquet", {}, "nan.parquet: column price, row 777: "),
+        ("text.parquet", {}, "column age, row 0: values of type"),
+        ("broken.parquet", {}, "broken.parquet cannot be read as Parquet"),
+        ("folder", {}, "is no file"),
+        ("absent.parquet", {}, "absent.parquet is no file, or not there"),
+        ("in.parquet", {"keep": ("colour",)}, "no column 'colour' to keep"),
+        ("in.parquet", {"which": "9"}, "no version or alias '9'"),
+    ):
+        with pytest.raises(PfmsmtError) as caught:
+            predict_file(shelf.tracking, "NL", root / name, root / "out.parquet", rows_at_once=100, **options)
+        assert text in str(caught.value)
+        assert not [path for path in root.iterdir() if "out" in path.name]
+    with pytest.raises(PfmsmtError, match="is the file that is read"):
+        predict_file(shelf.tracking, "NL", root / "in.parquet", root / "in.parquet")
