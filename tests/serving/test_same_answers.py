@@ -21,9 +21,10 @@ from mlflow.pyfunc.scoring_server import invocations
 from shelves import SETTINGS, STREAM, Server, as_stream
 
 from pfmsmt.data.batches import load_shard
+from pfmsmt.data.faults import Faults
 from pfmsmt.data.schema import read_schema
 from pfmsmt.data.sources import SOURCES
-from pfmsmt.data.sources.contract import read_rows
+from pfmsmt.data.sources.contract import Opening, read_rows
 from pfmsmt.models.saved import load_model
 from pfmsmt.scoring import predict_shard
 from pfmsmt.serving.app import build_app
@@ -34,11 +35,19 @@ pytestmark = pytest.mark.slow
 CLIENTS = Path("data/clients")
 
 
-def raw_test_rows(scenario: str, columns) -> pd.DataFrame:
-    """The rows of the test shard, in its order, before they were encoded."""
-    batches = read_rows(SOURCES["synthetic"], Path("data/raw"), scenario, "test")
-    frame = pd.concat([pd.DataFrame({name: rows[name] for name in columns}) for rows in batches], ignore_index=True)
-    return frame.astype({name: float for name in columns if name.startswith("numerical")})
+def raw_test_rows(config, names, scratch: Path) -> dict[str, pd.DataFrame]:
+    """The rows of each scenario's test shard, in its order, before they were encoded."""
+    scratch.mkdir()
+    faults = Faults()
+    opening = Opening(config.data, config.seed, Path("data/raw"), names, scratch, faults, lambda _: None)
+    dataset = SOURCES["synthetic"].open(opening)
+    features = [*dataset.columns.categorical, *dataset.columns.numerical]
+    return {
+        name: pd.concat(
+            [pd.DataFrame(rows)[features] for rows in read_rows(dataset, name, "test", faults)], ignore_index=True
+        )
+        for name in names
+    }
 
 
 def start_mlflow(project) -> tuple[subprocess.Popen, str]:
@@ -81,6 +90,7 @@ def check_all(config, tracking, project, peer, url):
     metrics = json.loads((project / "evaluation/pf_msmtrec-seed0/metrics.json").read_text())["scenarios"]
     fleet = Fleet(tracking, calibrated=config.serve.calibrated, with_challengers=False, tell=lambda _: None)
     server = Server(build_app(fleet, SETTINGS.model_copy(update={"max_rows": 10_000, "max_body_mib": 8.0})))
+    raw = raw_test_rows(config, schema.scenarios, project / "scratch")
     for scenario in schema.scenarios:
         saved = load_model(project / "models/pf_msmtrec-seed0" / scenario)
         own = schema.scenario(scenario)
@@ -91,7 +101,7 @@ def check_all(config, tracking, project, peer, url):
             assert metrics[scenario][task]["predicted_to_actual"] == pytest.approx(ratio, rel=1e-6)
         assert saved.calibration is not None
         assert np.abs(evaluated - predict_shard(saved, shard, 8192, False)).max() > 1e-3
-        rows = raw_test_rows(scenario, own.columns)
+        rows = raw[scenario]
         path = f"/v1/scenarios/{scenario}/predict"
         records = server.client.post(path, json={"records": rows.to_dict("records")}).json()["predictions"]
         stream = server.client.post(path, content=as_stream(rows), headers={"Content-Type": STREAM})
@@ -115,8 +125,8 @@ def check_all(config, tracking, project, peer, url):
             answer = requests.post(f"{url}/invocations", json=asked, timeout=60).json()
             found["mlflow models serve"] = pd.DataFrame(answer["predictions"])
             asked["params"] = {"calibrated": False}
-            raw = pd.DataFrame(requests.post(f"{url}/invocations", json=asked, timeout=60).json()["predictions"])
-            np.testing.assert_allclose(raw, predict_shard(saved, shard, 8192, False), rtol=0, atol=1e-6)
+            trained = pd.DataFrame(requests.post(f"{url}/invocations", json=asked, timeout=60).json()["predictions"])
+            np.testing.assert_allclose(trained, predict_shard(saved, shard, 8192, False), rtol=0, atol=1e-6)
         for way, answers in found.items():
             np.testing.assert_allclose(answers[["ctr", "ctcvr"]], evaluated, rtol=0, atol=1e-6, err_msg=way)
     server.stop()

@@ -1,0 +1,102 @@
+"""Rows of requests are encoded to the same bits as in training."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shelves import as_stream, schema
+
+from pfmsmt.data.encoder import RowEncoder
+from pfmsmt.data.schema import CategoricalField, NumericalField, encode
+from pfmsmt.errors import SchemaError
+from pfmsmt.serving.arrow import read_stream
+from pfmsmt.serving.rows import RowReader
+
+FIELDS = {
+    "small": (3, 7),
+    "edges": (-(2**63), 0, 2**63 - 1),
+    "wide": (-5, 12, 2**40),
+    "empty": (),
+    "one": (2**63 - 1,),
+    "low": (-(2**63), -(2**63) + 1),
+}
+WHOLE = schema(
+    "NL",
+    categorical=(
+        *(CategoricalField(name=name, federated=True, vocabulary=known) for name, known in FIELDS.items()),
+        CategoricalField(name="brand", federated=True, text=True, vocabulary=("acme", "zeta", "ä")),
+    ),
+    numerical=(NumericalField(name="x", mean=0.3, std=1e-3), NumericalField(name="constant", mean=2.0, std=0.0)),
+)
+READER, ENCODER = RowReader(WHOLE), RowEncoder(WHOLE)
+WHOLE_NUMBERS = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([v for known in FIELDS.values() for v in known]),
+    st.integers(-9, 9),
+)
+RECORDS = st.lists(
+    st.fixed_dictionaries(
+        dict.fromkeys(FIELDS, WHOLE_NUMBERS)
+        | {"brand": st.one_of(st.sampled_from(["acme", "zeta", "ä", ""]), st.text(max_size=3))}
+        | {name: st.floats(-1e9, 1e9) for name in ("x", "constant")}
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(RECORDS)
+def test_every_form_is_encoded_as_in_training(records):
+    frame = pd.DataFrame(records).astype(dict.fromkeys(FIELDS, "int64"))
+    expected = encode(frame, WHOLE)
+    table = pa.table({name: pa.array(list(frame[name])) for name in WHOLE.columns})
+    for rows in (
+        READER.from_records(records),
+        READER.from_columns({name: [record[name] for record in records] for name in WHOLE.columns}, len(records)),
+        read_stream(as_stream(table), READER, 10),
+    ):
+        found = rows.encode(ENCODER)
+        assert (found.codes.dtype, found.values.dtype) == (expected.codes.dtype, expected.values.dtype)
+        np.testing.assert_array_equal(found.codes, expected.codes)
+        np.testing.assert_array_equal(found.values, expected.values)
+
+
+GOOD = {"small": 3, "edges": 0, "wide": 12, "empty": 1, "one": 1, "low": 0, "brand": "acme", "x": 0.3, "constant": 2.0}
+
+
+def test_text_where_numbers_belong_and_the_other_way_round():
+    for name, value, text in (("brand", 3, "column brand, row 1: 3 is not text"),
+                              ("small", "3", "column small, row 1: '3' is not an integer category")):  # fmt: skip
+        with pytest.raises(SchemaError, match=text):
+            READER.from_records([GOOD, {**GOOD, name: value}])
+    for name, kind in (("brand", pa.int64()), ("small", pa.string())):
+        table = pa.table({key: pa.array([value]) for key, value in GOOD.items()})
+        table = table.set_column(table.schema.names.index(name), name, pa.array([None], kind))
+        with pytest.raises(SchemaError, match=f"column {name}, row 0"):
+            read_stream(as_stream(table), READER, 10)
+
+
+def test_optional_text_is_out_of_vocabulary():
+    reader = RowReader(WHOLE, ("brand",))
+    left_out = {key: value for key, value in GOOD.items() if key != "brand"}
+    rows = reader.from_records([GOOD, left_out, {**GOOD, "brand": None}])
+    assert rows.filled == {"brand": 2}
+    assert rows.encode(ENCODER).codes[:, -1].tolist() == [1, 0, 0]
+    table = pa.Table.from_pylist([GOOD, {**GOOD, "brand": None}])
+    assert read_stream(as_stream(table), reader, 10).encode(ENCODER).codes[:, -1].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2.5, 2.0**63])
+def test_floats_that_are_no_category(value):
+    table = pa.Table.from_pylist([GOOD, GOOD]).set_column(0, "small", pa.array([3.0, value]))
+    with pytest.raises(SchemaError, match="column small, row 1"):
+        read_stream(as_stream(table), READER, 10)
+
+
+def test_unsigned_beyond_the_range_is_no_category():
+    table = pa.Table.from_pylist([GOOD]).set_column(0, "small", pa.array([2**64 - 1], pa.uint64()))
+    with pytest.raises(SchemaError, match="column small, row 0"):
+        read_stream(as_stream(table), READER, 10)
