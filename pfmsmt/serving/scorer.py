@@ -84,7 +84,12 @@ def load_scorer(tracking: "Store", scenario: str, version: str, calibrated: bool
         SchemaError: it is damaged, is another scenario's model, or is served differently than it was evaluated.
     """
     with TemporaryDirectory() as temporary:
-        saved = load_model(registry.fetch(tracking, scenario, version, Path(temporary, "model")))
+        folder = registry.fetch(tracking, scenario, version, Path(temporary, "model"))
+        try:
+            saved = load_model(folder)
+        except SchemaError as error:
+            # The same text whenever it is tried again: without the temporary folder's name.
+            raise SchemaError(str(error).replace(f"{temporary}/model/", "")) from None
     if saved.schema.scenario != scenario:
         raise SchemaError(f"pfmsmt-{scenario} version {version} is a model of scenario {saved.schema.scenario}")
     return Scorer(saved, version, calibrated)
