@@ -21,7 +21,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-ScenarioName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+SCENARIO_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+ScenarioName = Annotated[str, Field(pattern=SCENARIO_NAME, max_length=64)]
 Deployable = Literal["pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "local"]
 MethodName = Literal[Deployable, "centralized"]
 
@@ -127,6 +128,17 @@ class Tabular(_Frozen):
     @classmethod
     def _nothing_twice(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return _unique(names)
+
+    @field_validator("scenarios", mode="before")
+    @classmethod
+    def _names_and_values(cls, scenarios: Any) -> Any:
+        if not isinstance(scenarios, (list, tuple)):
+            return scenarios
+        names = tuple(str(name) for name in scenarios)
+        for name in _unique(names):
+            if not re.fullmatch(SCENARIO_NAME, name):
+                raise ValueError(f"{name!r} cannot name a scenario (letters, digits, . _ -); write {{name: {name!r}}}")
+        return names
 
     @model_validator(mode="after")
     def _columns_have_one_meaning(self) -> Self:
@@ -495,8 +507,8 @@ def _keys_at(place: Sequence[Any]) -> list[str]:
 
 
 def _value_type(annotation: Any) -> Any:
-    """Return the model that a `dict[name, model]` holds."""
-    inner = [part for part in get_args(annotation) if not isinstance(part, UnionType)]
+    """Return the model that a `dict[name, model]` or `tuple[model, ...]` holds."""
+    inner = [part for part in get_args(annotation) if part is not ... and not isinstance(part, UnionType)]
     return inner[-1] if inner else annotation
 
 

@@ -329,3 +329,42 @@ def test_dvc_knows_the_parameters_of_the_other_stages():
     assert {"seed", "data.${data.source}", *(f"data.{key}" for key in blocks)} <= set(STAGES["partition"]["params"])
     assert {"register", "train.methods", "train.seeds"} <= set(STAGES["register"]["params"])
     assert {"train.methods", "train.seeds"} <= set(STAGES["compare"]["params"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"labels": [{"taks": "ctr", "column": "click"}]},
+            "data.tabular.labels.0.taks: unknown key; did you mean 'task'?",
+        ),
+        (
+            {"labels": [{"task": "cv", "column": "b", "within": "ctr"}]},
+            "cv is within 'ctr', which is no task before it",
+        ),
+        ({"scenarios": ["NL", "home page"]}, r"'home page' cannot name a scenario .*write \{name: 'home page'\}"),
+        ({"scenarios": [1, 1]}, "'1' stands here twice"),
+        ({"categorical": ["a"], "numerical": ["a"]}, "'a' stands here twice"),
+        (
+            {"labels": [{"task": "ctr", "column": "a"}], "numerical": ["a"]},
+            "'a' is a label, and cannot be anything else",
+        ),
+        ({"time": "t", "split": "s"}, "time and split both say which rows are the test part"),
+        ({"fill": {"a": 0}}, "fill: 'a' is none of the categorical and numerical columns"),
+        (
+            {"numerical": ["a"], "fill": {"a": "none"}},
+            "fill: a is numerical, so 'none' cannot stand for a missing value",
+        ),
+    ],
+)
+def test_a_table_described_in_contradictions(changes, message):
+    tree = copy.deepcopy(TREE)
+    tree["data"]["tabular"] |= changes
+    with pytest.raises(ConfigError, match=message):
+        parse_config(tree)
+
+
+def test_scenarios_that_are_numbers_are_names():
+    tree = copy.deepcopy(TREE)
+    tree["data"]["tabular"]["scenarios"] = [1, 20]
+    assert parse_config(tree).data.tabular.scenarios == ("1", "20")
