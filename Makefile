@@ -58,6 +58,7 @@ bench: $(READY) ## speed and memory: raw files to shards, loading, the batched m
 	@python benchmarks/experts.py
 	@python benchmarks/server_step.py
 	@python benchmarks/tuning.py
+	@python benchmarks/serving.py
 	@python benchmarks/loading.py
 	@python benchmarks/large_table.py
 

@@ -231,3 +231,17 @@ def test_data(tmp_path):
     slowest = min(int(speed.replace(",", "")) for name, _, _, speed, _ in lines if name == "pfmsmt")
     assert f"slowest {slowest:,} rows/s" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw-3000", "raw-6000"]
+
+
+@pytest.mark.slow
+def test_serving():
+    out = run("benchmarks/serving.py", "--quick")
+    assert re.search(r"^largest difference of the two servers' probabilities: \d\.\de-\d\d$", out, re.MULTILINE)
+    rows = re.findall(
+        r"^(\S.*?) +([\d.]+) ms +[\d.]+ ms.* ([\d.]+) \(goal (\d): (reached|missed)\)$", out, re.MULTILINE
+    )
+    assert [row[0] for row in rows] == ["1 row, JSON", "200 rows, JSON", "1,000 rows, Arrow", "32 clients, 200 rows"]
+    for _, milliseconds, factor, goal, reached in rows:
+        assert float(milliseconds) > 0
+        assert (float(factor) >= float(goal)) == (reached == "reached") or float(factor) == float(goal)
+    assert re.search(r"^swaps under load: 5 swaps, \d+ answers, 0 failed or without one version$", out, re.MULTILINE)

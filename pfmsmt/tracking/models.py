@@ -10,6 +10,7 @@ from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.errors import SchemaError
 from pfmsmt.tracking.faults import readable
 from pfmsmt.tracking.origin import installed
+from pfmsmt.tracking.wheel import FOLDER, build_wheel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pfmsmt.tracking.store import Store
 
 _CODE = Path(__file__).parents[1] / "serving" / "pyfunc_model.py"
-_NEEDED = ("mlflow", "torch", "numpy", "pandas", "pydantic", "pyyaml", "safetensors")
+_NEEDED = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "scipy")
 
 
 def log_model(
@@ -59,14 +60,15 @@ def log_model(
         )
         try:
             with TemporaryDirectory() as temporary:
-                saved = Path(temporary, "model")
+                saved, wheel = Path(temporary, "model"), build_wheel(Path(temporary))
                 mlflow.pyfunc.save_model(
                     saved,
                     python_model=str(_CODE),
                     artifacts={"model": str(folder)},
                     signature=signature(schema),
                     input_example=example,
-                    pip_requirements=requirements(),
+                    code_paths=[str(wheel)],
+                    pip_requirements=[*requirements(), f"{FOLDER}/{wheel.name}"],
                     metadata={"pfmsmt": installed("pfmsmt") or "unknown"},
                     mlflow_model=Model(model.artifact_location, run_id, model_id=model.model_id),
                 )

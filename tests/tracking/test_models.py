@@ -13,6 +13,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.scoring_server import invocations
 
+import pfmsmt
 from pfmsmt.errors import SchemaError, TrackingError
 from pfmsmt.models.saved import load_model
 from pfmsmt.tracking import Tracking
@@ -49,14 +50,33 @@ def test_signature_example_and_pins(logged, rows: pd.DataFrame) -> None:
     assert outputs == [("ctr", "double"), ("ctcvr", "double")]
     pd.testing.assert_frame_equal(info.load_input_example(str(folder)), rows)
     pins = (folder / "requirements.txt").read_text().split()
+    assert pins.pop() == f"code/pfmsmt-{pfmsmt.__version__}-py3-none-any.whl"
     assert all("==" in pin and "+" not in pin for pin in pins), pins
+
+
+def test_the_model_brings_the_package_that_loads_it(logged, tmp_path: Path) -> None:
+    """As MLflow installs it into an environment of its own; what it needs besides is pinned."""
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{logged[1]}"))
+    (wheel,) = (folder / "code").iterdir()
+    words = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True, timeout=60)
+    installed = {p.relative_to(tmp_path / "site"): p.read_bytes() for p in (tmp_path / "site/pfmsmt").rglob("*.py")}
+    package = Path(pfmsmt.__file__).parent
+    assert installed == {p.relative_to(package.parent): p.read_bytes() for p in package.rglob("*.py")}
+    code = "import pfmsmt.models.saved, sys; print(pfmsmt.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == str(tmp_path / "site/pfmsmt/__init__.py"), done.stderr
 
 
 def test_no_artifact_is_a_pickle(logged, root: Path) -> None:
     files = [path for path in (root / "mlruns").rglob("*") if path.is_file()]
     assert {"weights.safetensors", "model.json", "pyfunc_model.py", "MLmodel"} <= {path.name for path in files}
     assert not [path for path in files if path.suffix in {".pkl", ".pickle", ".pth", ".pt", ".bin"}]
-    assert not [path for path in files if path.name != "MLmodel" and b"pickle" in path.read_bytes()]
+    named = ("MLmodel", f"pfmsmt-{pfmsmt.__version__}-py3-none-any.whl")  # the word is in them, and no pickle
+    assert not [path for path in files if path.name not in named and b"pickle" in path.read_bytes()]
 
 
 def test_a_loaded_model_answers_as_the_saved_one(logged, model_folder: Path, rows: pd.DataFrame) -> None:
