@@ -226,7 +226,7 @@ def in_one_process(world: World) -> Path:
     with InProcess(federation.clients, 1, 1) as exchange:
         for result in run_rounds(federation.method, exchange, server, federation.names, rounds=2, quorum=0.5):
             history.add(result)
-    write_models(world.folder / "expected", federation, schema, history)
+    write_models(world.folder / "expected", federation, schema, history, config.train.calibration)
     return world.folder / "expected"
 
 

@@ -15,6 +15,7 @@ from pfmsmt.console import run_main, say
 from pfmsmt.data.schema import read_schema
 from pfmsmt.federate import app as federate
 from pfmsmt.places import SCHEMA
+from pfmsmt.site import app as site
 from pfmsmt.tracking import connect
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(federate, name="federate")
 app.add_typer(models, name="models")
+app.add_typer(site, name="site")
 
 
 @app.callback()

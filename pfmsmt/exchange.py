@@ -35,7 +35,7 @@ class InProcess:
     def __init__(self, clients: Mapping[str, Client], workers: int, threads: int) -> None:
         """Answer in `workers` threads, each with `threads` for torch's own operations."""
         self._clients = clients
-        self._pool = ThreadPoolExecutor(workers, "client", _prepare_thread, (threads,))
+        self._pool = ThreadPoolExecutor(workers, "client", prepare_thread, (threads,))
 
     def __call__(self, requests: Mapping[str, Request]) -> Answers:
         """Send every client its request and wait for all; an exception in a client becomes its failure."""
@@ -66,7 +66,8 @@ class InProcess:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _prepare_thread(threads: int) -> None:
+def prepare_thread(threads: int) -> None:
+    """Set what torch needs in a thread that trains: `threads` for its own operations, and no denormal numbers."""
     # Both are settings of a thread, not of the process.
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)

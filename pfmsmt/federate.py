@@ -29,7 +29,7 @@ def certificates(
     host: Annotated[list[str], typer.Option(help="Name or address by which sites reach the server; may be repeated.")],
 ) -> None:
     """Make the server's certificate, and the authority's (ca.pem) by which sites know it."""
-    _need_flower()
+    need_flower()
     from pfmsmt.flower.credentials import make_certificates
 
     found = make_certificates(_server().certificates.folder, host)
@@ -39,7 +39,7 @@ def certificates(
 @app.command()
 def key(folder: Folder = Path(".")) -> None:
     """Make a site's secret key, and the public one that the server registers."""
-    _need_flower()
+    need_flower()
     from pfmsmt.flower.credentials import make_site_key
 
     say(f"give {make_site_key(folder / 'site.key')} to whoever runs the server; {folder / 'site.key'} stays here")
@@ -78,12 +78,21 @@ def site(
     track: Annotated[bool, typer.Option(help="Log and register the model in this site's own MLflow store.")] = True,
 ) -> None:
     """Start a site; it answers the server until it is stopped."""
-    _need_flower()
+    need_flower()
     from pfmsmt.flower.programs import supernode
 
     files = (None, None) if insecure else (folder / "site.key", authority)
     command = supernode(scenario, folder, server, key=files[0], authority=files[1], track=track)
     raise typer.Exit(command.run().returncode)
+
+
+@app.command()
+def agree(port: Port = PORT, insecure: Insecure = False) -> None:
+    """Agree with all sites on the schema; they write their shards with it."""
+    found = _server(port, insecure)
+    from pfmsmt.flower.operating import run_federation
+
+    run_federation(found, "schema", 0)
 
 
 @app.command()
@@ -117,19 +126,24 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Replaced as a whole.")] = Path("federation-demo"),
 ) -> None:
     """Show it all on this machine: a server and a site for each scenario, as processes of their own, over TLS."""
-    _need_flower()
+    need_flower()
     from pfmsmt.flower.demo import demonstrate
 
     demonstrate(Path.cwd(), folder.absolute(), method, rounds, local_epochs)
 
 
 def _server(port: int = PORT, insecure: bool = False, host: str = "127.0.0.1") -> "Server":
-    _need_flower()
+    need_flower()
     from pfmsmt.flower.programs import Server
 
     return Server(Path.cwd(), host, port, insecure)
 
 
-def _need_flower() -> None:
+def need_flower() -> None:
+    """Make sure that Flower is installed.
+
+    Raises:
+        FederationError: it is not.
+    """
     if find_spec("flwr") is None:
         raise FederationError("Flower is not installed; `pip install 'pfmsmt[flower]'`")

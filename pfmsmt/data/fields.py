@@ -1,7 +1,7 @@
 """What the training rows of all clients say about the columns: vocabularies, means and deviations."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pfmsmt.data.schema import CategoricalField, NumericalField, Vocabulary
 from pfmsmt.data.shards import Rows
 from pfmsmt.data.sources.contract import Columns
-from pfmsmt.data.statistics import CategoryCounts, Moments, TextCounts
+from pfmsmt.data.statistics import CategoryCounts, Moments, MomentState, TextCounts
 from pfmsmt.errors import DataError
 
 _INTEGER = re.compile(r"^(0|-?[1-9][0-9]{0,14})$")
@@ -26,6 +26,16 @@ class Fields(NamedTuple):
     numerical: tuple[NumericalField, ...]
     private: dict[str, dict[str, Vocabulary]]
     """scenario -> private field -> vocabulary"""
+
+
+class Told(NamedTuple):
+    """What one learner tells another."""
+
+    categories: Mapping[str, tuple[Sequence[int | str], Sequence[int]]]
+    """federated column -> its categories, and the rows of each"""
+    moments: MomentState
+    private_text: Mapping[str, bool]
+    """private column -> whether its categories are text"""
 
 
 class FieldLearner:
@@ -48,6 +58,22 @@ class FieldLearner:
             column.add(rows[name][kept])
         with np.errstate(over="ignore", invalid="ignore"):  # reported by `result`, with its column
             self._moments.add([np.asarray(rows[name][kept], np.float64) for name in self._columns.numerical])
+
+    def told(self) -> "Told":
+        """Return what may be told of the rows so far: nothing of private fields but whether they are text."""
+        counted = {name: counts.result() for name, counts in self._pooled.items()}
+        return Told(
+            {name: (list(values), [int(count) for count in rows]) for name, (values, rows) in counted.items()},
+            self._moments.state(),
+            {name: self._is_text(name) for name in self._columns.categorical if name not in self._pooled},
+        )
+
+    def take(self, told: "Told") -> None:
+        """Take in what was learned elsewhere."""
+        for name, counts in self._pooled.items():
+            column: Any = counts
+            column.add_counted(*told.categories[name])
+        self._moments.add_state(told.moments)
 
     def result(self, min_count: int) -> Fields:
         """Return what was learned; a category seen in fewer than `min_count` rows is out of vocabulary.

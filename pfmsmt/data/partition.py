@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from pfmsmt import atomic
 from pfmsmt.config import Data
+from pfmsmt.data.agreement import Agreed, Proposal, Rules, make_proposal
 from pfmsmt.data.ahead import ahead
 from pfmsmt.data.delivery import Progress
 from pfmsmt.data.download import read_contents
@@ -31,12 +33,22 @@ EXAMPLE_ROWS = 5
 _REPORT_ROWS = 1_000_000
 
 
-def partition(config: Data, seed: int, raw: Path, folder: Path, progress: Progress) -> Schema:
+def partition(
+    config: Data, seed: int, raw: Path, folder: Path, progress: Progress, agreed: Agreed | None = None
+) -> Schema:
     """Validate, split and encode; `folder` is replaced as a whole, or left as it was on any error.
 
     It will hold `<scenario>/{train,val,test}.parquet` (encoded), `<scenario>/example.parquet` (a few raw training
     rows), `schema.json`, and with `data.on_bad_rows: quarantine` the list of rows that were left out and their counts.
     Reads the training files twice (statistics, then encoding), so that memory does not grow with the number of rows.
+
+    Args:
+        config: the block `data` of params.yaml.
+        seed: draws validation.
+        raw: what the stage download left.
+        folder: to be written.
+        progress: takes lines of text.
+        agreed: prepare one site alone, with what all sites agreed on in place of what its own rows say.
 
     Raises:
         ConfigError: params.yaml and the data do not fit together: `private_fields` names no categorical column, a
@@ -48,16 +60,49 @@ def partition(config: Data, seed: int, raw: Path, folder: Path, progress: Progre
     with atomic.new_folder(folder) as temporary:
         scratch = temporary / ".scratch"
         scratch.mkdir()
-        with closing(Faults(temporary if config.on_bad_rows == "quarantine" else None)) as faults:
+        with closing(Faults(_quarantine(config, temporary))) as faults:
             data = source.open(Opening(config, seed, raw, declared, scratch, faults, progress))
             _check_private(config.private_fields, data.columns)
+            if agreed is not None:
+                data = _only(data, agreed.scenario)
             work = _Partition(data, config, seed, temporary, progress)
-            fields = work.learn(faults)
+            fields = work.learn(faults).result(config.min_count)
+            if agreed is not None:
+                fields = agreed.in_place_of(fields)
             schema = work.write(source.name, fields, faults)
         if faults.count:
             progress(f"{faults.count:,} rows left out; quarantine.csv beside the shards lists them")
         shutil.rmtree(scratch)
     return schema
+
+
+def propose(config: Data, seed: int, raw: Path, scenario: str, progress: Progress) -> Proposal:
+    """Return what the site of one scenario tells of its training rows, so that all can agree on a schema.
+
+    Raises:
+        ConfigError, DataError: see `partition`; or the raw data hold no such scenario.
+    """
+    source = SOURCES[config.source]
+    declared = _declared(source, config, raw)
+    with tempfile.TemporaryDirectory() as scratch, closing(Faults(_quarantine(config, Path(scratch)))) as faults:
+        rows = Path(scratch) / "rows"
+        rows.mkdir()
+        data = source.open(Opening(config, seed, raw, declared, rows, faults, progress))
+        _check_private(config.private_fields, data.columns)
+        learned = _Partition(_only(data, scenario), config, seed, Path(scratch), progress).learn(faults)
+        learned.result(config.min_count)  # refuses what cannot be told
+    rules = Rules(seed=seed, validation_fraction=config.validation_fraction, min_count=config.min_count)
+    return make_proposal(scenario, source.name, data.columns, data.tasks, config.private_fields, learned.told(), rules)
+
+
+def _quarantine(config: Data, folder: Path) -> Path | None:
+    return folder if config.on_bad_rows == "quarantine" else None
+
+
+def _only(data: Dataset, scenario: str) -> Dataset:
+    if scenario not in data.scenarios:
+        raise DataError(f"the raw data hold no scenario {scenario}; they hold {', '.join(data.scenarios)}")
+    return data._replace(scenarios=(scenario,))
 
 
 def _check_private(private: tuple[str, ...], columns: Columns) -> None:
@@ -107,14 +152,14 @@ class _Partition:
             return in_last_part(rows[columns.place].astype(np.float64), fraction)
         return in_validation(rows[columns.group].astype(np.int64), fraction, self._seed)
 
-    def learn(self, faults: Faults) -> Fields:
+    def learn(self, faults: Faults) -> FieldLearner:
         """Gather vocabularies and moments from the training rows that are not validation."""
         learner = FieldLearner(self._data.columns, self._config.private_fields, self._data.scenarios)
         for scenario in self._data.scenarios:
             for rows in self._read(scenario, "train", faults):
                 learner.add(scenario, rows, ~self._held_out(rows))
             self._progress(f"{scenario}: vocabularies and statistics gathered")
-        return learner.result(self._config.min_count)
+        return learner
 
     def write(self, source: str, fields: Fields, faults: Faults) -> Schema:
         """Write all clients' folders and schema.json."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +47,11 @@ class CategoryCounts:
         np.add.at(self._counts, place, counts)
         self._new, self._waiting = [], 0
 
+    def add_counted(self, values: Sequence[int], counts: Sequence[int]) -> None:
+        """Take in categories [K] that were counted elsewhere, each once."""
+        self._new.append((np.asarray(values, np.int64), np.asarray(counts, np.int64)))
+        self._waiting += len(values)
+
     def result(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the categories [K], sorted, and the rows of each [K]."""
         self._merge()
@@ -69,9 +75,30 @@ class TextCounts:
         for entry in pc.value_counts(pa.array(values, pa.string())).to_pylist():
             self._counts[entry["values"]] += entry["counts"]
 
+    def add_counted(self, values: Sequence[str], counts: Sequence[int]) -> None:
+        """Take in categories [K] that were counted elsewhere, each once."""
+        self._counts.update(dict(zip(values, counts, strict=True)))
+
+    def result(self) -> tuple[list[str], list[int]]:
+        """Return the categories [K], sorted, and the rows of each [K]."""
+        values = sorted(self._counts)
+        return values, [self._counts[value] for value in values]
+
     def vocabulary(self, min_count: int) -> tuple[str, ...]:
         """Return, sorted, the categories seen in at least `min_count` rows."""
         return tuple(sorted(value for value, count in self._counts.items() if count >= min_count))
+
+
+class MomentState(NamedTuple):
+    """What may be told of some rows; each list is [F], or empty where there are no rows."""
+
+    rows: int
+    mean: list[float]
+    squares: list[float]
+    """Sums of squared distances from the mean."""
+    lowest: list[float]
+    """Of a constant column its value, else something below the mean that is no row's value; `highest` likewise."""
+    highest: list[float]
 
 
 class Moments:
@@ -96,6 +123,28 @@ class Moments:
             mean[at] = column.mean()
             squares[at] = ((column - mean[at]) ** 2).sum()
             lowest[at], highest[at] = column.min(), column.max()
+        self._merge(rows, mean, squares, lowest, highest)
+
+    def add_state(self, state: MomentState) -> None:
+        """Take in rows that were seen elsewhere."""
+        if state.rows:
+            self._merge(state.rows, *(np.asarray(part, np.float64) for part in state[1:]))
+
+    def state(self) -> MomentState:
+        """Return what may be told of the rows so far."""
+        spread = np.where(self._lowest == self._highest, 0.0, np.sqrt(self._squares / max(self._rows, 1)))
+        middle = np.where(self._lowest == self._highest, self._lowest, self._mean)
+        parts = (self._mean, self._squares, middle - spread, middle + spread)
+        return MomentState(self._rows, *(part.tolist() if self._rows else [] for part in parts))
+
+    def _merge(
+        self,
+        rows: int,
+        mean: NDArray[np.float64],
+        squares: NDArray[np.float64],
+        lowest: NDArray[np.float64],
+        highest: NDArray[np.float64],
+    ) -> None:
         total = self._rows + rows
         step = mean - self._mean
         self._squares += squares + step**2 * (self._rows * rows / total)

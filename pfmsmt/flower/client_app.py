@@ -1,19 +1,25 @@
 """Flower's ClientApp: one message, one answer. What goes wrong is told in a line without any value of the data."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from pfmsmt.data.schema import Schema
 from pfmsmt.errors import FederationError, TrainingError
 from pfmsmt.evaluation import Validation
 from pfmsmt.exchange import Failure
+from pfmsmt.flower.preparing import PREPARE, PROPOSE, pack_text, read_proposal, write_shards
 from pfmsmt.flower.site import Site
 from pfmsmt.flower.site_models import keep_model
 from pfmsmt.flower.wire import NOTES, Asked, Best, pack_answer, read_request
 from pfmsmt.methods import Upload
+
+Answer = TypeVar("Answer")
 
 logger = logging.getLogger(__name__)
 app = ClientApp()
@@ -45,6 +51,35 @@ def introduce(message: Message, context: Context) -> Message:
     return Message(RecordDict({NOTES: notes}), reply_to=message)
 
 
+@app.query(PROPOSE.partition(".")[2])
+def propose(message: Message, context: Context) -> Message:
+    """Tell the site's proposal for a schema."""
+    return _tell(message, context, lambda folder, scenario, _: read_proposal(folder, scenario))
+
+
+@app.query(PREPARE.partition(".")[2])
+def prepare(message: Message, context: Context) -> Message:
+    """Write the site's shards with the agreed schema, and tell their counts."""
+
+    def answer(folder: Path, scenario: str, notes: dict[str, str]) -> str:
+        return write_shards(folder, scenario, Schema.model_validate_json(notes["schema"])).model_dump_json()
+
+    return _tell(message, context, answer)
+
+
+def _tell(message: Message, context: Context, answer: Callable[[Path, str, dict[str, str]], str]) -> Message:
+    scenario, folder = str(context.node_config["scenario"]), Path(str(context.node_config["data-dir"]))
+    notes = json.loads(str(message.content.config_records[NOTES]["json"]))
+
+    def tell() -> dict[str, str]:
+        if notes["client"] != scenario:
+            raise FederationError(f"this site is {scenario}, but its key is registered as {notes['client']}")
+        return {"text": answer(folder, scenario, notes)}
+
+    found = _guarded(tell)
+    return Message(pack_text({"failure": found.reason} if isinstance(found, Failure) else found), reply_to=message)
+
+
 def _answer(site: Site, asked: Asked) -> Upload | Validation:
     if asked.request is None:
         raise FederationError("the request names no round")
@@ -52,15 +87,20 @@ def _answer(site: Site, asked: Asked) -> Upload | Validation:
 
 
 def _reply(message: Message, context: Context, answer: Callable[[Site, Asked], Upload | Validation | Best]) -> Message:
-    found: Upload | Validation | Best | Failure
-    try:
+    def act() -> Upload | Validation | Best:
         site = Site(str(context.node_config["scenario"]), Path(str(context.node_config["data-dir"])))
-        found = answer(site, read_request(message.content))
+        return answer(site, read_request(message.content))
+
+    return Message(pack_answer(_guarded(act)), reply_to=message)
+
+
+def _guarded(act: Callable[[], Answer]) -> Answer | Failure:
+    try:
+        return act()
     except (FederationError, TrainingError) as error:
         logger.error("%s", error)
-        found = Failure(str(error))
+        return Failure(str(error))
     except Exception as error:
         # Its text may quote rows or paths of the site.
         logger.exception("the request failed")
-        found = Failure(f"{type(error).__name__}; the site's own log says more")
-    return Message(pack_answer(found), reply_to=message)
+        return Failure(f"{type(error).__name__}; the site's own log says more")

@@ -42,7 +42,7 @@ def register_site(server: Server, scenario: str, public_key: Path) -> str:
 
 
 def run_federation(server: Server, method: str, seed: int) -> str:
-    """Start a run on the server and show its log until it is over; return its number.
+    """Start a run of a method, or of `server_app.AGREE`, and show its log until it is over; return its number.
 
     Interrupted, it stops the run; the next run of this method and seed goes on after its last complete round.
 

@@ -10,6 +10,7 @@ from pfmsmt.config import PARAMS_FILE, Config, load_config
 from pfmsmt.data.schema import read_schema
 from pfmsmt.flower.acceptance import Acceptance
 from pfmsmt.flower.exchange import OverGrid
+from pfmsmt.flower.nodes import Nodes
 from pfmsmt.flower.plan import Plan, across_sites
 from pfmsmt.flower.sites import Sites
 from pfmsmt.places import RUNS, SCHEMA, run_name
@@ -37,11 +38,10 @@ def federate(
     config = across_sites(config, schema)
     job = Job(config, schema, method, seed, _params(config, method, seed), root)
 
+    nodes = Nodes(grid, deadline=config.federate.deadline, trust_nodes=trust_nodes)
+
     def connect(plan: Plan, acceptance: Acceptance) -> OverGrid:
-        return OverGrid(
-            grid, schema.scenarios, plan, acceptance.refusal,
-            deadline=config.federate.deadline, trust_nodes=trust_nodes,
-        )  # fmt: skip
+        return OverGrid(nodes, schema.scenarios, plan, acceptance.refusal)
 
     ids = run_training(job, Sites(config, schema, method, seed, connect), tracking)
     write_json(root / RUNS / f"{run_name(method, seed)}.json", ids)

@@ -12,6 +12,7 @@ finds every site as it was then, whatever of the broken round a site had done.
 
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from pfmsmt.data.schema import Schema, read_schema
 from pfmsmt.devices import choose_device
 from pfmsmt.errors import FederationError
 from pfmsmt.evaluation import Validation
+from pfmsmt.exchange import prepare_thread
 from pfmsmt.federation import Federation, build_federation
 from pfmsmt.flower.plan import Plan
 from pfmsmt.methods import Method, Upload
@@ -59,7 +61,9 @@ class Site:
             before = self._latest(plan.run, now)
             if before is not None:
                 client.load(self._path(plan.run, before))
-            answer = client.answer(request)
+            # In a thread, as where all clients are in one process: what torch is told there is not told elsewhere.
+            with ThreadPoolExecutor(1, "client", prepare_thread, (_threads(plan.train),)) as pool:
+                answer = pool.submit(client.answer, request).result()
             with new_folder(self._path(plan.run, now)) as temporary:
                 client.save(temporary, request.round)
             self._forget(plan.run, now)
@@ -104,8 +108,6 @@ class Site:
     def federation(self, plan: Plan, schema: Schema) -> Federation:
         """Build the method and this site's one client."""
         device = choose_device(plan.train.device)
-        torch.set_num_threads(_threads(plan.train))
-        torch.set_flush_denormal(True)
         return build_federation(
             plan, schema, self.folder / CLIENTS, plan.method, plan.seed, device, mean_rows=plan.mean_rows
         )

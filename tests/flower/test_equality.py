@@ -31,7 +31,7 @@ def in_one_process(project):
             results = list(run_rounds(federation.method, exchange, server, federation.names, rounds=2, quorum=1.0))
         for result in results:
             history.add(result)
-        write_models(folder / "models", federation, schema, history)
+        write_models(folder / "models", federation, schema, history, config.train.calibration)
         for client in federation.clients.values():
             client.save(folder / "state", 2)
         parameters = {k: federation.method.broadcast(results[-1].server, k) for k in federation.names}

@@ -47,7 +47,7 @@ def expected(configure, project):
     with InProcess(federation.clients, 1, 1) as exchange:
         for result in run_rounds(federation.method, exchange, server, federation.names, rounds=2, quorum=1.0):
             history.add(result)
-    write_models(project.parent / "expected", federation, schema, history)
+    write_models(project.parent / "expected", federation, schema, history, config.train.calibration)
     return project.parent / "expected"
 
 

@@ -1,0 +1,132 @@
+"""The schema exchange: sites propose, the server agrees, sites write their shards. Rows and private values stay.
+
+pfmsmt site prepare NL      at each site: raw data -> proposal.json
+pfmsmt federate agree       at the server: asks for the proposals, answers with the schema, and keeps it
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flwr.app import ConfigRecord, RecordDict
+from pydantic import ValidationError
+
+from pfmsmt.atomic import write_text
+from pfmsmt.config import PARAMS_FILE, Data, load_config
+from pfmsmt.console import say
+from pfmsmt.data.agreement import Agreed, Proposal, agree
+from pfmsmt.data.download import SOURCE_FILE, obtain, read_contents
+from pfmsmt.data.partition import partition, propose
+from pfmsmt.data.schema import Schema
+from pfmsmt.data.sources import SOURCES
+from pfmsmt.errors import FederationError
+from pfmsmt.exchange import Failure
+from pfmsmt.flower.nodes import Nodes
+from pfmsmt.flower.wire import NOTES
+from pfmsmt.places import CLIENTS, RAW, SCHEMA
+
+PROPOSAL = Path("proposal.json")
+PROPOSE, PREPARE = "query.propose", "query.prepare"
+"""Flower's message types."""
+
+
+def prepare_site(folder: Path, scenario: str) -> Path:
+    """Obtain the raw data of `<folder>/params.yaml` if they are not there, and write `proposal.json`.
+
+    Raises:
+        ConfigError, DataError: see `obtain` and `propose`; nothing is written.
+    """
+    config = load_config(folder / PARAMS_FILE)
+    if not _holds(folder / RAW, config.data):
+        obtain(config.data, config.seed, folder / RAW, say)
+    proposal = propose(config.data, config.seed, folder / RAW, scenario, say)
+    write_text(folder / PROPOSAL, proposal.model_dump_json(indent=1) + "\n")
+    return folder / PROPOSAL
+
+
+def _holds(raw: Path, config: Data) -> bool:
+    return (raw / SOURCE_FILE).exists() and read_contents(raw).source == config.source
+
+
+def read_proposal(folder: Path, scenario: str) -> str:
+    """Return the site's proposal as it is sent.
+
+    Raises:
+        FederationError: the site was not prepared, or for another scenario.
+    """
+    try:
+        text = (folder / PROPOSAL).read_text(encoding="utf-8")
+        found = Proposal.model_validate_json(text).scenario
+    except (OSError, ValidationError):
+        raise FederationError(f"site {scenario} has no proposal; run `pfmsmt site prepare {scenario}` there") from None
+    if found != scenario:
+        raise FederationError(f"site {scenario} was prepared as {found}; run `pfmsmt site prepare {scenario}` there")
+    return text
+
+
+def write_shards(folder: Path, scenario: str, agreed: Schema) -> Schema:
+    """Write a site's shards with the agreed schema; return it with the site's counts and without its vocabularies.
+
+    Raises:
+        ConfigError, DataError, SchemaError: see `partition`; shards that were there are left.
+    """
+    config = load_config(folder / PARAMS_FILE)
+    common = Agreed(scenario, agreed.categorical, agreed.numerical)
+    return partition(config.data, config.seed, folder / RAW, folder / CLIENTS, say, common).public()
+
+
+def agree_on_schema(nodes: Nodes, root: Path) -> Schema:
+    """Ask all sites for their proposals, tell them what was agreed, and write the server's `schema.json`.
+
+    Raises:
+        FederationError: a site did not answer, or could not write its shards; the server's schema is as it was.
+        SchemaError: proposals do not fit together.
+    """
+    config = load_config(root / PARAMS_FILE).data
+    declared = SOURCES[config.source].scenarios(config)
+    nodes.wait(declared)
+    scenarios = declared or tuple(sorted(nodes.sites()))
+    if not scenarios:
+        raise FederationError("no site is connected, so there is nobody to agree with")
+    told = _ask(nodes, scenarios, PROPOSE, {})
+    agreed = agree([Proposal.model_validate_json(told[scenario]) for scenario in scenarios])
+    fields = f"{len(agreed.categorical)} categorical and {len(agreed.numerical)} numerical fields"
+    say(f"{', '.join(scenarios)} agree on {fields}")
+    own = _ask(nodes, scenarios, PREPARE, {"schema": agreed.model_dump_json()})
+    parts = {scenario: Schema.model_validate_json(own[scenario]) for scenario in scenarios}
+    for scenario, part in parts.items():
+        if part.agreement != agreed.agreement or part.scenarios != (scenario,):
+            raise FederationError(f"site {scenario} wrote shards with another schema than was agreed on")
+    fingerprint = hashlib.sha256("".join(part.fingerprint for part in parts.values()).encode()).hexdigest()
+    counts = {scenario: part.counts[scenario] for scenario, part in parts.items()}
+    schema = agreed.model_copy(update={"counts": counts, "fingerprint": fingerprint}).public()
+    write_text(root / SCHEMA, schema.model_dump_json(indent=2) + "\n")
+    for scenario, splits in counts.items():
+        say(f"{scenario}: " + ", ".join(f"{split} {count.rows:,} rows" for split, count in splits.items()))
+    return schema
+
+
+def _ask(nodes: Nodes, scenarios: Sequence[str], kind: str, more: Mapping[str, str]) -> dict[str, str]:
+    """Return scenario -> the text that its site answers.
+
+    Raises:
+        FederationError: not all did.
+    """
+    found = nodes.ask({s: pack_text({"client": s, **more}) for s in scenarios}, kind)
+    answers = {s: answer if isinstance(answer, Failure) else read_text(answer) for s, answer in found.items()}
+    failed = [f"site {s}: {answer.reason}" for s, answer in answers.items() if isinstance(answer, Failure)]
+    if failed:
+        raise FederationError("\n".join(failed))
+    return {s: answer for s, answer in answers.items() if isinstance(answer, str)}
+
+
+def pack_text(notes: Mapping[str, str]) -> RecordDict:
+    """Return notes as records."""
+    return RecordDict({NOTES: ConfigRecord({"json": json.dumps(dict(notes))})})
+
+
+def read_text(content: RecordDict) -> str | Failure:
+    """Return the text of an answer."""
+    notes = json.loads(str(content.config_records[NOTES]["json"]))
+    return Failure(str(notes["failure"])) if "failure" in notes else str(notes["text"])
