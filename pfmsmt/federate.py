@@ -52,7 +52,7 @@ def server(
     insecure: Insecure = False,
 ) -> None:
     """Start the server in this project's folder; it waits for sites and runs."""
-    raise typer.Exit(_server(port, insecure, host).superlink().run().returncode)
+    _server(port, insecure, host).superlink().become()
 
 
 @app.command()
@@ -82,8 +82,7 @@ def site(
     from pfmsmt.flower.programs import supernode
 
     files = (None, None) if insecure else (folder / "site.key", authority)
-    command = supernode(scenario, folder, server, key=files[0], authority=files[1], track=track)
-    raise typer.Exit(command.run().returncode)
+    supernode(scenario, folder, server, key=files[0], authority=files[1], track=track).become()
 
 
 @app.command()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pfmsmt.atomic import write_text
 from pfmsmt.errors import FederationError
@@ -54,6 +54,10 @@ class Command(NamedTuple):
     def run(self, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run to the end."""
         return subprocess.run(self.words, env=self.environment, text=True, check=False, **options)
+
+    def become(self) -> NoReturn:
+        """Put it in the place of this process, so that whoever stops this one stops it."""
+        os.execve(self.words[0], self.words, self.environment)
 
     def start(self, **options: Any) -> "subprocess.Popen[str]":
         """Start it as the leader of a group of its own, so that all that it starts can be ended with it."""
