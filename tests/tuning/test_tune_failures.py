@@ -120,8 +120,9 @@ def test_dvc_sees_the_tuned_method_as_changed_and_no_other(project, configure, d
             (root / folder / f"{method}-seed0/file").write_text(method)
         (root / "runs").mkdir(exist_ok=True)
         (root / f"runs/{method}-seed0.json").write_text("{}")
-    (root / "reports/pictures").mkdir(parents=True)
-    for name in ("comparison.md", "comparison.html", "roc.csv", "calibration.csv", "rounds.csv", "metrics.json",
+    for folder in ("pictures", "data_pictures"):
+        (root / "reports" / folder).mkdir(parents=True)
+    for name in ("data.md", "data.html", "data_pictures/a.png", "comparison.md", "comparison.html", "roc.csv", "calibration.csv", "rounds.csv", "metrics.json",
                  "summary.json", "pictures/a.png"):  # fmt: skip
         (root / "reports" / name).write_text("{}")
     (root / "champions.json").write_text("{}")
