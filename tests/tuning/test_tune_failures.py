@@ -122,8 +122,8 @@ def test_dvc_sees_the_tuned_method_as_changed_and_no_other(project, configure, d
         (root / f"runs/{method}-seed0.json").write_text("{}")
     for folder in ("pictures", "data_pictures"):
         (root / "reports" / folder).mkdir(parents=True)
-    for name in ("data.md", "data.html", "data_pictures/a.png", "comparison.md", "comparison.html", "roc.csv", "calibration.csv", "rounds.csv", "metrics.json",
-                 "summary.json", "pictures/a.png"):  # fmt: skip
+    for name in ("data.md", "data.html", "data_pictures/a.png", "comparison.md", "comparison.html", "roc.csv",
+                 "calibration.csv", "rounds.csv", "metrics.json", "summary.json", "pictures/a.png"):  # fmt: skip
         (root / "reports" / name).write_text("{}")
     (root / "champions.json").write_text("{}")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
