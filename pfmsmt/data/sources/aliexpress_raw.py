@@ -64,7 +64,7 @@ def read_users(path: Path, scenario: str, split: str, scratch: Path, faults: Fau
             words = np.empty((len(block.rows), len(USER_FILE)), np.int64)
             for name, at in _PLACES.items():
                 words[:, at] = block.columns[name].view(np.int64)
-            out.write(words)
+            out.write(words.tobytes())
             ids.append(block.columns[GROUP])
             rows.append(block.rows)
     found = np.concatenate(ids)
