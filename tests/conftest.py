@@ -76,6 +76,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+@pytest.fixture(autouse=True)
+def denormal_numbers():
+    """Training flushes them in its threads; what hypothesis draws has them, whichever test ran here before."""
+    import torch
+
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def make_tree():
     return small_tree
