@@ -74,6 +74,9 @@ def start(make_fleet):
 def served(filled_store: Path):
     """A client of one server for all tests that change nothing."""
     before = dict(os.environ)
+    # `make test` names the user's own store.
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
     fleet = Fleet(connect(filled_store), calibrated=True, with_challengers=False, tell=lambda _: None)
     server = Server(build_app(fleet, SETTINGS))
     os.environ.clear()
