@@ -75,11 +75,7 @@ def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
         DataError: missing or damaged.
     """
     path = root / EVALUATION / run_name(method, seed) / "metrics.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["scenarios"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        advice = f"run `dvc repro -f -s evaluate@{method}-{seed}`"
-        raise DataError(f"{path} cannot be read ({error}); {advice}") from None
+    return _read_part(path, "scenarios", f"evaluate@{method}-{seed}")
 
 
 def read_best(root: Path, method: str, seed: int) -> dict[str, Any]:
@@ -89,8 +85,11 @@ def read_best(root: Path, method: str, seed: int) -> dict[str, Any]:
         DataError: missing or damaged.
     """
     path = root / MODELS / run_name(method, seed) / "result.json"
+    return _read_part(path, "best", f"train@{method}-{seed}")
+
+
+def _read_part(path: Path, key: str, stage: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["best"])
+        return dict(json.loads(path.read_text(encoding="utf-8"))[key])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        advice = f"run `dvc repro -f -s train@{method}-{seed}`"
-        raise DataError(f"{path} cannot be read ({error}); {advice}") from None
+        raise DataError(f"{path} cannot be read ({error}); run `dvc repro -f -s {stage}`") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from environment import bare_environment
 
 from pfmsmt.config import Config, parse_config
 from pfmsmt.data.schema import Schema, read_schema
@@ -76,14 +77,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-@pytest.fixture(autouse=True)
-def denormal_numbers():
-    """Training flushes them in its threads; what hypothesis draws has them, whichever test ran here before."""
-    import torch
-
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture(scope="session")
 def make_tree():
     return small_tree
@@ -135,12 +128,8 @@ def schema(shards: Path) -> Schema:
 
 @pytest.fixture
 def clean_environment() -> Iterator[None]:
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "PFMSMT_"))]:
-        del os.environ[name]
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    with bare_environment():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from typing import IO, NamedTuple
 
 from pfmsmt.errors import DataError
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+"""What reading a damaged zip raises."""
 
 
 class Member(NamedTuple):
@@ -39,7 +40,7 @@ def open_nested(outer: Path, inner: str) -> Iterator[Member]:
                     yield Member(stream, name)
     except FileNotFoundError:
         raise DataError(f"{outer} does not exist; run `dvc repro download`") from None
-    except _DAMAGE as error:
+    except ZIP_DAMAGE as error:
         raise DataError(f"{name} is damaged or cut short ({error}); obtain the file again") from None
 
 

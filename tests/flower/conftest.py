@@ -1,10 +1,10 @@
 """Sites with data, state and MLflow stores of their own, and the server's app over them."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+from environment import kept_environment
 from flwr.app import Context, RecordDict
 from in_process_grid import InProcessGrid
 
@@ -33,9 +33,7 @@ def serve(project, monkeypatch):
         monkeypatch.setenv(server_app.PROJECT, str(project))
         context = Context(1, 1, {}, RecordDict({}), {"method": method, "seed": seed})
         # Server and sites are processes of their own: no address of a store passes between them.
-        before = dict(os.environ)
-        server_app.app(grid, context)
-        os.environ.clear()
-        os.environ.update(before)
+        with kept_environment():
+            server_app.app(grid, context)
 
     return run

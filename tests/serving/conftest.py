@@ -1,10 +1,10 @@
 """A registry with small models of two scenarios, and a real server in front of it."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+from environment import bare_environment
 from shelves import SETTINGS, Server, Shelf
 
 from pfmsmt.serving.app import build_app
@@ -18,15 +18,11 @@ def filled_store(tmp_path_factory, empty_database: Path) -> Path:
     folder = tmp_path_factory.mktemp("registry")
     shutil.copy(empty_database, folder)
     (folder / "params.yaml").write_text("seed: 0\n")
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        del os.environ[name]
-    shelf = Shelf(connect(folder), folder)
-    shelf.add("NL", 0, "champion")
-    shelf.add("NL", 1, "challenger", val=0.72)
-    shelf.add("ES", 2, "champion")
-    os.environ.clear()
-    os.environ.update(before)
+    with bare_environment():
+        shelf = Shelf(connect(folder), folder)
+        shelf.add("NL", 0, "champion")
+        shelf.add("NL", 1, "challenger", val=0.72)
+        shelf.add("ES", 2, "champion")
     return folder
 
 
@@ -73,13 +69,8 @@ def start(make_fleet):
 @pytest.fixture(scope="session")
 def served(filled_store: Path):
     """A client of one server for all tests that change nothing."""
-    before = dict(os.environ)
-    # `make test` names the user's own store.
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        del os.environ[name]
-    fleet = Fleet(connect(filled_store), calibrated=True, with_challengers=False, tell=lambda _: None)
-    server = Server(build_app(fleet, SETTINGS))
-    os.environ.clear()
-    os.environ.update(before)
+    with bare_environment():
+        fleet = Fleet(connect(filled_store), calibrated=True, with_challengers=False, tell=lambda _: None)
+        server = Server(build_app(fleet, SETTINGS))
     yield server.client
     server.stop()

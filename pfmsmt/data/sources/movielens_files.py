@@ -1,7 +1,6 @@
 """The files of MovieLens 100K and 1M (Harper and Konstan 2015): where they are, and their rows as checked columns."""
 
 import zipfile
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
+from pfmsmt.data.zip_stream import ZIP_DAMAGE
 from pfmsmt.errors import DataError
 
 GENRES = (
@@ -24,7 +24,6 @@ LARGEST_FILE = 2**28
 
 _SEPARATOR = "\x1f"
 """Takes the place of the files' own, as one of them has two characters."""
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
 class Form(NamedTuple):
@@ -165,7 +164,7 @@ def _content(folder: Path, variant: Variant, form: Form) -> tuple[bytes, str]:
             name = f"{packed}/{entry.filename}"
             _check_size(entry.file_size, name)
             return opened.read(entry), name
-    except _DAMAGE as error:
+    except ZIP_DAMAGE as error:
         raise DataError(f"{name} is damaged or cut short ({error}); obtain the file again") from None
 
 
@@ -187,7 +186,7 @@ def check_members(folder: Path, variant: Variant) -> None:
             for form in forms:
                 entry = _member(opened, form.file, str(packed))
                 _check_size(entry.file_size, f"{packed}/{entry.filename}")
-    except _DAMAGE as error:
+    except ZIP_DAMAGE as error:
         raise DataError(f"{packed} is damaged or cut short ({error}); obtain the file again") from None
 
 
