@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import grimp
 import pytest
+import yaml
 
 from pfmsmt.config import MethodName, load_config
 from pfmsmt.methods import LocalResult, Method
@@ -56,3 +58,14 @@ def test_every_method_of_the_config_can_be_built(name):
 def test_names_of_the_config_are_the_methods_blocks():
     assert set(get_args(MethodName)) == set(type(load_config(ROOT / "params.yaml").methods).model_fields)
     assert set(get_args(MethodName)) >= POOLED
+
+
+def test_the_training_stage_depends_on_all_code_that_decides_its_numbers():
+    """All that pfmsmt.experiment imports, directly or not, but for settings, messages, files, pictures and MLflow."""
+    apart = {"__init__", "atomic", "config", "console", "devices", "errors", "places"}
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]["deps"]
+    graph = grimp.build_graph("pfmsmt", cache_dir=None)
+    used = graph.find_upstream_modules("pfmsmt.experiment") - {f"pfmsmt.{name}" for name in apart} - {"pfmsmt"}
+    named = tuple(name.removesuffix(".py").replace("/", ".") for name in deps if name.startswith("pfmsmt"))
+    missing = {module for module in used if not any(module == n or module.startswith(f"{n}.") for n in named)}
+    assert {module for module in missing if not module.startswith(("pfmsmt.tracking", "pfmsmt.report"))} == set()
