@@ -9,10 +9,8 @@ from typing import Annotated
 import typer
 
 from pfmsmt.cli_models import models
-from pfmsmt.comparison import show as show_comparison
 from pfmsmt.config import load_config
 from pfmsmt.console import run_main, say
-from pfmsmt.data.schema import read_schema
 from pfmsmt.federate import app as federate
 from pfmsmt.places import SCHEMA
 from pfmsmt.site import app as site
@@ -40,6 +38,10 @@ def repro(stages: Annotated[list[str] | None, typer.Argument(help="Stages; all i
 @app.command()
 def show() -> None:
     """Print the comparison table and the next commands."""
+    # Here and below, what one command needs is imported there: the others need not wait for it.
+    from pfmsmt.comparison import show as show_comparison
+    from pfmsmt.data.schema import read_schema
+
     say(show_comparison(load_config(), read_schema(SCHEMA), Path.cwd()))
 
 
@@ -120,7 +122,6 @@ def tune(
     ] = None,
 ) -> None:
     """Search for the parameters that validate best; params.yaml's tune block says in which ranges."""
-    # Not at the top: the other commands need not wait for torch and optuna.
     from pfmsmt.tuning.command import Wish
     from pfmsmt.tuning.command import tune as run
 

@@ -6,11 +6,12 @@ from typing import Any, Literal, NamedTuple
 from pfmsmt import arrays
 from pfmsmt.checkpoint import read_tree, write_tree
 from pfmsmt.errors import TrainingError
-from pfmsmt.evaluation import Score, Validation, positives, score, validate
+from pfmsmt.evaluation import positives, validate
 from pfmsmt.methods import ClientState, Method, Upload
 from pfmsmt.models.large_table import SUFFIX
 from pfmsmt.training import VERSION, Learner
 from pfmsmt.types import NamedArrays, Stream
+from pfmsmt.validation import Score, Validation, score
 
 
 class Request(NamedTuple):

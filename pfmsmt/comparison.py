@@ -7,13 +7,11 @@ from pfmsmt.config import Config
 from pfmsmt.console import say
 from pfmsmt.data.schema import Schema
 from pfmsmt.methods.catalogue import POOLED
-from pfmsmt.places import EVALUATION, MODELS, ORACLE, REPORTS
-from pfmsmt.report.card import FILES as CARD
+from pfmsmt.places import CARD, EVALUATION, MODELS, ORACLE, REPORTS
 from pfmsmt.report.loading import load_results
 from pfmsmt.report.results import Results
 from pfmsmt.report.text import terminal_table
-from pfmsmt.report.writing import write_report
-from pfmsmt.scoring import read_run
+from pfmsmt.run_files import read_run
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Tracking
@@ -25,11 +23,14 @@ def compare(config: Config, schema: Schema, tracking: "Tracking", root: Path) ->
     Raises:
         DataError: an evaluation is missing or damaged.
     """
+    # Not at the top: who is shown a table need not wait for matplotlib.
+    from pfmsmt.report.writing import write_report
+
     results = results_of(config, schema, root)
     paths = write_report(results, root / REPORTS)
     pictures = [path for path in paths if path.suffix == ".png"]
     tables = [path for path in paths if path.suffix in (".md", ".html", ".json")]
-    card = [root / REPORTS / name for name in CARD if (root / REPORTS / name).exists()]
+    card = [root / path for path in CARD if (root / path).exists()]
     for run in results.runs:
         run_id = read_run(root, run.method, run.seed)["run_id"]
         tracking.log_run_files(run_id, pictures, "comparison/pictures")

@@ -10,8 +10,8 @@ import torch
 
 from pfmsmt.client import Client, Request
 from pfmsmt.errors import TrainingError
-from pfmsmt.evaluation import Validation
 from pfmsmt.methods import Upload
+from pfmsmt.validation import Validation
 
 logger = logging.getLogger(__name__)
 

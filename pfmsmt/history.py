@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pfmsmt.aggregation import conflict_share
-from pfmsmt.evaluation import mean_auc
 from pfmsmt.ledger import Ledger
 from pfmsmt.rounds import RoundResult
 from pfmsmt.types import FloatArray
+from pfmsmt.validation import mean_auc
 
 FEW = 8
 """Up to so many clients, every weight of A and every cosine is a metric of its own."""

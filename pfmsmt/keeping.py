@@ -12,12 +12,13 @@ from pfmsmt.client import Client
 from pfmsmt.config import CalibrationChoice
 from pfmsmt.data.schema import Encoded, ScenarioSchema, Schema
 from pfmsmt.errors import TrainingError
-from pfmsmt.evaluation import ROWS_AT_ONCE, score
+from pfmsmt.evaluation import ROWS_AT_ONCE
 from pfmsmt.federation import POOLED_CLIENT, Federation, scenario_parameters
 from pfmsmt.history import History
 from pfmsmt.models.calibration import Calibration, CalibrationName, fit_calibration
 from pfmsmt.models.saved import SavedModel, build_model, save_model
 from pfmsmt.types import Template
+from pfmsmt.validation import score
 
 FILES = ("result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics.parquet")
 """Beside the models; `train` logs them to the run."""

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pfmsmt.client import Request
-from pfmsmt.evaluation import Validation
 from pfmsmt.methods import Upload
 from pfmsmt.types import NamedArrays, Template
+from pfmsmt.validation import Validation
 
 NUMBER, UNLABELLED = "number", "unlabelled"
 """Roles of what is no tensor of the template: a reported number; a tensor that the template does not know."""

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 CLIP = 1e-7
 """log_loss keeps probabilities in [CLIP, 1 - CLIP]: the last step of float32 below 1 is 6e-8 away, so a float32
 sigmoid that saturated costs 16.1, not infinity, and float32 and float64 predictions score alike."""
+LOGGED = ("auc", "gauc", "logloss", "ece")
+"""Of `task_metrics`, what MLflow's runs and registered versions carry."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

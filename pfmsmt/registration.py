@@ -1,6 +1,5 @@
 """Chooses each scenario's champion by validation, and registers it."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +7,13 @@ from pfmsmt.atomic import write_json
 from pfmsmt.config import Config
 from pfmsmt.console import say
 from pfmsmt.data.schema import Schema
-from pfmsmt.errors import ConfigError, DataError
-from pfmsmt.evaluation import score
-from pfmsmt.places import CHAMPIONS, EVALUATION, MODELS, run_name
-from pfmsmt.scoring import LOGGED, read_run
+from pfmsmt.errors import ConfigError
+from pfmsmt.metrics import LOGGED
+from pfmsmt.places import CHAMPIONS, run_name
+from pfmsmt.run_files import read_best, read_run, read_scores
 from pfmsmt.tracking.origin import git_state
 from pfmsmt.tracking.promotion import place
+from pfmsmt.validation import score
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Tracking
@@ -66,30 +66,3 @@ def _named(split: str, tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
     known = {name: value for name, value in named.items() if value is not None}
     aucs = [cell["auc"] for cell in tasks.values() if cell["auc"] is not None]
     return known | ({"test_mean_auc": sum(aucs) / len(aucs)} if split == "test" and aucs else {})
-
-
-def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
-    """Read what `evaluate` wrote: {scenario: {task: metrics}}.
-
-    Raises:
-        DataError: missing or damaged.
-    """
-    path = root / EVALUATION / run_name(method, seed) / "metrics.json"
-    return _read_part(path, "scenarios", f"evaluate@{method}-{seed}")
-
-
-def read_best(root: Path, method: str, seed: int) -> dict[str, Any]:
-    """Read what a training run kept: {scenario: {round, mean_auc, validation}}.
-
-    Raises:
-        DataError: missing or damaged.
-    """
-    path = root / MODELS / run_name(method, seed) / "result.json"
-    return _read_part(path, "best", f"train@{method}-{seed}")
-
-
-def _read_part(path: Path, key: str, stage: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))[key])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run `dvc repro -f -s {stage}`") from None

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pfmsmt import arrays
 from pfmsmt.client import Request
 from pfmsmt.errors import TrainingError
-from pfmsmt.evaluation import Validation
 from pfmsmt.exchange import Exchange, Failure
 from pfmsmt.ledger import Message, messages
 from pfmsmt.methods import Method, Phase, ServerState, Upload
 from pfmsmt.types import FloatArray
+from pfmsmt.validation import Validation
 
 
 @dataclass

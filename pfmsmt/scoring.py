@@ -1,6 +1,5 @@
 """Scores a run's saved models on the test shards, once."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +12,14 @@ from pfmsmt.console import say
 from pfmsmt.data.batches import Rows
 from pfmsmt.data.schema import Encoded, Schema
 from pfmsmt.data.streaming import open_shard
-from pfmsmt.errors import DataError
-from pfmsmt.metrics import bootstrap_auc, calibration_bins, roc_points, task_metrics
+from pfmsmt.metrics import LOGGED, bootstrap_auc, calibration_bins, roc_points, task_metrics
 from pfmsmt.models.saved import SavedModel, load_model
-from pfmsmt.places import CLIENTS, EVALUATION, MODELS, RUNS, run_name
+from pfmsmt.places import CLIENTS, EVALUATION, MODELS, run_name
+from pfmsmt.run_files import read_run
 from pfmsmt.types import Stream
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Tracking
-
-LOGGED = ("auc", "gauc", "logloss", "ece")
 
 
 def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tracking", root: Path) -> None:
@@ -62,21 +59,6 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tr
 
 ROC_COLUMNS = ("scenario", "task", "false_positive_rate", "true_positive_rate")
 CALIBRATION_COLUMNS = ("scenario", "task", "predicted", "actual", "rows")
-
-
-def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
-    """Read the MLflow ids of a training run: {run_id, models: {scenario: model id}}.
-
-    Raises:
-        DataError: the run was not trained, or its file is damaged.
-    """
-    path = root / RUNS / f"{run_name(name, seed)}.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; run `dvc repro train@{name}-{seed}`") from None
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); run `dvc repro -f -s train@{name}-{seed}`") from None
 
 
 def predict_shard(model: SavedModel, shard: Rows, rows_at_once: int, calibrated: bool) -> np.ndarray:

@@ -12,11 +12,12 @@ from pfmsmt.data.row_groups import Pooling
 from pfmsmt.data.schema import Schema
 from pfmsmt.data.streaming import open_shard
 from pfmsmt.errors import TrainingError
-from pfmsmt.evaluation import mean_auc, predict
+from pfmsmt.evaluation import predict
 from pfmsmt.exchange import InProcess
 from pfmsmt.federation import POOLED_CLIENT, Federation, build_federation
 from pfmsmt.metrics import auc
 from pfmsmt.rounds import RoundResult, run_rounds
+from pfmsmt.validation import mean_auc
 
 Aucs = dict[str, dict[str, float | None]]
 """scenario -> task -> AUC; None: undefined, as the rows hold a single class."""

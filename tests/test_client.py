@@ -5,7 +5,8 @@ import pytest
 
 from pfmsmt.client import Request
 from pfmsmt.errors import CheckpointError
-from pfmsmt.evaluation import Score, positives, score, validate
+from pfmsmt.evaluation import positives, validate
+from pfmsmt.validation import Score, score
 
 METHODS = ["pf_msmtrec", "fedavg", "local"]
 PRIVATE = {"data.private_fields": ["categorical_3"]}

@@ -31,6 +31,9 @@ def test_imports_keep_to_their_floors():
         ("pfmsmt.metrics", {"torch", "mlflow"}),
         ("pfmsmt.models.saved", {"mlflow"}),
         ("pfmsmt.client", {"mlflow"}),
+        ("pfmsmt.registration", {"torch", "mlflow"}),
+        # What every command waits for.
+        ("pfmsmt.cli", {"torch", "mlflow", "flwr", "optuna", "matplotlib"}),
     ],
 )
 def test_importing_loads_nothing_from_above(module, absent):

@@ -8,7 +8,8 @@ import pytest
 from pfmsmt.data.schema import Encoded, read_schema
 from pfmsmt.errors import DataError, TrackingError
 from pfmsmt.models.saved import load_model
-from pfmsmt.scoring import evaluate, read_run, test_metrics
+from pfmsmt.run_files import read_run
+from pfmsmt.scoring import evaluate, test_metrics
 from pfmsmt.tracking import connect
 
 test_metrics.__test__ = False

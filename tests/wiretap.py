@@ -8,9 +8,9 @@ import numpy as np
 
 from pfmsmt.checkpoint import read_tree
 from pfmsmt.client import Client, Request
-from pfmsmt.evaluation import Validation
 from pfmsmt.exchange import InProcess
 from pfmsmt.methods import Upload
+from pfmsmt.validation import Validation
 
 
 class Exchanged(NamedTuple):

@@ -8,9 +8,9 @@ import numpy as np
 
 from pfmsmt import arrays
 from pfmsmt.client import Request
-from pfmsmt.evaluation import Validation
 from pfmsmt.methods import Method, Upload
 from pfmsmt.types import NamedArrays, Role, Template
+from pfmsmt.validation import Validation
 
 
 class Acceptance(NamedTuple):

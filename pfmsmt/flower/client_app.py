@@ -11,13 +11,13 @@ from flwr.clientapp import ClientApp
 
 from pfmsmt.data.schema import Schema
 from pfmsmt.errors import FederationError, TrainingError
-from pfmsmt.evaluation import Validation
 from pfmsmt.exchange import Failure
 from pfmsmt.flower.preparing import PREPARE, PROPOSE, pack_text, read_proposal, write_shards
 from pfmsmt.flower.site import Site
 from pfmsmt.flower.site_models import keep_model
 from pfmsmt.flower.wire import NOTES, Asked, Best, pack_answer, read_request
 from pfmsmt.methods import Upload
+from pfmsmt.validation import Validation
 
 Answer = TypeVar("Answer")
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pfmsmt.client import Request
-from pfmsmt.evaluation import Validation
 from pfmsmt.exchange import Answers, Failure
 from pfmsmt.flower.nodes import Nodes
 from pfmsmt.flower.plan import Plan
 from pfmsmt.flower.wire import Best, pack_request, read_answer
 from pfmsmt.methods import Upload
+from pfmsmt.validation import Validation
 
 KINDS = {"train": "train", "validate": "evaluate"}
 """Kind of request -> Flower's message type."""

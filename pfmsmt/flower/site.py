@@ -25,12 +25,12 @@ from pfmsmt.config import Train
 from pfmsmt.data.schema import Schema, read_schema
 from pfmsmt.devices import choose_device
 from pfmsmt.errors import FederationError
-from pfmsmt.evaluation import Validation
 from pfmsmt.exchange import prepare_thread
 from pfmsmt.federation import Federation, build_federation
 from pfmsmt.flower.plan import Plan
 from pfmsmt.methods import Method, Upload
 from pfmsmt.places import CLIENTS, SCHEMA
+from pfmsmt.validation import Validation
 
 STATE = Path("state")
 PLAN = "plan.json"

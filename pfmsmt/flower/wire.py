@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from pfmsmt.client import Request
 from pfmsmt.errors import FederationError
-from pfmsmt.evaluation import Validation
 from pfmsmt.exchange import Failure
 from pfmsmt.flower.plan import Plan
 from pfmsmt.methods import Upload
 from pfmsmt.types import NamedArrays
+from pfmsmt.validation import Validation
 
 ARRAYS, NOTES = "arrays", "notes"
 BY_TASK = "by_task/"

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from pfmsmt.errors import TrainingError
@@ -60,6 +59,9 @@ def fit_calibration(kind: CalibrationName, log_odds: Floats, labels: NDArray[np.
 
 
 def _fit_line(kind: CalibrationName, log_odds: Floats, labels: Floats) -> tuple[float, float]:
+    # Not at the top: whoever predicts need not wait for what fits.
+    from scipy.optimize import minimize
+
     rows = max(len(labels), 1)
     free = 2 if kind == "platt" else 1
 

@@ -12,7 +12,6 @@ from pfmsmt.report.drawing import Picture
 from pfmsmt.report.page import bullets, document, figure
 
 PICTURES = "data_pictures"
-FILES = ("data.md", "data.html")
 
 
 def write_card(card: DataCard, folder: Path) -> tuple[Path, ...]:

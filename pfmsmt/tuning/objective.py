@@ -8,7 +8,7 @@ import numpy as np
 
 from pfmsmt.data.schema import Schema
 from pfmsmt.errors import ConfigError
-from pfmsmt.evaluation import Validation
+from pfmsmt.validation import Validation
 
 MEAN = "mean"
 MINIMUM = "minimum"

@@ -12,7 +12,6 @@ from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.console import say
 from pfmsmt.tracking import StudyRun, Tracking, TrialRecord
 from pfmsmt.tuning.outcome import Outcome, export, outcome_of
-from pfmsmt.tuning.pictures import write_pictures
 from pfmsmt.tuning.pool import Pool
 from pfmsmt.tuning.retrying import is_here, release
 from pfmsmt.tuning.sampling import values_of
@@ -80,6 +79,9 @@ def _log_missing(study: Study, task: Task, run: StudyRun) -> None:
 
 
 def _log_outcome(study: Study, found: Outcome, config: Config, run: StudyRun, seconds: float) -> None:
+    # Not at the top: the search begins without waiting for matplotlib and scikit-learn.
+    from pfmsmt.tuning.pictures import write_pictures
+
     metrics: dict[str, float | None] = {
         f"trials/{state.replace(' ', '_')}": float(number) for state, number in found.states.items()
     }
