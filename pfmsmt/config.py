@@ -209,6 +209,10 @@ class Train(_Frozen):
     memory: Positive
     large_table_rows: Count
     calibration: CalibrationChoice
+    wire: Literal["float32", "float16"]
+    clip: Positive | None
+    noise: NonNegative
+    delta: OpenFraction
     checkpoint_every: Count
     device: str
     workers: Literal["auto"] | Count
@@ -220,6 +224,12 @@ class Train(_Frozen):
         if not any(weights):
             raise ValueError("at least one task needs a weight above 0")
         return weights
+
+    @model_validator(mode="after")
+    def _noise_is_measured_in_clips(self) -> Self:
+        if self.noise and self.clip is None:
+            raise ValueError("noise is in multiples of clip, which is null; set clip, or noise to 0")
+        return self
 
     @field_validator("methods", "seeds")
     @classmethod

@@ -18,6 +18,8 @@ from pfmsmt.data.streaming import StreamedShard
 from pfmsmt.errors import ConfigError
 from pfmsmt.methods import Method
 from pfmsmt.methods.catalogue import POOLED, TWO_MODELS, build_method, expert_parts, phases
+from pfmsmt.methods.messages import with_messages
+from pfmsmt.methods.noised import Entropy, seeded
 from pfmsmt.models.spec import ModelSpec, build_spec
 from pfmsmt.training import build_learner, client_batch_size, local_train
 from pfmsmt.types import NamedArrays, Template
@@ -121,12 +123,14 @@ def build_federation(
     device: torch.device,
     data: Mapping[str, ClientData] | None = None,
     mean_rows: float | None = None,
+    entropy: Entropy = seeded,
 ) -> Federation:
     """Build every client of method `name`.
 
     Args:
         data: what `load_data` returned, to share it between federations; loaded from `shards` if left out.
         mean_rows: training rows of a client on average, where some clients are elsewhere.
+        entropy: of noise on uploads, see `with_messages`.
 
     Raises:
         ConfigError: train.task_weights does not fit the data's tasks, or an adapter's rank its first layer; or rows
@@ -151,7 +155,11 @@ def build_federation(
         learner = build_learner(
             client, specs[client], part, size, config.train, seed, device, in_place=name not in TWO_MODELS
         )
-        method = method or build_method(name, config.methods, local_train, learner.binding.template)
+        if method is None:
+            template = learner.binding.template
+            method = with_messages(
+                build_method(name, config.methods, local_train, template), template, config.train, entropy
+            )
         clients[client] = Client(client, method, learner, seed)
     assert method is not None
     return Federation(method, clients)

@@ -59,7 +59,8 @@ def _answer(answer: Upload | Validation) -> tuple[Item, ...]:
     if isinstance(answer, Upload):
         by_task = {f"{name}{TASK_MARK}{task}": a for task, part in answer.by_task.items() for name, a in part.items()}
         tensors = _tensors({**answer.arrays, **by_task})
-        return (*tensors, _number("examples", "int64"), _number("loss", "float64"))
+        releases = (_number("releases", "int64"),) if answer.releases else ()
+        return (*tensors, _number("examples", "int64"), _number("loss", "float64"), *releases)
     return tuple(
         _number(f"{scenario}/{task}/{metric}", "float64")
         for scenario, tasks in answer.items()

@@ -14,6 +14,9 @@ from pfmsmt.methods import Method, Phase, ServerState, Upload
 from pfmsmt.types import FloatArray
 from pfmsmt.validation import Validation
 
+RELEASES = "/releases"
+"""Ends the metric that counts a client's noised uploads: `privacy/NL/releases`."""
+
 
 @dataclass
 class RoundResult:
@@ -101,6 +104,7 @@ def _run_phase(
     suffix = "" if index == 0 else f"_{phase.name}"
     metrics.update({f"train/{k}/loss{suffix}": upload.loss for k, upload in uploads.items()})
     metrics.update({f"server/{name}": value for name, value in update.metrics.items()})
+    metrics.update({f"privacy/{k}{RELEASES}": float(u.releases) for k, u in uploads.items() if u.releases})
     result.server = update.server
     result.diagnostics.update(update.diagnostics)
 

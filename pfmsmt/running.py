@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from pfmsmt import __version__
+from pfmsmt.accounting import check_accountant, spent
 from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.console import Progress, say
 from pfmsmt.data.schema import Schema
@@ -104,6 +105,7 @@ def run_training(job: Job, participants: Participants, tracking: "Tracking") -> 
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
     """
     config, schema, method = job.config, job.schema, participants.method
+    check_accountant(config.train)
     history = History()
     checkpoint = Checkpoint(job.root / CHECKPOINTS / job.name, fingerprint(job.params, schema))
     resumed = checkpoint.load(participants, history)
@@ -133,6 +135,7 @@ def run_training(job: Job, participants: Participants, tracking: "Tracking") -> 
         last: RoundResult | None = None
         try:
             for result in rounds:
+                result.metrics |= spent(result.metrics, config.train)
                 metrics = history.add(result)
                 tracked.log_round(result.round, metrics)
                 for client, reason in result.failures.items():

@@ -31,6 +31,10 @@ NEVER_LEAVES = frozenset({Role.TASK, Role.PRIVATE})
 """Roles that no method may send: task-specific parts of experts, and tables of private ids."""
 
 
+RUNNING_VARIANCE = "norm_variance"
+"""How names of BatchNorm's running variances end."""
+
+
 class Slot(NamedTuple):
     """The place of one named array in the parameter template."""
 

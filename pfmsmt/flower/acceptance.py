@@ -22,6 +22,8 @@ class Acceptance(NamedTuple):
     rows: Mapping[str, int]
     """Training rows of each client, as its site declared them when the schema was agreed on"""
     largest_update: float
+    noise: float
+    """Standard deviation of the noise that uploads carry; 0: none"""
 
     def refusal(self, client: str, request: Request, answer: Upload | Validation) -> str | None:
         """Return what is wrong with the answer to a request, or None."""
@@ -47,8 +49,15 @@ class Acceptance(NamedTuple):
             return f"it says {upload.examples!r} examples, the agreed schema {self.rows[client]}"
         if type(upload.loss) is not float or not math.isfinite(upload.loss):
             return f"its loss is {upload.loss!r}"
-        parts = [arrays.subtract(upload.arrays, expected), *upload.by_task.values()]
-        limit = self.largest_update * max(_length(expected), 1.0)
+        if type(upload.releases) is not int or (upload.releases < 1 if self.noise else upload.releases != 0):
+            return f"it says {upload.releases!r} noised uploads"
+        changes = self._of(upload.arrays, phase.changes)
+        ends = {name: array for name, array in upload.arrays.items() if name not in changes}
+        moved = arrays.subtract(ends, {name: expected[name] for name in ends})
+        parts = [{**moved, **changes}, *upload.by_task.values()]
+        numbers = sum(array.size for array in expected.values())
+        # Noise alone is nearly always within 1 +- 1 / sqrt(numbers) of its expected length.
+        limit = self.largest_update * max(_length(expected), 1.0) + 2 * self.noise * math.sqrt(numbers)
         longest = max((_length(part) for part in parts), default=0.0)
         if longest > limit:
             return f"it is {longest:.3g} away from what was sent; at most {limit:.3g} is taken"

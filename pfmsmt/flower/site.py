@@ -10,6 +10,7 @@ A step that is asked for again starts from the step before it, so a server that 
 finds every site as it was then, whatever of the broken round a site had done.
 """
 
+import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import torch
 from filelock import FileLock
 
 from pfmsmt import __version__
-from pfmsmt.atomic import new_folder, recover
+from pfmsmt.atomic import new_folder, recover, write_text
 from pfmsmt.client import Request
 from pfmsmt.config import Train
 from pfmsmt.data.schema import Schema, read_schema
@@ -33,6 +34,8 @@ from pfmsmt.places import CLIENTS, SCHEMA
 from pfmsmt.validation import Validation
 
 STATE = Path("state")
+RELEASES = "releases.txt"
+"""In the state of a run: how many noised uploads the site made in it."""
 PLAN = "plan.json"
 """In the state of a run that is over."""
 _STEP = re.compile(r"(\d{6})\.(\d)")
@@ -64,10 +67,19 @@ class Site:
             # In a thread, as where all clients are in one process: what torch is told there is not told elsewhere.
             with ThreadPoolExecutor(1, "client", prepare_thread, (_threads(plan.train),)) as pool:
                 answer = pool.submit(client.answer, request).result()
+            if isinstance(answer, Upload) and answer.releases:
+                answer = answer._replace(releases=self._release(plan.run))
             with new_folder(self._path(plan.run, now)) as temporary:
                 client.save(temporary, request.round)
             self._forget(plan.run, now)
         return answer
+
+    def _release(self, run: str) -> int:
+        """Count one more noised upload, before it leaves: a round that is repeated tells something anew."""
+        path = self.folder / STATE / run / RELEASES
+        count = 1 + (int(path.read_text(encoding="utf-8")) if path.exists() else 0)
+        write_text(path, str(count))
+        return count
 
     def check(self, asked: str, plan: Plan) -> Schema:
         """Return the site's own schema if it may take part in the plan.
@@ -109,8 +121,10 @@ class Site:
         """Build the method and this site's one client."""
         device = choose_device(plan.train.device)
         return build_federation(
-            plan, schema, self.folder / CLIENTS, plan.method, plan.seed, device, mean_rows=plan.mean_rows
-        )
+            plan, schema, self.folder / CLIENTS, plan.method, plan.seed, device, mean_rows=plan.mean_rows,
+            # The server knows the seed, and could take seeded noise off again.
+            entropy=lambda stream: os.urandom,
+        )  # fmt: skip
 
     def forget_others(self, run: str) -> None:
         """Remove the state of other runs that are over."""

@@ -19,6 +19,7 @@ from pfmsmt.flower.plan import Plan, make_plan
 from pfmsmt.history import History
 from pfmsmt.keeping import write_results
 from pfmsmt.methods.catalogue import POOLED, build_method
+from pfmsmt.methods.messages import with_messages
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.template import Binding
 from pfmsmt.running import Job
@@ -54,7 +55,8 @@ class Sites:
         self._config, self._schema, self._name, self._seed, self._connect = config, schema, name, seed, connect
         binding = Binding(MMoE(next(iter(build_specs(config, schema, name).values()))).initialise(seed, ""))
         self.template, self.initial_parameters = binding.template, binding.read()
-        self.method = build_method(name, config.methods, local_train, self.template)
+        plain = build_method(name, config.methods, local_train, self.template)
+        self.method = with_messages(plain, self.template, config.train)
         self.names = tuple(sorted(schema.scenarios))
         self._run = secrets.token_hex(8)
         self._exchange: OverGrid | None = None
@@ -63,7 +65,10 @@ class Sites:
         """Connect with the sites; they keep their state under the run's own name."""
         rows = {name: counts["train"].rows for name, counts in self._schema.counts.items()}
         tasks = [task.name for task in self._schema.tasks]
-        acceptance = Acceptance(self.method, self.template, tasks, rows, self._config.federate.largest_update)
+        train = self._config.train
+        silent = not any(phase.uploads for phase in self.method.phases)
+        noise = 0.0 if silent or train.clip is None else train.noise * train.clip
+        acceptance = Acceptance(self.method, self.template, tasks, rows, self._config.federate.largest_update, noise)
         self._exchange = self._connect(
             make_plan(self._config, self._schema, self._name, self._seed, self._run), acceptance
         )

@@ -66,7 +66,8 @@ def pack_answer(answer: Upload | Validation | Best | Failure) -> RecordDict:
     """Return an answer as records."""
     if isinstance(answer, Upload):
         records = {ARRAYS: answer.arrays, **{f"{BY_TASK}{task}": part for task, part in answer.by_task.items()}}
-        return _pack(records, {"examples": answer.examples, "loss": answer.loss})
+        releases = {"releases": answer.releases} if answer.releases else {}
+        return _pack(records, {"examples": answer.examples, "loss": answer.loss, **releases})
     if isinstance(answer, Failure):
         return _pack({}, {"failure": answer.reason})
     if isinstance(answer, Best):
@@ -86,7 +87,7 @@ def read_answer(content: RecordDict) -> Upload | Validation | Best | Failure:
             validation: Validation = notes["validation"]
             return validation
         parts = {name.removeprefix(BY_TASK): _arrays(r) for name, r in content.items() if name.startswith(BY_TASK)}
-        return Upload(_arrays(content[ARRAYS]), notes["examples"], notes["loss"], parts)
+        return Upload(_arrays(content[ARRAYS]), notes["examples"], notes["loss"], parts, notes.get("releases", 0))
     except (KeyError, TypeError, ValueError) as error:
         return Failure(f"its answer cannot be read ({type(error).__name__})")
 

@@ -64,6 +64,8 @@ class Upload(NamedTuple):
     loss: float
     by_task: Mapping[str, NamedArrays] = {}
     """task -> what that task's loss alone moved; where a method coordinates tasks as well"""
+    releases: int = 0
+    """Noised uploads of this client in the run so far, with this one; 0 where there is no noise"""
 
 
 class ServerUpdate(NamedTuple):
@@ -94,6 +96,8 @@ class Phase(NamedTuple):
     """Whose tensors a client uploads in this phase, all of them and no others"""
     told: frozenset[Role] = frozenset()
     """... and of which of these it also tells each task's share"""
+    changes: frozenset[Role] = frozenset()
+    """... and of which of these it uploads the change from what it received, in place of the value"""
 
 
 class Method(NamedTuple):

@@ -40,9 +40,13 @@ def in_one_process(project):
     return run
 
 
-@pytest.mark.parametrize("name", ["pf_msmtrec", "fedavg", "ditto"])
-def test_two_rounds_are_the_same_bit_for_bit(configure, in_one_process, request, project, equal_arrays, name):
-    config = configure(CHANGES)
+@pytest.mark.parametrize(
+    ("name", "wire"),
+    [("pf_msmtrec", "float32"), ("fedavg", "float32"), ("ditto", "float32"), ("pf_msmtrec", "float16"),
+     ("fedavg", "float16")],
+)  # fmt: skip
+def test_two_rounds_are_the_same_bit_for_bit(configure, in_one_process, request, project, equal_arrays, name, wire):
+    config = configure({**CHANGES, "train.wire": wire})
     here, parameters = in_one_process(config, name)
     sites = request.getfixturevalue("sites")
     grid = InProcessGrid(sites)
