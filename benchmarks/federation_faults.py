@@ -1,135 +1,57 @@
 """Faults of a federation, each tried with real processes over TLS on this machine: what is said, and what it costs.
 
-    python benchmarks/federation_faults.py [--folder FOLDER] [--deadline SECONDS]
+    python benchmarks/federation_faults.py [--folder FOLDER] [--deadline SECONDS] [--only server sites answers]
 
-A server and three sites with tiny data train pf_msmtrec; the server is killed (-9) between the two phases of the second
-round and goes on; its result is compared, bit for bit, with a training in one process. Then fedavg trains; one site
-is killed (-9) and comes back, another is frozen for a round, and others knock with a wrong key and with none. Prints a
-Markdown table.
+A server and three sites with tiny data. *server*: it is killed (-9) between the two phases of pf_msmtrec's second round
+and goes on; its result is compared, bit for bit, with a training in one process. *sites*: while fedavg trains, one is
+killed (-9) and comes back, another is frozen for a round, and others knock with a wrong key and with none. *answers*:
+one site's data are damaged, its schema and its copy of the package are changed, so that it raises, refuses, or uploads
+what the server must not take. Prints a Markdown table.
 """
 
 import argparse
+import json
 import os
-import re
+import shutil
 import signal
-import subprocess
-import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-import yaml
+from federation_world import ROUND, Run, World, build
 
+import pfmsmt
 from pfmsmt.config import load_config
-from pfmsmt.data.download import obtain
-from pfmsmt.data.partition import partition
 from pfmsmt.data.schema import read_schema
-from pfmsmt.dotted_keys import set_values
 from pfmsmt.exchange import InProcess
 from pfmsmt.federation import build_federation
-from pfmsmt.flower.credentials import make_certificates, make_site_key
-from pfmsmt.flower.dealing import deal
+from pfmsmt.flower.credentials import make_site_key
 from pfmsmt.flower.demo import process
 from pfmsmt.flower.operating import describe, register_site, wait_for_server
 from pfmsmt.flower.plan import across_sites
-from pfmsmt.flower.programs import CONNECTION, Command, Server, free_port, supernode
 from pfmsmt.history import History
 from pfmsmt.keeping import write_models
 from pfmsmt.rounds import run_rounds
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
-SIZES = {"train_rows": 2000, "test_rows": 500}
-CHANGES = {
-    "data.source": "synthetic",
-    "data.synthetic.scenarios": {"NL": SIZES, "ES": SIZES, "US": SIZES},
-    "data.synthetic.ctr": 0.3,
-    "data.synthetic.cvr": 0.4,
-    "train.quorum": 0.5,
-    "train.device": "cpu",
-    "train.threads": 1,
-    "federate.local_epochs": 0.5,
+UPLOADS = """
+
+_pack_answer = pack_answer
+
+
+def pack_answer(answer):
+    if isinstance(answer, Upload):
+        name = sorted(answer.arrays)[0]
+        array = answer.arrays[name]
+        answer = answer._replace(arrays={{**answer.arrays, name: {change}}})
+    return _pack_answer(answer)
+"""
+"""Added to a site's own copy of `pfmsmt/flower/wire.py`."""
+WRONG_UPLOADS = {
+    "an upload with NaN": "array * float('nan')",
+    "an upload of absurd length": "array * 0 + 1e6",
+    "parameters of another shape": "array.ravel()[:-1]",
 }
-ROUND = re.compile(r"^(?:fedavg|pf_msmtrec)-seed0 (\d+)/")
-
-
-class World(NamedTuple):
-    """One federation on this machine."""
-
-    folder: Path
-    server: Server
-    sites: dict[str, Path]
-
-    def site(self, scenario: str, key: Path | None = None) -> Command:
-        """The program of one site."""
-        authority = self.server.certificates.authority
-        place = self.sites[scenario]
-        key = key or place / "site.key"
-        return supernode(scenario, place, f"127.0.0.1:{self.server.port}", key=key, authority=authority, track=False)
-
-
-def build(folder: Path, deadline: float, rounds: int) -> World:
-    """Make data, certificates and keys; start nothing."""
-    server = Server(folder / "server", port=free_port(), own_store=True)
-    tree = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    set_values(tree, {**CHANGES, "federate.deadline": deadline, "federate.rounds": rounds})
-    server.root.mkdir(parents=True)
-    (server.root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
-    config = load_config(server.root / "params.yaml")
-    obtain(config.data, config.seed, folder / "raw", lambda _: None)
-    partition(config.data, config.seed, folder / "raw", folder / "shards", lambda _: None)
-    sites = deal(folder / "shards", server.root, folder / "sites")
-    make_certificates(server.certificates.folder, [])
-    for place in sites.values():
-        make_site_key(place / "site.key")
-    return World(folder, server, sites)
-
-
-class Run:
-    """A run of the server, whose lines are followed."""
-
-    def __init__(self, world: World, method: str) -> None:
-        """Start it."""
-        words = ["run", str(world.server.app()), CONNECTION, "--run-config", f'method="{method}" seed=0']
-        self.number = str(world.server.ask(*words)["run-id"])
-        log = world.server.control("log", self.number, CONNECTION, "--stream")
-        self._follower = log.start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self.lines: list[tuple[float, str]] = []
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-
-    def _follow(self) -> None:
-        for line in self._follower.stdout or ():
-            self.lines.append((time.monotonic(), line.strip()))
-            print(f"    {line.rstrip()}", flush=True)
-
-    def rounds(self) -> dict[int, float]:
-        """When each round was over."""
-        found = ((ROUND.match(line), when) for when, line in self.lines)
-        return {int(match[1]): when for match, when in found if match}
-
-    def wait(self, met: Callable[[], object], seconds: float = 900) -> None:
-        """Return when `met` is true."""
-        end = time.monotonic() + seconds
-        while not met():
-            if time.monotonic() > end:
-                raise SystemExit(f"nothing happened for {seconds} s; last lines: {self.lines[-5:]}")
-            time.sleep(0.2)
-
-    def after(self, number: int) -> None:
-        """Wait until a round is over."""
-        self.wait(lambda: number in self.rounds())
-
-    def said(self, number: int) -> str:
-        """Lines about failures of one round."""
-        found = [line.split(": ", 2)[2] for _, line in self.lines if f"round {number}: client" in line]
-        return "; ".join(found) or "nothing"
-
-    def seconds(self, number: int) -> float:
-        """What a round took."""
-        return self.rounds()[number] - self.rounds()[number - 1]
 
 
 def faults_of_sites(folder: Path, deadline: float) -> list[tuple[str, str, str]]:
@@ -181,6 +103,63 @@ def faults_of_sites(folder: Path, deadline: float) -> list[tuple[str, str, str]]
     return table
 
 
+def faults_of_answers(folder: Path, deadline: float) -> list[tuple[str, str, str]]:
+    """Have site US answer wrongly, in every way for a round or two, while fedavg trains.
+
+    Every message is answered by a new process, so what is changed counts from the next message on.
+    """
+    world = build(folder, deadline, 20)
+    own = folder / "own/pfmsmt"
+    shutil.copytree(Path(pfmsmt.__file__).parent, own, ignore=shutil.ignore_patterns("__pycache__"))
+    place = world.sites["US"]
+    schema, shard = place / "data/clients/schema.json", next((place / "data/clients/US").glob("train*"))
+    wire, version = own / "flower/wire.py", own / "__init__.py"
+    files = {path: path.read_bytes() for path in (schema, shard, wire, version)}
+
+    def another_schema() -> None:
+        tree = json.loads(files[schema])
+        tree["numerical"][0]["mean"] += 1
+        schema.write_text(json.dumps(tree))
+
+    def another_version() -> None:
+        version.write_bytes(files[version].replace(pfmsmt.__version__.encode(), b"0.0.9"))
+
+    def damaged() -> None:
+        shard.write_bytes(files[shard][:-100])
+
+    faults = {"a client that raises (its shard is cut off)": damaged, "another schema": another_schema,
+              "another version of the package": another_version}  # fmt: skip
+    for what, change in WRONG_UPLOADS.items():
+        faults[what] = lambda change=change: wire.write_bytes(files[wire] + UPLOADS.format(change=change).encode())
+    table = []
+    with ExitStack() as running:
+        running.enter_context(process(world.server.superlink(), folder / "server.log"))
+        wait_for_server(world.server)
+        for scenario, site in world.sites.items():
+            register_site(world.server, scenario, site / "site.key.pub")
+            command = world.site(scenario)
+            if scenario == "US":
+                command = command._replace(environment={**command.environment, "PYTHONPATH": str(own.parent)})
+            running.enter_context(process(command, folder / f"{scenario}.log"))
+        run = Run(world, "fedavg")
+        run.after(1)
+        for what, act in faults.items():
+            start = max(run.rounds())
+            act()
+            # The round under way may have seen half of it.
+            run.after(start + 2)
+            for path, content in files.items():
+                path.write_bytes(content)
+            table.append((what, run.said(start + 2), f"{run.seconds(start + 2):.0f} s"))
+        start = max(run.rounds())
+        run.after(start + 2)
+        table.append(("none again", run.said(start + 2), f"{run.seconds(start + 2):.0f} s"))
+        run.wait(lambda: any("left each client" in line for _, line in run.lines))
+        counted = [match[1] for _, line in run.lines if (match := ROUND.match(line))]
+        table.append(("rounds that were counted", ", ".join(counted), ""))
+    return table
+
+
 def fault_of_the_server(folder: Path, deadline: float) -> list[tuple[str, str, str]]:
     """Kill the server between two phases, and compare what comes of it."""
     world = build(folder, deadline, 2)
@@ -228,15 +207,18 @@ def in_one_process(world: World) -> Path:
     return world.folder / "expected"
 
 
+KINDS = {"server": fault_of_the_server, "sites": faults_of_sites, "answers": faults_of_answers}
+
+
 def main() -> None:
     """Try all faults; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("federation-faults"), help="new; logs stay there")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds (federate.deadline)")
+    parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="which to try")
     chosen = parser.parse_args()
     folder = chosen.folder.absolute()
-    table = fault_of_the_server(folder / "server-killed", chosen.deadline)
-    table += faults_of_sites(folder / "sites", chosen.deadline)
+    table = [row for kind in chosen.only for row in KINDS[kind](folder / kind, chosen.deadline)]
     print("| fault | what the server says | cost |\n|---|---|---|")
     for row in table:
         print(f"| {' | '.join(row)} |")
