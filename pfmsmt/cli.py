@@ -91,11 +91,14 @@ def predict(
     tracking = connect(Path.cwd())
     from pfmsmt.serving.batch import predict_file
 
-    used, rows = predict_file(
+    done = predict_file(
         tracking, scenario, source, target, which=version, calibrated=settings.calibrated,
         optional=settings.optional_columns, keep=keep or (),
     )  # fmt: skip
-    say(f"{target}: {rows:,} rows, predicted by pfmsmt-{scenario} version {used}")
+    say(f"{target}: {done.rows:,} rows, predicted by pfmsmt-{scenario} version {done.version}")
+    if done.filled:
+        cells = ", ".join(f"{column} {count:,}" for column, count in sorted(done.filled.items()))
+        say(f"missing values that were filled: {cells}")
 
 
 @app.command()

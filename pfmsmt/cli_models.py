@@ -100,6 +100,7 @@ def _described(schema: ScenarioSchema) -> dict[str, str]:
         "schema.categorical": str(len(schema.categorical)),
         "schema.numerical": str(len(schema.numerical)),
         "schema.categories": str(sum(len(field.vocabulary) for field in schema.categorical)),
+        "schema.fill": ", ".join(f"{name}: {value!r}" for name, value in schema.fill.items()) or "none",
         "schema.columns": f"{schema.columns[0]} ... {schema.columns[-1]}" if schema.columns else "none",
     }
 

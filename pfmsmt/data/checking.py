@@ -105,6 +105,8 @@ Refuse = Callable[[Column, NDArray[np.bool_], Callable[[int], str], str], None]
 def _filled(array: pa.Array, column: Column) -> pa.Array:
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+    if isinstance(column.fill, float) and pa.types.is_integer(array.type):
+        array = array.cast(pa.float64(), safe=False)  # an integer type would cut the fraction off
     return pc.fill_null(array, pa.scalar(column.fill, array.type))
 
 

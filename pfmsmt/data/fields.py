@@ -1,5 +1,6 @@
 """What the training rows of all clients say about the columns: vocabularies, means and deviations."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfmsmt.data.schema import CategoricalField, NumericalField, Vocabulary
+from pfmsmt.data.schema import CategoricalField, Fill, NumericalField, Vocabulary
 from pfmsmt.data.shards import Rows
 from pfmsmt.data.sources.contract import Columns
 from pfmsmt.data.statistics import CategoryCounts, Moments, MomentState, TextCounts
-from pfmsmt.errors import DataError
+from pfmsmt.errors import ConfigError, DataError
 
 _INTEGER = re.compile(r"^(0|-?[1-9][0-9]{0,14})$")
 """The one way to write a whole number that float64 holds: `7`, not `07` or `+7`, so that no two texts are one."""
@@ -26,6 +27,30 @@ class Fields(NamedTuple):
     numerical: tuple[NumericalField, ...]
     private: dict[str, dict[str, Vocabulary]]
     """scenario -> private field -> vocabulary"""
+
+
+def fill_of(columns: Columns, fields: Fields) -> Fill:
+    """Return what stands for missing values, of the types that the fields turned out to have.
+
+    Raises:
+        ConfigError: infinite, or no number, for a column of numbers.
+    """
+    found: Fill = {}
+    kinds = {field.name: field.text for field in fields.categorical}
+    for name, value in columns.fill.items():
+        text = kinds.get(name)
+        if text is None and not math.isfinite(float(value)):
+            raise ConfigError(f"data.tabular.fill: {name}: {value} is not a finite number")
+        if text is False and isinstance(value, str):
+            # A file without types. What is no integer stood for nothing in the training rows, and has no code.
+            if _INTEGER.match(value):
+                found[name] = int(value)
+        elif text is False and isinstance(value, float):
+            if value.is_integer():
+                found[name] = int(value)
+        else:
+            found[name] = str(value) if text else value
+    return found
 
 
 class Told(NamedTuple):

@@ -20,7 +20,7 @@ from pfmsmt.data.ahead import ahead
 from pfmsmt.data.delivery import Progress
 from pfmsmt.data.download import read_contents
 from pfmsmt.data.faults import Faults, Known
-from pfmsmt.data.fields import FieldLearner, Fields
+from pfmsmt.data.fields import FieldLearner, Fields, fill_of
 from pfmsmt.data.schema import ScenarioSchema, Schema, SplitCounts
 from pfmsmt.data.shards import Rows, ShardWriter
 from pfmsmt.data.sources import SOURCES
@@ -172,6 +172,7 @@ class _Partition:
             numerical=fields.numerical,
             private_vocabularies=fields.private,
             counts={scenario: {} for scenario in self._data.scenarios},
+            fill=fill_of(self._data.columns, fields),
         )
         fingerprint = hashlib.sha256()
         counts: dict[str, dict[str, SplitCounts]] = {}

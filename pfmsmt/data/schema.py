@@ -1,16 +1,17 @@
 """The declared columns of a data set, and the one encoder that training, evaluation and serving share."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pfmsmt.errors import DataError, SchemaError
 
@@ -22,6 +23,9 @@ NO_INTEGER = -(2**53)
 
 Vocabulary = tuple[int, ...] | tuple[str, ...]
 """Sorted, no entry twice; the code of entry i is i + 1."""
+
+Fill = dict[str, int | float | str]
+"""Feature column -> what stands for a missing value, in training and for ever after."""
 
 
 class _Frozen(BaseModel):
@@ -80,6 +84,17 @@ class ScenarioSchema(_Frozen):
     tasks: tuple[Task, ...]
     categorical: tuple[CategoricalField, ...]
     numerical: tuple[NumericalField, ...]
+    fill: Fill = {}
+    """Of the type of the column's values; integers or text for categories, finite numbers."""
+
+    @model_validator(mode="after")
+    def _fill_fits(self) -> Self:
+        kinds: dict[str, tuple[type, ...]] = {f.name: (str,) if f.text else (int,) for f in self.categorical}
+        kinds |= {field.name: (int, float) for field in self.numerical}
+        for name, value in self.fill.items():
+            if not isinstance(value, kinds.get(name, ())) or (isinstance(value, float) and not math.isfinite(value)):
+                raise ValueError(f"fill: {value!r} is no value of column {name}")
+        return self
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -102,6 +117,7 @@ class Schema(_Frozen):
     """scenario -> private field -> vocabulary."""
     counts: dict[str, dict[str, SplitCounts]]
     """scenario -> split (train, val, test) -> counts."""
+    fill: Fill = {}
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -115,9 +131,10 @@ class Schema(_Frozen):
         return hashlib.sha256(common.encode()).hexdigest()
 
     def public(self) -> "Schema":
-        """Return what a server may know: private vocabularies are left out."""
+        """Return what a server may know: private vocabularies, and what stands for missing values, are left out."""
         empty: dict[str, tuple[int, ...]] = {field.name: () for field in self.categorical if not field.federated}
-        return self.model_copy(update={"private_vocabularies": dict.fromkeys(self.counts, empty) if empty else {}})
+        private = dict.fromkeys(self.counts, empty) if empty else {}
+        return self.model_copy(update={"private_vocabularies": private, "fill": {}})
 
     def only(self, name: str) -> "Schema":
         """Return what the site of one scenario needs to know.
@@ -143,8 +160,9 @@ class Schema(_Frozen):
             for field in self.categorical
         )
         return ScenarioSchema(
-            scenario=name, group=self.group, tasks=self.tasks, categorical=fields, numerical=self.numerical
-        )
+            scenario=name, group=self.group, tasks=self.tasks, categorical=fields, numerical=self.numerical,
+            fill=self.fill,
+        )  # fmt: skip
 
 
 def read_schema(path: Path) -> Schema:

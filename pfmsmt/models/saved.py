@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from pfmsmt.atomic import new_folder, write_json
+from pfmsmt.data.fill import filled
 from pfmsmt.data.schema import Encoded, ScenarioSchema, encode
 from pfmsmt.errors import SchemaError
 from pfmsmt.models.calibration import Calibration
@@ -27,9 +28,9 @@ from pfmsmt.types import NamedArrays
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-FORMAT = 2
-READABLE = (1, 2)
-"""Format 1 had no calibration."""
+FORMAT = 3
+READABLE = (1, 2, 3)
+"""Format 1 had no calibration, formats 1 and 2 had no fill in their schema."""
 
 
 class SavedModel:
@@ -73,12 +74,12 @@ class SavedModel:
         return logits
 
     def predict(self, frame: pd.DataFrame, calibrated: bool = True) -> pd.DataFrame:
-        """Return one probability column per task, with the frame's index.
+        """Return one probability column per task, with the frame's index; what is missing is filled as in training.
 
         Raises:
             SchemaError: a missing column, or a value that is no category, no finite number or too extreme to score.
         """
-        encoded = encode(frame, self.schema)
+        encoded = encode(filled(frame, self.schema), self.schema)
         probabilities = self.probabilities(encoded, calibrated)
         check_scored(probabilities, encoded, self.schema)
         return pd.DataFrame(probabilities, columns=list(self.model.spec.tasks), index=frame.index)

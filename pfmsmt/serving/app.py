@@ -18,6 +18,7 @@ from pfmsmt.serving.fleet import Fleet
 from pfmsmt.serving.openapi import REQUEST_BODY, Prediction, Readiness, Scenario, faults
 from pfmsmt.serving.prediction import Predictor
 from pfmsmt.serving.refusals import FailureGuard, Refusal, TokenGuard
+from pfmsmt.serving.rows import optional_columns
 from pfmsmt.tracking.registry import CHAMPION
 
 LOG = logging.getLogger("pfmsmt.serving")
@@ -135,7 +136,7 @@ def _scenario(fleet: Fleet, name: str, optional: tuple[str, ...]) -> dict[str, A
         "tasks": list(scorer.tasks) if scorer else [],
         "categorical": [field.name for field in schema.categorical] if schema else [],
         "numerical": [field.name for field in schema.numerical] if schema else [],
-        "optional": [column for column in optional if schema and column in schema.columns],
+        "optional": sorted(optional_columns(schema, optional)) if schema else [],
         "models": {
             alias: {
                 "version": found.scorer.version if found.scorer else None, "wanted": found.wanted, "fault": found.fault,

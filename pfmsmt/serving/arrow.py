@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pfmsmt.errors import SchemaError
@@ -54,8 +55,10 @@ def read_batch(batch: pa.RecordBatch, reader: RowReader) -> Rows:
     given: dict[str, NDArray[np.bool_]] = {}
     wanted = frozenset(reader.schema.columns)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name not in wanted:
+        if name not in wanted or pa.types.is_null(column.type):
             continue
+        if name in reader.schema.fill and pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_nan(column), None, column)  # missing, as in the training rows
         if column.null_count:
             valid = column.is_valid().to_numpy(zero_copy_only=False)
             if name not in reader.optional:
@@ -75,6 +78,8 @@ def check_kinds(schema: pa.Schema, reader: RowReader) -> None:
     reader.check_present(frozenset(names))
     wanted = set(reader.schema.columns)
     for name, kind in zip(names, schema.types, strict=True):
+        if name in reader.optional and pa.types.is_null(kind):
+            continue
         if name in wanted and reader.is_text(name):
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 raise SchemaError(f"column {name}, row 0: values of type {kind} are no text, as its categories are")

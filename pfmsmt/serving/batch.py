@@ -1,9 +1,10 @@
 """Predicts the rows of a Parquet file of any size, some thousand at a time."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     from pfmsmt.tracking.store import Store
 
 
+class Predicted(NamedTuple):
+    """What was done with a file."""
+
+    version: str
+    rows: int
+    filled: Mapping[str, int]
+    """optional column -> cells that were not given"""
+
+
 def predict_file(
     tracking: "Store",
     scenario: str,
@@ -31,12 +41,12 @@ def predict_file(
     optional: Sequence[str] = (),
     keep: Sequence[str] = (),
     rows_at_once: int = 8192,
-) -> tuple[str, int]:
-    """Write a row of probabilities for each row of `source`, in its order; return model version and row count.
+) -> Predicted:
+    """Write a row of probabilities for each row of `source`, in its order.
 
     Args:
         which: version or alias.
-        optional: columns that may be missing, or null.
+        optional: columns that may be missing, or null, further to those with a fill in training.
         keep: columns of `source` that are copied to `target`.
 
     Raises:
@@ -59,11 +69,12 @@ def predict_file(
             fields = [file.schema_arrow.field(name) for name in keep]
             form = pa.schema([*fields, *(pa.field(task, pa.float64()) for task in scorer.tasks)])
             notes = {"scenario": scenario, "model_version": version, "calibrated": str(scorer.calibrated).lower()}
-            done = 0
+            done, filled = 0, Counter[str]()
             with pq.ParquetWriter(temporary, form.with_metadata(notes), compression="zstd") as writer:
                 for batch in file.iter_batches(rows_at_once, columns=wanted):
                     try:
-                        encoded = read_batch(batch, reader).encode(scorer.encoder)
+                        rows = read_batch(batch, reader)
+                        encoded = rows.encode(scorer.encoder)
                         found = scorer.score(encoded).probabilities
                         check_scored(found, encoded, scorer.schema)
                     except SchemaError as error:
@@ -72,9 +83,10 @@ def predict_file(
                     tasks = [pa.array(found[:, place]) for place in range(len(scorer.tasks))]
                     writer.write_batch(pa.RecordBatch.from_arrays([*kept, *tasks], schema=writer.schema))
                     done += batch.num_rows
+                    filled.update(rows.filled)
     except pa.ArrowException as error:
         raise ServingError(f"{source} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-    return version, done
+    return Predicted(version, done, filled)
 
 
 def _shifted(text: str, rows: int) -> str:

@@ -61,4 +61,5 @@ class Shadow:
 def _columns(schema: ScenarioSchema) -> tuple[object, ...]:
     """Return what must be the same for two versions to take the same `Rows`."""
     texts = tuple(field.vocabulary for field in schema.categorical if field.text)
-    return tuple(f.name for f in schema.categorical), tuple(f.name for f in schema.numerical), len(schema.tasks), texts
+    names = tuple(f.name for f in schema.categorical), tuple(f.name for f in schema.numerical)
+    return *names, len(schema.tasks), texts, schema.fill

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfmsmt.data.encoder import RowEncoder
+from pfmsmt.data.fill import stand_ins
 from pfmsmt.data.schema import OUT_OF_VOCABULARY, CategoryEncoder, Encoded, ScenarioSchema
 from pfmsmt.errors import SchemaError
 
@@ -28,7 +29,7 @@ class Rows(NamedTuple):
     numbers: NDArray[np.float64]
     """[B, M], finite"""
     absent: NDArray[np.bool_] | None
-    """[B, F], cells of optional categorical columns that were not given; None: all were"""
+    """[B, F], cells of optional categorical columns that were not given and have no fill; None: there are none"""
     filled: Mapping[str, int]
     """optional column -> cells that were not given"""
 
@@ -44,12 +45,15 @@ class RowReader:
     """Reads rows of one scenario's columns."""
 
     def __init__(self, schema: ScenarioSchema, optional: Collection[str] = ()) -> None:
-        """`optional` columns may be missing, or null in a row; names of other scenarios' columns are ignored."""
+        """`optional` columns, and those with a fill in training, may be missing, or null in a row.
+
+        Names of other scenarios' columns are ignored.
+        """
         self.schema = schema
-        self.optional = frozenset(optional) & frozenset(schema.columns)
+        self.optional = optional_columns(schema, optional)
         self.categorical = [field.name for field in schema.categorical]
         self.numerical = [field.name for field in schema.numerical]
-        self._means = {field.name: field.mean for field in schema.numerical}
+        self._stand_ins = stand_ins(schema)
         fields = list(enumerate(schema.categorical))
         self._texts = {
             field.name: {str(text): code for code, text in enumerate(field.vocabulary, 1)}
@@ -114,12 +118,13 @@ class RowReader:
             cells = [check(v, name, row) for row, v in enumerate(values or ()) if given[row]]
             where = given if values is not None else np.zeros(rows, bool)
             if name in self.categorical:
-                categories[where, self.categorical.index(name)] = cells
-                absent[:, self.categorical.index(name)] = ~where
+                place = self.categorical.index(name)
+                categories[where, place] = cells
+                self._stand_in(name, ~where, categories[:, place], absent[:, place])
             else:
-                column = self.numerical.index(name)
-                numbers[:, column] = self._means[name]
-                numbers[where, column] = cells
+                place = self.numerical.index(name)
+                numbers[where, place] = cells
+                numbers[~where, place] = self._stand_ins[name]
         return Rows(categories, numbers, absent if absent.any() else None, filled)
 
     def check_present(self, columns: Collection[str]) -> None:
@@ -152,12 +157,13 @@ class RowReader:
                 encoder = self._text_encoders.get(name)
                 categories[:, place] = encoder(columns[name]) if encoder else _integers(columns[name], name)
             if (lost := _lost(name, columns, given, rows)) is not None:
-                absent[:, place], filled[name] = lost, int(lost.sum())
+                self._stand_in(name, lost, categories[:, place], absent[:, place])
+                filled[name] = int(lost.sum())
         for place, name in enumerate(self.numerical):
             if name in columns:
                 numbers[:, place] = columns[name]
             if (lost := _lost(name, columns, given, rows)) is not None:
-                numbers[lost, place], filled[name] = self._means[name], int(lost.sum())
+                numbers[lost, place], filled[name] = self._stand_ins[name], int(lost.sum())
         return self._checked(categories, numbers)._replace(absent=absent if absent.any() else None, filled=filled)
 
     def _categories(self, integers: list[Any], texts: Mapping[str, list[str]]) -> NDArray[np.int64]:
@@ -180,6 +186,15 @@ class RowReader:
         fields, numbers = len(self.categorical), len(self.numerical)
         return np.zeros((rows, fields), np.int64), np.zeros((rows, numbers)), np.zeros((rows, fields), bool), {}
 
+    def _stand_in(
+        self, name: str, lost: NDArray[np.bool_], categories: NDArray[np.int64], absent: NDArray[np.bool_]
+    ) -> None:
+        """Fill the lost categories of one column [B], or note that they are absent."""
+        if name in self._stand_ins:
+            categories[lost] = self._stand_ins[name]
+        else:
+            absent[:] = lost
+
     def _check_optional(self, name: str, given: NDArray[np.bool_], values: Sequence[Any] | None) -> None:
         if name in self.optional:
             return
@@ -198,6 +213,11 @@ class RowReader:
 
 
 _ABSENT = object()
+
+
+def optional_columns(schema: ScenarioSchema, named: Collection[str]) -> frozenset[str]:
+    """Return the columns that a request may lack: the named ones, and those that had a fill in training."""
+    return frozenset({*named, *schema.fill}) & frozenset(schema.columns)
 
 
 def _picker(names: Sequence[str]) -> Any:

@@ -92,13 +92,15 @@ def discard_models(tracking: "Store", run: "Run") -> None:
 def signature(schema: ScenarioSchema) -> "ModelSignature":
     """Return MLflow's signature: categories long or string, numbers double; a double probability for each task.
 
-    The inference parameter `calibrated` is true unless a request says otherwise.
+    Columns with a fill may be left out of a request. The inference parameter `calibrated` is true unless
+    a request says otherwise.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    inputs = [ColSpec("string" if field.text else "long", field.name) for field in schema.categorical]
-    inputs += [ColSpec("double", field.name) for field in schema.numerical]
+    kinds = {field.name: "string" if field.text else "long" for field in schema.categorical}
+    kinds |= dict.fromkeys((field.name for field in schema.numerical), "double")
+    inputs = [ColSpec(kind, name, required=name not in schema.fill) for name, kind in kinds.items()]
     outputs = [ColSpec("double", task.name) for task in schema.tasks]
     return ModelSignature(
         Schema([*inputs]), Schema([*outputs]), ParamSchema([ParamSpec("calibrated", "boolean", True)])

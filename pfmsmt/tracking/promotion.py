@@ -54,11 +54,14 @@ def schema_faults(old: ScenarioSchema, new: ScenarioSchema) -> list[str]:
     """Say why requests that `old` takes would not do for `new`, or answers that `old` gives would be missing."""
     found = []
     kinds_old, kinds_new = _kinds(old), _kinds(new)
-    added = [name for name in kinds_new if name not in kinds_old]
+    added = [name for name in kinds_new if name not in kinds_old and name not in new.fill]
+    needed = [name for name in old.fill if name in kinds_new and name not in new.fill]
     changed = [name for name, kind in kinds_new.items() if name in kinds_old and kinds_old[name] != kind]
     lost = [task.name for task in old.tasks if task.name not in {task.name for task in new.tasks}]
     if added:
         found.append(f"it needs columns that requests do not have: {', '.join(added)}")
+    if needed:
+        found.append(f"it has no fill for columns that requests may lack: {', '.join(needed)}")
     if changed:
         found.append(f"these columns are of another kind: {', '.join(changed)}")
     if lost:

@@ -14,6 +14,7 @@ from raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_r
 
 from pfmsmt.data.partition import SPLITS, partition
 from pfmsmt.data.schema import encode
+from pfmsmt.errors import ConfigError
 
 FORM = pa.schema(
     [("app", pa.string()), ("kind", pa.string()), ("number", pa.int64()), ("size", pa.float64()),
@@ -167,11 +168,35 @@ def test_missing_values_are_filled_where_that_is_said(tmp_path):
     held = rows()
     held[1][7], held[3][1], held[5][7] = "", "", "NaN"
     schema, parts = cut(tmp_path, held, fill={"age": 33, "item_id": -1}, group=None)
+    assert schema.fill == schema.scenario("A").fill == {"age": 33, "item_id": -1}
+    assert schema.public().fill == {}
     assert -1 in schema.categorical[0].vocabulary
     mean, std = schema.numerical[0].mean, schema.numerical[0].std
     first = parts["train"].iloc[0]
     assert first["age"] == pytest.approx((33 - mean) / std)
     assert np.isfinite(parts["train"]["age"]).all()
+
+
+def test_a_fill_is_kept_in_the_form_that_its_column_has(tmp_path):
+    text, named = rows(), {"item_id": 7, "video_category": "none", "age": 0.5}
+    text[3][1] = "seven"
+    assert cut(tmp_path / "text", text, fill={**named, "video_category": 5.0})[0].fill == {"item_id": "7", "age": 0.5}
+    assert cut(tmp_path / "csv", rows(), fill=named)[0].fill == {"item_id": 7, "age": 0.5}
+    with pytest.raises(ConfigError, match="age: inf is not a finite number"):
+        cut(tmp_path / "inf", rows(), fill={"age": float("inf")})
+
+
+def test_integers_of_parquet_may_be_filled_with_a_fraction(tmp_path):
+    held = table()
+    ages = [None if row == 1 else age for row, age in enumerate(held["age"].to_pylist())]
+    held = held.set_column(held.schema.names.index("age"), "age", pa.array(ages, pa.int64()))
+    write_raw_folder(tmp_path / "raw", "tabular", {"log.parquet": parquet_bytes(held)})
+    schema = partition(
+        config_for("tabular", tabular={"fill": {"age": 0.5}}), 0, tmp_path / "raw", tmp_path / "o", quiet
+    )
+    example = pd.read_parquet(tmp_path / "o" / "B" / "example.parquet")
+    assert schema.fill == {"age": 0.5}
+    assert example["age"].tolist()[0] == 0.5
 
 
 def test_scenarios_may_be_named_and_chosen(tmp_path):

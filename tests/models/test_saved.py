@@ -60,6 +60,36 @@ def test_a_pooled_model_fills_in_the_scenario(tmp_path):
     np.testing.assert_allclose(load_model(tmp_path / "NL").predict(FRAME)["ctr"], torch.sigmoid(z[:, 0]), rtol=1e-12)
 
 
+def test_missing_values_are_filled_as_in_training(tmp_path):
+    model = scrambled(MMoE(spec()))
+    own = SCHEMA.model_copy(update={"fill": {"price": 0.5, "user": 40}})
+    save_model(tmp_path / "NL", model.spec, Binding(model).read(), own)
+    loaded = load_model(tmp_path / "NL")
+    assert loaded.schema.fill == {"price": 0.5, "user": 40}
+    holes = FRAME.assign(price=[None, 2.5, -3.0], user=pd.array([10, None, 5], "Int64"))
+    want = loaded.predict(FRAME.assign(price=[0.5, 2.5, -3.0], user=[10, 40, 5]))
+    pd.testing.assert_frame_equal(loaded.predict(holes), want)
+    without = loaded.predict(FRAME.drop(columns=["price", "user"]))
+    pd.testing.assert_frame_equal(without, loaded.predict(FRAME.assign(price=0.5, user=40)))
+    with pytest.raises(SchemaError, match="column stock"):
+        loaded.predict(FRAME.assign(stock=[None, 1, 2]))
+
+
+def test_models_of_older_formats_are_read(tmp_path):
+    model = saved(tmp_path).eval()
+    want = load_model(tmp_path / "NL").predict(FRAME)
+
+    def older(description):
+        del description["schema"]["fill"]
+        return {**description, "format": 2}
+
+    change(tmp_path, older)
+    pd.testing.assert_frame_equal(load_model(tmp_path / "NL").predict(FRAME), want)
+    change(tmp_path, lambda d: {key: value for key, value in {**d, "format": 1}.items() if key != "calibration"})
+    pd.testing.assert_frame_equal(load_model(tmp_path / "NL").predict(FRAME), want)
+    assert model.spec == load_model(tmp_path / "NL").model.spec
+
+
 def test_the_folder_holds_no_pickle(tmp_path):
     saved(tmp_path)
     assert sorted(path.name for path in (tmp_path / "NL").iterdir()) == ["model.json", "weights.safetensors"]
@@ -87,7 +117,11 @@ DAMAGES = {
     "a list": lambda folder: change(folder, lambda d: [d]),
     "null": lambda folder: change(folder, lambda d: None),
     "no scenario code": lambda folder: change(folder, lambda d: {k: d[k] for k in ("format", "spec", "schema")}),
-    "another format": lambda folder: change(folder, lambda d: {**d, "format": 3}),
+    "a fill of another kind": lambda folder: change(
+        folder, lambda d: {**d, "schema": {**d["schema"], "fill": {"price": "x"}}}
+    ),
+    "a fill of no column": lambda folder: change(folder, lambda d: {**d, "schema": {**d["schema"], "fill": {"x": 1}}}),
+    "another format": lambda folder: change(folder, lambda d: {**d, "format": 4}),
     "another shape": lambda folder: change(folder, lambda d: {**d, "spec": {**d["spec"], "tower_layers": [9]}}),
     "other layers": lambda folder: change(folder, lambda d: {**d, "spec": {**d["spec"], "expert_layers": [6]}}),
     "an unknown key": lambda folder: change(folder, lambda d: {**d, "spec": {**d["spec"], "colour": 1}}),

@@ -23,7 +23,7 @@ def rows(shelf):
 def test_predictions_come_row_by_row_in_order(shelf, rows):
     target = shelf.root / "out.parquet"
     done = predict_file(shelf.tracking, "NL", shelf.root / "in.parquet", target, keep=("search",), rows_at_once=64)
-    assert done == ("1", 1000)
+    assert done == ("1", 1000, {})
     found = pq.read_table(target)
     assert found.column_names == ["search", "ctr", "ctcvr"]
     assert found.schema.metadata[b"model_version"] == b"1"
@@ -44,7 +44,7 @@ def test_memory_does_not_grow_with_rows(shelf, rows, monkeypatch):
     seen: list[int] = []
     monkeypatch.setattr(batch, "read_batch", lambda *given: seen.append(pool.bytes_allocated()) or read_batch(*given))
     files = (shelf.root / "large.parquet", shelf.root / "out.parquet")
-    assert predict_file(shelf.tracking, "NL", *files, rows_at_once=2000) == ("1", 200_000)
+    assert predict_file(shelf.tracking, "NL", *files, rows_at_once=2000)[:2] == ("1", 200_000)
     assert len(seen) == 100
     one_batch = 2000 * 4 * 8
     assert max(seen) - seen[0] < 10 * one_batch
@@ -55,7 +55,8 @@ def test_optional_columns(shelf, rows):
     target = shelf.root / "out.parquet"
     with pytest.raises(SchemaError, match="missing columns: age"):
         predict_file(shelf.tracking, "NL", shelf.root / "less.parquet", target)
-    predict_file(shelf.tracking, "NL", shelf.root / "less.parquet", target, optional=("age",))
+    done = predict_file(shelf.tracking, "NL", shelf.root / "less.parquet", target, optional=("age",), rows_at_once=300)
+    assert done.filled == {"age": 1000}
     expected = saved(shelf, "NL", "1").predict(rows.assign(age=1.0))
     np.testing.assert_allclose(pq.read_table(target).to_pandas(), expected, rtol=0, atol=1e-6)
 

@@ -58,17 +58,21 @@ def test_promote_refuses_what_validated_worse_by_more_than_the_margin(run, shelf
         ({"numerical": (NumericalField(name="weight", mean=0.0, std=1.0),)}, "that requests do not have: weight"),
         ({"categorical": (CategoricalField(name="price", federated=True, vocabulary=(1,)),),
           "numerical": ()}, "of another kind: price"),
+        ({"fill": {"age": 1}}, "no fill for columns that requests may lack: user"),
         ({"tasks": (Task(name="ctr", label="click"),)}, "does not predict ctcvr"),
     ],
 )  # fmt: skip
 def test_schemas_that_do_not_fit(changes, text):
-    assert text in promotion.schema_faults(schema("NL"), schema("NL", **changes))[0]
+    old = schema("NL", fill={"user": 12, "age": 0.5} if "fill" in changes else {})
+    assert text in promotion.schema_faults(old, schema("NL", **changes))[0]
 
 
 def test_schemas_that_fit():
     fewer = schema("NL", numerical=(NumericalField(name="age", mean=5.0, std=9.0),))
     wider = schema("NL", categorical=(CategoricalField(name="user", federated=True, vocabulary=(1, 2)),))
-    for new in (schema("NL"), fewer, wider):
+    weight = (*schema("NL").numerical, NumericalField(name="weight", mean=0.0, std=1.0))
+    filled = schema("NL", numerical=weight, fill={"weight": 0})
+    for new in (schema("NL"), fewer, wider, filled):
         assert promotion.schema_faults(schema("NL"), new) == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -102,6 +103,41 @@ def test_optional_columns_are_filled_with_the_mean_or_out_of_vocabulary_and_coun
     metrics = client.get("/metrics").text
     for column in ("user", "age"):
         assert f'pfmsmt_filled_cells_total{{column="{column}",scenario="NL"}} 13.0' in metrics
+
+
+FILL = {"user": 12, "age": 0.25}
+
+
+def test_missing_values_are_filled_as_in_training_and_counted(start, shelf):
+    version = shelf.add("NL", seed=3, alias="champion", fill=FILL)
+    client = start().client
+    columns = {"country": [3, 7, 3], "price": [8.0, 9.0, 10.0]}
+    want = expected(shelf, pd.DataFrame({**columns, "user": [12, 12, -5], "age": [0.25, 0.25, 1.5]}), version)
+    whole = pd.DataFrame({**columns, "user": [12] * 3, "age": [0.25] * 3})
+    given = {**columns, "user": [None, None, -5], "age": [None, None, 1.5]}
+    records = pd.DataFrame(given).astype(object).to_dict("records")
+    records[0] = {"country": 3, "price": 8.0}
+    records[1] |= {"user": None, "age": None}
+    np.testing.assert_allclose(predictions(client.post(PATH, json={"records": records})), want, atol=1e-6)
+    np.testing.assert_allclose(predictions(client.post(PATH, json={"columns": given})), want, atol=1e-6)
+    for table, wanted in (
+        (pa.table(given), want),
+        (pa.table({**given, "age": [np.nan, None, 1.5]}), want),
+        (pa.table(columns), expected(shelf, whole, version)),
+        (pa.table({**columns, "user": pa.nulls(3), "age": pa.nulls(3)}), expected(shelf, whole, version)),
+    ):
+        answer = client.post(PATH, content=as_stream(table), headers={"Content-Type": STREAM})
+        np.testing.assert_allclose(pa.ipc.open_stream(answer.content).read_all().to_pandas(), wanted, rtol=0, atol=1e-6)
+    metrics = client.get("/metrics").text
+    for column in FILL:
+        assert f'pfmsmt_filled_cells_total{{column="{column}",scenario="NL"}} 14.0' in metrics
+    assert "pfmsmt_unknown_categories_total{" not in metrics
+    assert next(s for s in client.get("/v1/scenarios").json() if s["scenario"] == "NL")["optional"] == ["age", "user"]
+    loaded = mlflow.pyfunc.load_model(f"models:/pfmsmt-NL/{version}")
+    np.testing.assert_allclose(loaded.predict(pd.DataFrame(columns)), expected(shelf, whole, version), rtol=1e-12)
+    null = pa.table({**columns, "price": pa.nulls(3)})
+    refused = client.post(PATH, content=as_stream(null), headers={"Content-Type": STREAM})
+    assert (refused.status_code, "column price, row 0" in refused.text) == (422, True)
 
 
 def test_unknown_categories_are_counted(start):

@@ -89,6 +89,20 @@ def test_optional_text_is_out_of_vocabulary():
     assert read_stream(as_stream(table), reader, 10).encode(ENCODER).codes[:, -1].tolist() == [1, 0]
 
 
+def test_a_fill_of_text_has_its_code_and_one_without_code_is_out_of_vocabulary():
+    left_out = {key: value for key, value in GOOD.items() if key not in ("brand", "small")}
+    fills = {"brand": "zeta", "small": 3}, {"brand": "never seen", "small": 1234}
+    codes = []
+    for fill in fills:
+        reader = RowReader(WHOLE.model_copy(update={"fill": fill}))
+        rows = reader.from_records([GOOD, left_out])
+        assert rows.filled == {"brand": 1, "small": 1}
+        codes.append(rows.encode(ENCODER).codes[1])
+    # WHOLE's vocabularies: 3 is the first of `small`, zeta the second of `brand`.
+    assert [codes[0][0], codes[0][-1]] == [1, 2]
+    assert [codes[1][0], codes[1][-1]] == [0, 0]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 2.5, 2.0**63])
 def test_floats_that_are_no_category(value):
     table = pa.Table.from_pylist([GOOD, GOOD]).set_column(0, "small", pa.array([3.0, value]))

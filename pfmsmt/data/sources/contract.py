@@ -1,7 +1,8 @@
 """What a source of data offers: one file a source, one `Source` a file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,8 @@ class Columns(NamedTuple):
     """Categorical columns whose values are strings; those of the others are integers."""
     untyped: bool = False
     """True: text stems from a file without types. A column whose training values all read as integers is one then."""
+    fill: Mapping[str, int | float | str] = MappingProxyType({})
+    """Feature column -> what the source puts in place of a missing value."""
 
 
 class Dataset(NamedTuple):

@@ -82,6 +82,7 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
         place=_free("place", taken) if kind else None,
         text=tuple(name for name in block.categorical if read[name].kind == "text"),
         untyped=not parquet,
+        fill={name: column.fill for name, column in read.items() if name in block.fill and column.fill is not None},
     )
     return Layout(files, tuple(read.values()), columns, kind)
 
