@@ -72,9 +72,18 @@ def dvc_repository(tmp_path) -> Path:
     return root
 
 
+LONGEST = ("test_readme.py", "test_processes.py", "test_experiment.py", "test_tune.py", "test_benchmarks.py")
+
+
 def pytest_collection_modifyitems(items):
-    """Start the slow tests first, so that none is left running alone at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Start the longest files first, then other slow tests, so that none is left running alone at the end."""
+
+    def place(item: pytest.Item) -> int:
+        if item.path.name in LONGEST:
+            return LONGEST.index(item.path.name)
+        return len(LONGEST) + (item.get_closest_marker("slow") is None)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

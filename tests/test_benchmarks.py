@@ -95,34 +95,6 @@ def test_tuning():
     assert all(int(size) > 50 for _, *both in sizes for size in both)
 
 
-def quality(*words, results, work):
-    return run("benchmarks/quality.py", *words, "--quick", "--results", str(results), "--work", str(work),
-               "--processes", "2")  # fmt: skip
-
-
-@pytest.mark.slow
-def test_quality_tunes_runs_and_prints(tmp_path):
-    places = {"results": tmp_path / "results", "work": tmp_path / "work"}
-    chosen = ("--settings", "default", "--methods", "pf_msmtrec", "local")
-    quality("tune", *chosen, "--trials", "2", **places)
-    study = yaml.safe_load((tmp_path / "results/tuned/default/local.yaml").read_text())
-    assert study["study"]["trials"] == 2
-    assert set(study["params"]) == {"model.dropout", "methods.local.learning_rate", "methods.local.weight_decay"}
-    out = quality("run", *chosen, "--seeds", "2", **places)
-    assert len(re.findall(r"^default \d (?:pf_msmtrec|local) full 0\.\d{4} ", out, re.MULTILINE)) == 4
-    assert quality("run", *chosen, "--seeds", "2", **places) == "", "what is in quality.csv is not repeated"
-    quality("run", "--settings", "default", "--variants", "no phase 2", "--seeds", "2", **places)
-    runs = pd.read_csv(tmp_path / "results/quality.csv")
-    assert {tuple(row) for row in runs[["seed", "method", "variant"]].to_numpy()} == {
-        (seed, method, "full") for seed in (0, 1) for method in ("pf_msmtrec", "local", "oracle")
-    } | {(seed, "pf_msmtrec", "no phase 2") for seed in (0, 1)}
-    assert runs.groupby(["seed", "method", "variant"]).size().eq(4 * 2).all(), "scenarios x tasks"
-    table = quality("table", **places)
-    mean = runs[(runs.method == "local") & (runs.task == "ctr")].groupby("seed").auc.mean()
-    assert f"| local | {mean.mean():.4f} ± {mean.std():.4f} |" in table
-    assert "Modules of pf_msmtrec, default" in table
-
-
 @pytest.fixture(scope="module")
 def benchmark():
     """Import one of the scripts."""
@@ -131,6 +103,42 @@ def benchmark():
         yield importlib.import_module
     finally:
         sys.path.remove(str(REPOSITORY / "benchmarks"))
+
+
+@pytest.fixture
+def quality(benchmark, monkeypatch, capsys, tmp_path):
+    """Return a function that runs the benchmark's main in this process, which has loaded what it needs already."""
+    places = ("--results", str(tmp_path / "results"), "--work", str(tmp_path / "work"))
+
+    def run_here(*words):
+        monkeypatch.setattr(sys, "argv", ["quality.py", *words, *places, "--quick", "--processes", "2"])
+        benchmark("quality").main()
+        return capsys.readouterr().out
+
+    run_here.places = places
+    return run_here
+
+
+@pytest.mark.slow
+def test_quality_tunes_runs_and_prints(quality, tmp_path):
+    chosen = ("--settings", "default", "--methods", "pf_msmtrec", "local")
+    run("benchmarks/quality.py", "tune", *chosen, "--trials", "2", *quality.places, "--quick", "--processes", "1")
+    study = yaml.safe_load((tmp_path / "results/tuned/default/local.yaml").read_text())
+    assert study["study"]["trials"] == 2
+    assert set(study["params"]) == {"model.dropout", "methods.local.learning_rate", "methods.local.weight_decay"}
+    out = quality("run", *chosen, "--seeds", "2")
+    assert len(re.findall(r"^default \d (?:pf_msmtrec|local) full 0\.\d{4} ", out, re.MULTILINE)) == 4
+    assert quality("run", *chosen, "--seeds", "2") == "", "what is in quality.csv is not repeated"
+    quality("run", "--settings", "default", "--variants", "no phase 2", "--seeds", "2")
+    runs = pd.read_csv(tmp_path / "results/quality.csv")
+    assert {tuple(row) for row in runs[["seed", "method", "variant"]].to_numpy()} == {
+        (seed, method, "full") for seed in (0, 1) for method in ("pf_msmtrec", "local", "oracle")
+    } | {(seed, "pf_msmtrec", "no phase 2") for seed in (0, 1)}
+    assert runs.groupby(["seed", "method", "variant"]).size().eq(4 * 2).all(), "scenarios x tasks"
+    table = quality("table")
+    mean = runs[(runs.method == "local") & (runs.task == "ctr")].groupby("seed").auc.mean()
+    assert f"| local | {mean.mean():.4f} ± {mean.std():.4f} |" in table
+    assert "Modules of pf_msmtrec, default" in table
 
 
 @pytest.fixture(scope="module")

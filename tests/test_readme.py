@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -62,16 +63,25 @@ def checkout(tmp_path_factory):
     params.write_text(text)
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / ".venv" / ".ready").touch()
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "small"]):
-        subprocess.run([*git, *words], cwd=folder, check=True)
+    git(folder, "init", "-q")
+    commit(folder, "small")
     return folder
+
+
+def git(folder: Path, *words: str) -> None:
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    subprocess.run(["git", *who, *words], cwd=folder, check=True)
+
+
+def commit(folder: Path, message: str) -> None:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", message)
 
 
 @pytest.fixture(scope="module")
 def shell(checkout):
-    """Run one line in the checkout, in an activated environment."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTEST_", "COV_"))}
+    """Run one line in the checkout, in an activated environment; what `make` passes on to its own kind is left out."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTEST_", "COV_", "MAKE"))}
     environment |= {"PORT": str(free_port()), "SERVE_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = str(checkout)
 
@@ -112,20 +122,55 @@ def stop(process: subprocess.Popen) -> str:
         return process.communicate()[0]
 
 
+def stages_in(output: str) -> set[str]:
+    """The stages that DVC ran."""
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def of_run(method: str) -> set[str]:
+    return {f"train@{method}-0", f"evaluate@{method}-0"}
+
+
+SHARED = {"compare", "register"}
+ALL = {"download", "partition", "card"} | of_run("pf_msmtrec") | of_run("local") | SHARED
+
+
 def test_every_command_of_the_readme_works(checkout, shell):
     done = []
     for line in readme_commands():
         if line == "make repro":
             output = finish(shell(line))
+            assert stages_in(output) == ALL
             assert "Test AUC" in output
-            assert "oracle" in output
-            assert "up to date" in finish(shell(line))
+            assert set(json.loads((checkout / "reports/metrics.json").read_text())) == {"pf_msmtrec", "local", "oracle"}
+            again = finish(shell(line))
+            assert "up to date" in again
+            assert stages_in(again) == set()
+            commit(checkout, "reproduced")
         elif line == "make test":
-            assert "tests collected" in finish(shell(line, PYTEST_ADDOPTS="--collect-only -q"))
+            # One file of them: all others run already, where this one does.
+            assert " passed" in finish(shell(line, PYTEST_ADDOPTS="tests/test_atomic.py"))
         elif line == "make ui":
             process = shell(line)
             wait_for(f"http://127.0.0.1:{shell.environment['PORT']}/health", process)
             assert "charts" in stop(process)
+        elif line.startswith("dvc exp run -S train.rounds"):
+            output = finish(shell(line.replace("train.rounds=20", "train.rounds=2")))
+            assert stages_in(output) == of_run("pf_msmtrec") | of_run("local") | SHARED
+            assert yaml.safe_load((checkout / "params.yaml").read_text())["train"]["rounds"] == 2
+        elif line.startswith("dvc exp run -S methods.pf_msmtrec."):
+            assert stages_in(finish(shell(line))) == of_run("pf_msmtrec") | SHARED
+        elif line == "dvc metrics diff":
+            changed = [
+                words.split()[1] for words in finish(shell(line)).splitlines() if "reports/metrics.json" in words
+            ]
+            assert {name.split(".")[0] for name in changed} == {"pf_msmtrec", "local"}
+        elif line == "dvc plots show":
+            assert Path(finish(shell(line)).strip().removeprefix("file://")).exists()
+        elif line == "dvc dag":
+            assert "train@pf_msmtrec-0" in finish(shell(line))
+        elif line.startswith("mlflow run"):
+            assert stages_in(finish(shell(line))) == set()
         elif line.startswith("make serve"):
             server = shell(line)
             wait_for(f"http://127.0.0.1:{shell.environment['SERVE_PORT']}/readyz", server)
@@ -138,6 +183,6 @@ def test_every_command_of_the_readme_works(checkout, shell):
             assert len(predictions) == len(rows)
             assert all(0 < row["ctcvr"] < row["ctr"] < 1 for row in predictions)
         else:
-            finish(shell(line.replace("train.rounds=20", "train.rounds=2")))
+            finish(shell(line))
         done.append(line)
     assert len(done) >= 13

@@ -1,8 +1,4 @@
-import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -117,45 +113,3 @@ def test_a_full_disk_leaves_nothing_half_written(project, configure, run_python,
     assert {p: p.read_bytes() for p in (project / "data").rglob("*") if p.is_file()} == before
     left = [n for n in listing(project) if ".tmp" in n or ".old" in n or n.startswith(("models/", "runs"))]
     assert left == []
-
-
-@pytest.mark.slow
-def test_a_dvc_repository(project, make_tree, dvc_repository):
-    root = dvc_repository
-    params = root / "params.yaml"
-    methods = {"train.methods": ["fedavg", "local"], "register.methods": ["fedavg", "local"]}
-    params.write_text(yaml.safe_dump(make_tree(methods), sort_keys=False))
-    bin_folder = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(root)}
-    environment |= {
-        f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-    }
-
-    def call(*words):
-        done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, timeout=150)
-        assert done.returncode == 0, f"{words}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
-
-    def ran(output):
-        return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
-
-    call("git", "init", "-q")
-    call("git", "add", ".")
-    call("git", "commit", "-q", "-m", "start")
-    both = {f"{stage}@{m}-0" for stage in ("train", "evaluate") for m in ("fedavg", "local")}
-    assert ran(call("dvc", "repro")) == {"download", "partition", "card", "compare", "register"} | both
-    call("git", "add", ".")
-    call("git", "commit", "-q", "-m", "reproduced")
-    assert set(json.loads((root / "reports/metrics.json").read_text())) >= {"fedavg", "local", "oracle"}
-    assert ran(call("dvc", "repro")) == set()
-    assert "fedavg" in call("dvc", "metrics", "show")
-    assert "train@fedavg-0" in call("dvc", "dag")
-    call("dvc", "plots", "show")
-
-    tree = make_tree(methods | {"methods.fedavg.learning_rate": 0.05})
-    params.write_text(yaml.safe_dump(tree, sort_keys=False))
-    assert ran(call("dvc", "repro")) == {"train@fedavg-0", "evaluate@fedavg-0", "compare", "register"}
-    assert "fedavg" in call("dvc", "metrics", "diff")
-    # One stage of it, to save time: the others read what it writes, as above.
-    assert ran(call("dvc", "exp", "run", "-S", "train.rounds=2", "train@local-0")) == {"train@local-0"}
-    assert yaml.safe_load(params.read_text())["train"]["rounds"] == 2

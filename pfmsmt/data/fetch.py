@@ -17,7 +17,6 @@ from pfmsmt.errors import ConfigError, DataError
 
 ATTEMPTS = 5
 CHUNK_BYTES = 2**20
-REPORT_SECONDS = 5.0
 CHECKSUMS_FILE = "checksums.json"
 
 
@@ -57,6 +56,7 @@ def fetch(
     form: Callable[[Path], str] | None = None,
     pause: float = 2.0,
     timeout: float = 60.0,
+    report_every: float = 5.0,
 ) -> None:
     """Write what `url` holds to `target`.
 
@@ -64,6 +64,7 @@ def fetch(
     Range) if the server marks its versions; so does the next call, from the part that is left in `kept`. The SHA-256
     must be `sha256`, or, if none is given, the one that `kept` remembers from the first download of this address.
     `form` says what is wrong with the file as such, before anything is remembered; empty if nothing is.
+    `progress` is told how far it is every `report_every` seconds.
 
     Raises:
         ConfigError: not an http or https address.
@@ -77,7 +78,7 @@ def fetch(
     part = _Part(kept / f"{stem}.part", kept / f"{stem}.mark")
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _receive(url, part, target.name, progress, timeout)
+            _receive(url, part, target.name, progress, timeout, report_every)
             break
         except _Interrupted as error:
             if not part.mark:
@@ -106,7 +107,9 @@ def fetch(
     part.remove()
 
 
-def _receive(url: str, part: _Part, name: str, progress: Callable[[str], None], timeout: float) -> None:
+def _receive(
+    url: str, part: _Part, name: str, progress: Callable[[str], None], timeout: float, report_every: float
+) -> None:
     """Append what is missing; faults of the network become _Interrupted, those of the disk do not."""
     start = part.bytes
     headers = {"Range": f"bytes={start}-", "If-Range": part.mark} if start and part.mark else {}
@@ -118,7 +121,7 @@ def _receive(url: str, part: _Part, name: str, progress: Callable[[str], None], 
                 part.mark_path.write_text(_mark(response), encoding="utf-8")
             length = response.headers.get("Content-Length")
             whole = None if length is None else start + int(length)
-            _copy(response, part, start, whole, name, progress)
+            _copy(response, part, start, whole, name, progress, report_every)
     except urllib.error.HTTPError as error:
         answer = f"the server answered {error.code} {error.reason}"
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -140,7 +143,13 @@ def _mark(response: Any) -> str:
 
 
 def _copy(
-    response: Any, part: _Part, start: int, whole: int | None, name: str, progress: Callable[[str], None]
+    response: Any,
+    part: _Part,
+    start: int,
+    whole: int | None,
+    name: str,
+    progress: Callable[[str], None],
+    report_every: float,
 ) -> None:
     begun = reported = time.monotonic()
     received = start
@@ -149,7 +158,7 @@ def _copy(
             out.write(chunk)
             received += len(chunk)
             now = time.monotonic()
-            if now - reported >= REPORT_SECONDS:
+            if now - reported >= report_every:
                 progress(f"{name}: {progress_text(received, whole, (received - start) / (now - begun))}")
                 reported = now
     if whole is not None and received != whole:

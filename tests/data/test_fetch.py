@@ -4,13 +4,13 @@ import hashlib
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from raw_files import quiet
 
-from pfmsmt.data import fetch as fetching
-from pfmsmt.data.fetch import fetch, progress_text
+from pfmsmt.data.fetch import ATTEMPTS, CHUNK_BYTES, fetch, progress_text
 from pfmsmt.errors import DataError
 
 BODY = bytes(range(256)) * 4_000
@@ -22,7 +22,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.mark, self.cuts, self.asked = BODY, '"one"', [], []
+        self.body, self.mark, self.cuts, self.asked, self.times = BODY, '"one"', [], [], []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/data.bin"
 
 
@@ -31,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         asked, expected = self.headers.get("Range"), self.headers.get("If-Range")
         server.asked.append((asked, expected))
+        server.times.append(time.monotonic())
         start = 0
         if asked and server.mark and expected == server.mark:
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
@@ -75,7 +76,7 @@ def test_a_broken_download_goes_on_where_it_broke(server, tmp_path):
 
 
 def test_what_is_left_of_a_failed_download_is_used_by_the_next(server, tmp_path):
-    server.cuts = [100_000] * fetching.ATTEMPTS
+    server.cuts = [100_000] * ATTEMPTS
     with pytest.raises(
         DataError, match=r"received 500,000 of 1,024,000 bytes, 5 times; .*0.5 MiB received are kept, run"
     ):
@@ -87,7 +88,7 @@ def test_what_is_left_of_a_failed_download_is_used_by_the_next(server, tmp_path)
 
 
 def test_another_version_is_not_glued_to_the_first_part(server, tmp_path):
-    server.cuts = [100_000] * fetching.ATTEMPTS
+    server.cuts = [100_000] * ATTEMPTS
     with pytest.raises(DataError):
         get(server, tmp_path)
     server.body, server.mark, server.cuts = BODY[::-1], '"two"', []
@@ -98,7 +99,7 @@ def test_without_a_mark_a_download_starts_again_and_a_failed_one_leaves_nothing(
     server.mark, server.cuts = None, [300_000]
     assert get(server, tmp_path) == BODY
     assert server.asked == [(None, None)] * 2
-    server.cuts = [10] * fetching.ATTEMPTS
+    server.cuts = [10] * ATTEMPTS
     (tmp_path / "kept" / "checksums.json").unlink()
     with pytest.raises(DataError, match=r"5 times; check the address and the connection$"):
         get(server, tmp_path)
@@ -107,7 +108,7 @@ def test_without_a_mark_a_download_starts_again_and_a_failed_one_leaves_nothing(
 
 def test_a_part_that_is_whole_already_does_not_stop_the_download(server, tmp_path):
     """Killed between the last byte and the renaming: the server has nothing to add (416)."""
-    server.cuts = [100_000] * fetching.ATTEMPTS
+    server.cuts = [100_000] * ATTEMPTS
     with pytest.raises(DataError):
         get(server, tmp_path)
     (part,) = (tmp_path / "kept").glob("*.part")
@@ -141,20 +142,19 @@ def test_a_file_of_another_form_is_not_remembered(server, tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
-def test_pauses_double(server, tmp_path, monkeypatch):
-    pauses = []
-    monkeypatch.setattr(fetching.time, "sleep", pauses.append)
+def test_pauses_double(server, tmp_path):
     server.cuts = [10] * 4
-    get(server, tmp_path, pause=2.0)
-    assert pauses == [2.0, 4.0, 8.0, 16.0]
+    get(server, tmp_path, pause=0.02)
+    pauses = [later - earlier for earlier, later in zip(server.times, server.times[1:], strict=False)]
+    assert [pause >= least for pause, least in zip(pauses, (0.02, 0.04, 0.08, 0.16), strict=True)] == [True] * 4
 
 
-def test_progress_says_how_far_how_fast_and_how_long(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetching, "REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(fetching, "CHUNK_BYTES", 512_000)
+def test_progress_says_how_far_how_fast_and_how_long(server, tmp_path):
+    server.body = BODY * 2
+    assert CHUNK_BYTES < len(server.body) < 2 * CHUNK_BYTES
     lines = []
-    get(server, tmp_path, lines.append)
+    get(server, tmp_path, lines.append, report_every=0.0)
     assert len(lines) == 2
-    assert re.fullmatch(r"data.bin: 0.5 of 1.0 MiB, [\d,.]+ MiB/s, 0:00 min left", lines[0])
+    assert re.fullmatch(r"data.bin: 1.0 of 2.0 MiB, [\d,.]+ MiB/s, 0:00 min left", lines[0])
     assert progress_text(2**20, 601 * 2**20, 2.0 * 2**20) == "1.0 of 601.0 MiB, 2.0 MiB/s, 5:00 min left"
     assert progress_text(3 * 2**20, None, 2.0**20) == "3.0 MiB, 1.0 MiB/s"

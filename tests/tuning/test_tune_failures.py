@@ -69,7 +69,7 @@ def wait_for_trial(project, number):
 
 @pytest.mark.slow
 def test_what_is_killed_loses_its_running_trial_alone(project, configure):
-    configure({**SMALL, "train.rounds": 150})
+    configure({**SMALL, "train.rounds": 80})
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "pfmsmt.cli", "tune", "--methods", "local", "--trials", "3"]
     process = subprocess.Popen(
