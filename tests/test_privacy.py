@@ -127,7 +127,7 @@ def leaked(found: Overheard, secrets: dict[str, list[np.ndarray]]) -> int:
 @each_method
 def test_messages_are_parameters_counts_and_metrics(overheard, name):
     """Nothing but arrays, the number of training rows and the loss goes up in training; metrics in validation."""
-    assert Upload._fields == ("arrays", "examples", "loss", "by_task")
+    assert Upload._fields == ("arrays", "examples", "loss", "by_task", "releases")
     assert Request._fields == ("kind", "round", "phase", "arrays")
     found = overheard(name)
     phases = len(found.federation.method.phases)
@@ -141,6 +141,7 @@ def test_messages_are_parameters_counts_and_metrics(overheard, name):
             assert (type(answer.examples), type(answer.loss)) == (int, float)
             assert answer.examples == found.federation.clients[k].learner.data.train.rows
             assert answer.by_task == {}
+            assert answer.releases == 0, "no noise, so nothing is counted"
             continue
         assert answer.keys() == found.federation.clients[k].learner.data.validation.keys()
         for tasks in answer.values():
