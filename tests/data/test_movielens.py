@@ -10,15 +10,20 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pandas as pd
 import pytest
-from raw_files import collect, contents_of, make_config, quiet
+from raw_files import collect, contents_of, make_config, quiet, read_all
 from raw_movielens import DAY, SCENARIOS, Form1m, Form100k, config_for, flags, logs, packed, text, write_zip
 
 from pfmsmt.config import parse_config
 from pfmsmt.data.download import obtain, read_contents
 from pfmsmt.data.partition import partition
 from pfmsmt.data.sources.contract import record_schema
-from pfmsmt.data.sources.movielens import COLUMNS, TASKS, read
+from pfmsmt.data.sources.movielens import COLUMNS, TASKS
 from pfmsmt.errors import ConfigError, DataError
+
+
+def read(raw, scenario, split):
+    return read_all("movielens", raw, scenario, split)
+
 
 # -- what the columns hold
 
@@ -112,7 +117,7 @@ def test_columns_of_1m(tmp_path):
 def test_the_declared_types_and_nesting(tmp_path):
     raw = write_zip(tmp_path, Form100k, logs())
     for split in ("train", "test"):
-        batch = next(read(raw, "age_25_34", split))
+        batch = read(raw, "age_25_34", split)[0]
         assert batch.schema == record_schema(COLUMNS, TASKS)
     assert [(task.name, task.label, task.within) for task in TASKS] == [
         ("like", "liked", None), ("love", "loved", "like")

@@ -1,7 +1,7 @@
 """The files of MovieLens 100K and 1M (Harper and Konstan 2015): where they are, and their rows as checked columns."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
+from pfmsmt.data.checking import Sheet
+from pfmsmt.data.faults import Fault, Faults
 from pfmsmt.data.zip_stream import ZIP_DAMAGE
 from pfmsmt.errors import DataError
 
@@ -62,48 +64,55 @@ VARIANTS = {
 
 
 class Table:
-    """One file's columns as text [B], and checks that name file, row, column and value."""
+    """One file's columns as text [B], and checks that gather the rows at fault."""
 
-    def __init__(self, name: str, columns: Sequence[str], values: pa.Table) -> None:
-        """Hold the columns; `name` is what errors call the file."""
-        self.name, self.rows = name, values.num_rows
-        self._columns, self._values = columns, values
+    def __init__(self, sheet: Sheet, values: pa.Table, numbers: NDArray[np.int64], faults: Sequence[Fault]) -> None:
+        """Hold the columns; `numbers` [B] are those of the rows in the file, `faults` the rows that are no rows."""
+        self.name, self.rows, self.numbers = sheet.file, values.num_rows, numbers
+        self.bad = np.zeros(values.num_rows, np.bool_)
+        """[B], the rows at fault"""
+        self._sheet, self._values, self._faults = sheet, values, list(faults)
 
     def text(self, column: str) -> pa.ChunkedArray:
         """Return a column as it stands in the file."""
         return self._values.column(column)
 
     def integers(self, column: str, lowest: int, highest: int) -> NDArray[np.int64]:
-        """Return a column of whole numbers [B].
-
-        Raises:
-            DataError: a value that is no whole number, or out of range.
-        """
+        """Return a column of whole numbers [B]; one that is none, or out of range, is a fault, and `lowest` there."""
         what = f"is not a whole number from {lowest} to {highest}"
-        self.refuse(~as_numpy(pc.match_substring_regex(self.text(column), "^[0-9]{1,15}$")), column, what)
-        values = as_numpy(pc.cast(self.text(column), pa.int64()))
-        self.refuse((values < lowest) | (values > highest), column, what)
-        return values
+        text = self.text(column)
+        whole = pc.match_substring_regex(text, "^[0-9]{1,15}$")
+        values = as_numpy(pc.cast(pc.if_else(whole, text, str(lowest)), pa.int64()))
+        wrong = ~as_numpy(whole) | (values < lowest) | (values > highest)
+        self.refuse(wrong, column, what)
+        return np.where(wrong, lowest, values)
 
     def positions(self, column: str, valid: Sequence[str]) -> NDArray[np.int64]:
-        """Return the position of each value [B] among the valid ones.
-
-        Raises:
-            DataError: a value that is none of them.
-        """
+        """Return the position of each value [B] among the valid ones; one that is none of them is a fault, and 0."""
         found = pc.index_in(self.text(column), value_set=pa.array(valid, pa.string()))
         self.refuse(as_numpy(pc.is_null(found)), column, f"is none of {', '.join(valid)}")
-        return as_numpy(pc.cast(found, pa.int64()))
+        return as_numpy(pc.cast(pc.fill_null(found, 0), pa.int64()))
 
-    def refuse(self, wrong: NDArray[np.bool_], column: str, what: str) -> None:
-        """Raise DataError for the first row that is wrong [B]."""
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            value = self.text(column)[row].as_py()
+    def refuse(
+        self, wrong: NDArray[np.bool_], column: str, what: str, more: Callable[[int], str] = lambda at: ""
+    ) -> None:
+        """Note the rows that are wrong [B], but for those that were already; `more` is said of one, and not counted."""
+        for at in np.flatnonzero(wrong & ~self.bad):
+            value = self.text(column)[int(at)].as_py()
             shown = repr(value) if value else "the value is empty and"
-            raise DataError(
-                f"{self.name}, row {row + 1}, column {self._columns.index(column) + 1} ({column}): {shown} {what}"
-            )
+            self._faults.append(self._sheet.fault(self.numbers[at], column, f"{shown} {what}{more(int(at))}", what))
+        self.bad |= wrong
+
+    def settle(self, faults: Faults) -> NDArray[np.bool_]:
+        """Hand the faulty rows over, and say which are good [B].
+
+        Raises:
+            DataError: what `faults` refuses, or no row is good.
+        """
+        faults.take(sorted(self._faults, key=lambda fault: fault.row))
+        if self.bad.all():
+            raise DataError(f"{self.name} holds no good row; obtain the file again")
+        return ~self.bad
 
 
 def as_numpy(values: pa.ChunkedArray) -> NDArray[Any]:
@@ -115,17 +124,19 @@ def read_table(folder: Path, variant: Variant, form: Form) -> Table:
     """Read one file from the zip or the folder of a variant in `folder`.
 
     Raises:
-        DataError: missing, damaged, empty, too large, not text, or a row of another width.
+        DataError: missing, damaged, empty, too large or not text.
     """
     content, name = _content(folder, variant, form)
     if b"\0" in content:
         row = content.count(b"\n", 0, content.index(b"\0")) + 1
         raise DataError(f"{name}, row {row}: a NUL byte; it must be plain text in latin-1")
-    wrong_rows: list[pa_csv.InvalidRow] = []
+    sheet = Sheet(name, form.columns)
+    faults: list[Fault] = []
 
-    def refuse(row: pa_csv.InvalidRow) -> str:
-        wrong_rows.append(row)
-        return "error"
+    def skip(row: pa_csv.InvalidRow) -> str:
+        problem = f"{row.actual_columns} columns, expected {row.expected_columns}"
+        faults.append(sheet.fault(row.number, "", problem, "has another number of columns"))
+        return "skip"
 
     try:
         values = pa_csv.read_csv(
@@ -133,19 +144,17 @@ def read_table(folder: Path, variant: Variant, form: Form) -> Table:
             # One thread: only then does pyarrow know the number of a faulty row.
             read_options=pa_csv.ReadOptions(use_threads=False, column_names=form.columns, encoding="latin-1"),
             parse_options=pa_csv.ParseOptions(
-                delimiter=_SEPARATOR, quote_char=False, ignore_empty_lines=False, invalid_row_handler=refuse
+                delimiter=_SEPARATOR, quote_char=False, ignore_empty_lines=False, invalid_row_handler=skip
             ),
             convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(form.columns, pa.string())),
         )
     except pa.ArrowInvalid as error:
-        if wrong_rows:
-            row = wrong_rows[0]
-            fault = f"{name}, row {row.number}: {row.actual_columns} columns, expected {row.expected_columns}"
-            raise DataError(fault) from None
         if "Empty CSV file" in str(error):
             raise DataError(f"{name} is empty; obtain the file again") from None
         raise DataError(f"{name} cannot be read: {error}") from None
-    return Table(name, form.columns, values)
+    skipped = [fault.row - 1 for fault in faults]
+    numbers = np.delete(np.arange(1, values.num_rows + len(faults) + 1), skipped)
+    return Table(sheet, values, numbers, faults)
 
 
 def _content(folder: Path, variant: Variant, form: Form) -> tuple[bytes, str]:
