@@ -10,7 +10,8 @@ import pandas as pd
 from pfmsmt.atomic import new_folder, write_json
 from pfmsmt.client import Client
 from pfmsmt.config import CalibrationChoice
-from pfmsmt.data.schema import Encoded, ScenarioSchema, Schema
+from pfmsmt.data.encoder import Encoded
+from pfmsmt.data.schema import ScenarioSchema, Schema
 from pfmsmt.errors import TrainingError
 from pfmsmt.evaluation import ROWS_AT_ONCE
 from pfmsmt.federation import POOLED_CLIENT, Federation, scenario_parameters

@@ -10,7 +10,8 @@ from pfmsmt.atomic import new_folder, write_json
 from pfmsmt.config import Config, Evaluate
 from pfmsmt.console import say
 from pfmsmt.data.batches import Rows
-from pfmsmt.data.schema import Encoded, Schema
+from pfmsmt.data.encoder import Encoded
+from pfmsmt.data.schema import Schema
 from pfmsmt.data.streaming import open_shard
 from pfmsmt.metrics import LOGGED, bootstrap_auc, calibration_bins, roc_points, task_metrics
 from pfmsmt.models.saved import SavedModel, load_model

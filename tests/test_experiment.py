@@ -397,7 +397,7 @@ def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data,
     import torch
 
     from pfmsmt.data.batches import load_shard
-    from pfmsmt.data.schema import Encoded
+    from pfmsmt.data.encoder import Encoded
     from pfmsmt.evaluation import predict
     from pfmsmt.exchange import InProcess
     from pfmsmt.federation import build_federation

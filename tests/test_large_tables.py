@@ -8,7 +8,8 @@ import torch
 
 from pfmsmt.client import Request
 from pfmsmt.data.batches import load_shard
-from pfmsmt.data.schema import Encoded, read_schema
+from pfmsmt.data.encoder import Encoded
+from pfmsmt.data.schema import read_schema
 from pfmsmt.errors import CheckpointError
 from pfmsmt.exchange import InProcess
 from pfmsmt.federation import build_federation

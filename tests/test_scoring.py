@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pfmsmt.data.schema import Encoded, read_schema
+from pfmsmt.data.encoder import Encoded
+from pfmsmt.data.schema import read_schema
 from pfmsmt.errors import DataError, TrackingError
 from pfmsmt.models.saved import load_model
 from pfmsmt.run_files import read_run

@@ -34,6 +34,8 @@ class Column(NamedTuple):
     """Labels run from 0 to this."""
     fill: int | float | str | None = None
     """Stands for a value that is missing; None: that is a fault."""
+    lowest: int | None = None
+    """A category below it is a fault; `fill` may lie there. None: any is good."""
 
 
 class Block(NamedTuple):
@@ -87,6 +89,9 @@ def check(
 
     for column in columns:
         array = values[column.name]
+        if column.lowest is not None:
+            below = np.asarray(pc.fill_null(pc.less(array, column.lowest), False))
+            refuse(column, below, _shown(array), f"is below {column.lowest}")
         if column.fill is not None:
             array = _filled(array, column)
         if array.null_count:
@@ -100,6 +105,10 @@ def check(
 
 
 Refuse = Callable[[Column, NDArray[np.bool_], Callable[[int], str], str], None]
+
+
+def _shown(array: pa.Array) -> Callable[[int], str]:
+    return lambda at: f"{array[at].as_py():g}"
 
 
 def _filled(array: pa.Array, column: Column) -> pa.Array:

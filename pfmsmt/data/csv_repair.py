@@ -17,7 +17,12 @@ _INTEGER = re.compile(r"^[-+]?[0-9]{1,18}$")
 
 
 def parse_cells(
-    data: bytes, first_row: int, sheet: Sheet, columns: Sequence[Column], parse: pa_csv.ParseOptions
+    data: bytes,
+    first_row: int,
+    sheet: Sheet,
+    columns: Sequence[Column],
+    parse: pa_csv.ParseOptions,
+    missing: Sequence[str],
 ) -> tuple[Block, list[Fault]]:
     """Return the good rows, and one fault for each of the others.
 
@@ -60,7 +65,7 @@ def parse_cells(
     bad = np.zeros(len(rows), np.bool_)
     for column in columns:
         cells = pc.fill_null(table.column(column.name).combine_chunks(), b"").to_pylist()
-        texts = [_text(cell) for cell in cells]
+        texts = ["" if text in missing else text for text in map(_text, cells)]
         for at, text in enumerate(texts):
             problem = _problem(text, column)
             if problem and not bad[at]:

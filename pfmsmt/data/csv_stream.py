@@ -39,13 +39,15 @@ def read_blocks(
     header: Sequence[str] | None = None,
     delimiter: str = ",",
     quoted: bool = False,
+    missing: Sequence[str] = (),
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Block]:
     """Yield the good rows of a CSV as checked blocks; the others go to `faults`.
 
     `name` is what errors call the file. Without `header` the file has exactly `columns`, in order; with it, its
     first line is `header` and the columns are picked by name. A row must fit into `block_bytes`. Values may stand in
-    quotes, with delimiters and line ends in them, if `quoted`.
+    quotes, with delimiters and line ends in them, if `quoted`. An empty value is missing, and so is one that is among
+    `missing`.
 
     Raises:
         DataError: no rows, a row that fits into no block, or what `faults` refuses: a row of another width, or a
@@ -60,7 +62,7 @@ def read_blocks(
     )
 
     def parsed(text: _Text) -> tuple[Block, list[Fault]]:
-        return _parse(text, sheet, columns, parse)
+        return _parse(text, sheet, columns, parse, missing)
 
     read = 0
     for block, found in in_order(parsed, _lines(stream, name, header is not None, quoted, block_bytes)):
@@ -119,7 +121,7 @@ def _free_ends(data: bytes) -> NDArray[np.int64]:
 
 
 def _parse(
-    text: _Text, sheet: Sheet, columns: Sequence[Column], parse: pa_csv.ParseOptions
+    text: _Text, sheet: Sheet, columns: Sequence[Column], parse: pa_csv.ParseOptions, missing: Sequence[str]
 ) -> tuple[Block, list[Fault]]:
     try:
         table = pa_csv.read_csv(
@@ -129,11 +131,11 @@ def _parse(
             convert_options=pa_csv.ConvertOptions(
                 include_columns=[column.name for column in columns],
                 column_types={column.name: _TYPES.get(column.kind, pa.float64()) for column in columns},
-                null_values=[""],
+                null_values=["", *missing],
                 strings_can_be_null=True,
             ),
         )
     except pa.ArrowInvalid:
-        return parse_cells(text.data, text.first_row, sheet, columns, parse)
+        return parse_cells(text.data, text.first_row, sheet, columns, parse, missing)
     values = {column.name: table.column(column.name).combine_chunks() for column in columns}
     return check(sheet, columns, values, np.arange(text.first_row, text.first_row + table.num_rows))

@@ -42,6 +42,8 @@ class Faults:
         """Refuse (no folder), or open the list in `folder`."""
         self._folder = folder
         self._stream: IO[str] | None = None
+        self.first: Fault | None = None
+        """The first row that was set aside."""
         self._kinds: Counter[str] = Counter()
         self._files: Counter[str] = Counter()
         if folder is not None:
@@ -63,6 +65,7 @@ class Faults:
         for fault in faults:
             if self._stream is None:
                 raise DataError(str(fault))
+            self.first = self.first or fault
             self._list.writerow(fault[:4])
             self._kinds[fault.kind] += 1
             self._files[fault.file] += 1

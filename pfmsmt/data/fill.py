@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pfmsmt.data.schema import OUT_OF_VOCABULARY, CategoryEncoder, ScenarioSchema
+from pfmsmt.data.encoder import CategoryEncoder
+from pfmsmt.data.schema import OUT_OF_VOCABULARY, ScenarioSchema
 
 
 def stand_ins(schema: ScenarioSchema) -> Mapping[str, int | float]:

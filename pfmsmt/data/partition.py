@@ -21,6 +21,7 @@ from pfmsmt.data.delivery import Progress
 from pfmsmt.data.download import read_contents
 from pfmsmt.data.faults import Faults, Known
 from pfmsmt.data.fields import FieldLearner, Fields, fill_of
+from pfmsmt.data.remarks import remarks
 from pfmsmt.data.schema import ScenarioSchema, Schema, SplitCounts
 from pfmsmt.data.shards import Rows, ShardWriter
 from pfmsmt.data.sources import SOURCES
@@ -70,6 +71,8 @@ def partition(
             if agreed is not None:
                 fields = agreed.in_place_of(fields)
             schema = work.write(source.name, fields, faults)
+        for line in remarks(schema):
+            progress(line)
         if faults.count:
             progress(f"{faults.count:,} rows left out; quarantine.csv beside the shards lists them")
         shutil.rmtree(scratch)
@@ -203,9 +206,11 @@ class _Partition:
         group = own.group.removesuffix("_id")
         for split, count in counts.items():
             if count.rows == 0:
+                left_out = f"; {faults.count:,} faulty rows are left out, the first: {faults.first}"
                 raise DataError(
                     f"{own.scenario}: no {group}'s rows fall into {split} (data.validation_fraction is "
                     f"{self._config.validation_fraction}); change that, or give the scenario more data"
+                    f"{left_out if faults.count else ''}"
                 )
         pq.write_table(_example_table(example or {}, own), target / "example.parquet")
         self._progress(

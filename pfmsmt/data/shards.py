@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pfmsmt.data.schema import CategoryEncoder, ScenarioSchema, SplitCounts, encode_numbers
+from pfmsmt.data.encoder import CategoryEncoder, encode_numbers
+from pfmsmt.data.schema import ScenarioSchema, SplitCounts
 from pfmsmt.errors import DataError
 
 Rows = dict[str, NDArray[np.generic]]

@@ -79,8 +79,10 @@ def _check_names(name: str, header: Sequence[str], needed: Sequence[str]) -> Non
         raise DataError(f"{name}: column {wrong[0]} {fault}{more}; the file's columns: {held}")
 
 
-def read_table(path: Path, columns: Sequence[Column], faults: Faults) -> Iterator[Block]:
+def read_table(path: Path, columns: Sequence[Column], faults: Faults, missing: Sequence[str] = ()) -> Iterator[Block]:
     """Yield the good rows of one file as checked blocks; the others go to `faults`.
+
+    In a CSV an empty value is missing, and so is one that is among `missing`.
 
     Raises:
         DataError: missing, damaged, empty, a column is missing or of a type that does not fit, or what `faults`
@@ -92,9 +94,17 @@ def read_table(path: Path, columns: Sequence[Column], faults: Faults) -> Iterato
     header = read_header(path, [column.name for column in columns])
     try:
         with _open(path) as stream:
-            yield from ahead(
-                read_blocks(stream, str(path), columns, faults, header=header, delimiter=_delimiter(path), quoted=True)
+            blocks = read_blocks(
+                stream,
+                str(path),
+                columns,
+                faults,
+                header=header,
+                delimiter=_delimiter(path),
+                quoted=True,
+                missing=missing,
             )
+            yield from ahead(blocks)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged or cut short ({error}); obtain the file again") from None
 

@@ -13,6 +13,11 @@ from pfmsmt.errors import DataError
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 """What reading a damaged zip raises."""
 
+LARGEST_RATIO = 200
+"""Of a CSV's size to its size in the zip; text of numbers comes to less than 20."""
+_SMALL = 2**24
+"""Bytes that do no harm, whatever the ratio."""
+
 
 class Member(NamedTuple):
     """An open CSV and what errors call it."""
@@ -26,7 +31,7 @@ def open_nested(outer: Path, inner: str) -> Iterator[Member]:
     """Open the only CSV of the zip `inner` (a lower-case file name, in any folder) of the zip `outer`.
 
     Raises:
-        DataError: a zip or member is missing, or damaged; also when the damage shows only while reading.
+        DataError: a zip or member is missing, damaged, or a bomb; also when damage shows only while reading.
     """
     name = str(outer)
     try:
@@ -36,6 +41,12 @@ def open_nested(outer: Path, inner: str) -> Iterator[Member]:
             with outer_zip.open(entry) as raw, zipfile.ZipFile(raw) as inner_zip:
                 csv = _only(inner_zip, "*.csv", name)
                 name = f"{name}/{csv.filename}"
+                ratio = csv.file_size / max(csv.compress_size, 1)
+                if csv.file_size > _SMALL and ratio > LARGEST_RATIO:
+                    raise DataError(
+                        f"{name} would unpack to {ratio:,.0f} times its size, {csv.file_size:,} bytes, as no log does; "
+                        "obtain the file again"
+                    )
                 with inner_zip.open(csv) as stream:
                     yield Member(stream, name)
     except FileNotFoundError:

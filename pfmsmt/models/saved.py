@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from pfmsmt.atomic import new_folder, write_json
+from pfmsmt.data.encoder import Encoded, encode
 from pfmsmt.data.fill import filled
-from pfmsmt.data.schema import Encoded, ScenarioSchema, encode
+from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.errors import SchemaError
 from pfmsmt.models.calibration import Calibration
 from pfmsmt.models.heads import log_probabilities

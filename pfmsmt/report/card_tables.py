@@ -6,6 +6,7 @@ from pfmsmt.data.card import DataCard
 from pfmsmt.data.drift import Drift
 from pfmsmt.data.faults import LIST_FILE
 from pfmsmt.data.profile import SPLITS, Categorical
+from pfmsmt.data.remarks import remarks
 
 FEW_POSITIVES = 30
 """With fewer, an AUC is mostly luck."""
@@ -115,12 +116,13 @@ def findings(card: DataCard) -> tuple[str, ...]:
         kinds = ", ".join(f"{kind} ({count:,})" for kind, count in card.left_out.items())
         total = f"{sum(card.left_out.values()):,} faulty rows were left out"
         lines.append(f"{total}: {kinds}. data/clients/{LIST_FILE} lists them.")
+    lines += remarks(card.schema)
     few = [
         f"{scenario} {split} ({n} of {task})"
         for scenario in card.schema.scenarios
         for split in SPLITS
         for task, n in card.profile[scenario][split].counts.positives.items()
-        if n < FEW_POSITIVES
+        if 0 < n < FEW_POSITIVES
     ]
     if few:
         lines.append(f"Fewer than {FEW_POSITIVES} positives, so that an AUC is mostly luck: {', '.join(few)}.")

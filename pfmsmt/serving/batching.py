@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pfmsmt.data.schema import Encoded
+from pfmsmt.data.encoder import Encoded
 from pfmsmt.serving.scorer import Scorer, Scores
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pfmsmt.data.encoder import RowEncoder
-from pfmsmt.data.schema import Encoded, ScenarioSchema
+from pfmsmt.data.encoder import Encoded, RowEncoder
+from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.errors import SchemaError
 from pfmsmt.models.fused import FusedModel
 from pfmsmt.models.saved import SavedModel, load_model

@@ -117,8 +117,8 @@ def joined_rows(searches=10, rows=3):
 
 def write_joined(raw: Path, train, test, folder="NL", scenario="NL"):
     (raw / folder).mkdir(parents=True, exist_ok=True)
-    (raw / folder / "train.csv").write_bytes(csv_bytes(train))
-    (raw / folder / "test.csv").write_bytes(csv_bytes(test))
+    for split, table in (("train", train), ("test", test)):
+        (raw / folder / f"{split}.csv").write_bytes(table if isinstance(table, bytes) else csv_bytes(table))
     write_source_file(raw, [scenario])
 
 

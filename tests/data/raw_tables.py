@@ -41,12 +41,12 @@ def parquet_bytes(arrow, row_group=50):
     return out.getvalue()
 
 
-def write_raw_folder(folder, source, files):
+def write_raw_folder(folder, source, files, scenarios=("QB-video",)):
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    scenarios = ["QB-video"] if source == "tenrec" else []
-    (folder / "source.json").write_text(json.dumps({"source": source, "scenarios": scenarios}))
+    held = list(scenarios) if source == "tenrec" else []
+    (folder / "source.json").write_text(json.dumps({"source": source, "scenarios": held}))
 
 
 def config_for(source, **changes):

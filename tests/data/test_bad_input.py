@@ -1,10 +1,15 @@
-"""Every damage to raw files is an error that says where it is, and no damage costs an earlier good output."""
+"""Every damage to AliExpress's files is an error that says where it is and costs nothing, or its rows are set aside."""
 
+import io
+import json
 import os
+import re
 import resource
 import subprocess
 import sys
+import zipfile
 
+import pandas as pd
 import pytest
 from raw_files import (
     JOINED_HEADER,
@@ -167,7 +172,19 @@ RAW_FAULTS = {
     ),
     "a bomb of zeros": (
         lines("item_train", lambda rows: bytes(40 * 2**20)),
-        "nl_item_train.csv, row 1: longer than 16,777,216 bytes",
+        "nl_item_train.csv would unpack to 1,0[0-9]{2} times its size, 41,943,040 bytes",
+    ),
+    "a bomb of blank lines": (
+        lines("user_test", lambda rows: csv_bytes(rows) + b"\n" * (20 * 2**20)),
+        "nl_user_test.csv would unpack to 1,0[0-9]{2} times its size",
+    ),
+    "a column too many in every row": (
+        lines("user_train", lambda rows: [[*row, "1"] for row in rows]),
+        "nl_user_train.csv, row 1: 34 columns, expected 33",
+    ),
+    "a column too few in every row": (
+        lines("item_train", lambda rows: [row[:-1] for row in rows]),
+        "nl_item_train.csv, row 1: 48 columns, expected 49",
     ),
     "source.json missing": (lambda raw: (raw / "source.json").unlink(), "source.json does not exist; run"),
     "source.json damaged": (lambda raw: (raw / "source.json").write_text("{"), "source.json is damaged"),
@@ -195,6 +212,42 @@ JOINED_FAULTS = {
     "column twice": (joined_cell(1, "numerical_7", "numerical_8"), "numerical_7 is missing.*1 more.*numerical_8"),
     "not a number": (joined_cell(3, "numerical_2", "x", "test"), r"test.csv, row 3, column 19 \(numerical_2\): 'x'"),
     "nan": (joined_cell(4, "numerical_2", "nan"), r"row 4, column 19 \(numerical_2\): nan"),
+    "infinite": (joined_cell(4, "numerical_2", "inf"), r"row 4, column 19 \(numerical_2\): inf is not a finite"),
+    "beyond float64": (joined_cell(4, "numerical_63", "-1e999"), r"\(numerical_63\): -inf is not a finite number"),
+    "huge category": (joined_cell(4, "categorical_9", "1e16"), r"\(categorical_9\): 1e\+16 is not an integer category"),
+    "half a category": (joined_cell(4, "categorical_9", "0.5"), r"\(categorical_9\): 0.5 is not an integer category"),
+    "missing value": (joined_cell(31, "categorical_16", "", "test"), r"row 31, column 17 .*: the value is empty"),
+    "missing search id": (joined_cell(3, "search_id", ""), r"row 3, column 1 \(search_id\): the value is empty"),
+    "conversion 2": (joined_cell(4, "conversion", "2"), r"column 82 \(conversion\): 2 is not a label \(0, 1\)"),
+    "click -1": (joined_cell(4, "click", "-1"), r"column 81 \(click\): -1 is not a label"),
+    "quoted number": (joined_cell(4, "numerical_1", '"1.0"'), r"""\(numerical_1\): '"1.0"' is not a number"""),
+    "a line end in quotes": (joined_cell(4, "numerical_1", '"1\n"'), "train.csv, row 4: 18 columns, expected 82"),
+    "blank line": (
+        lambda raw: write_joined(raw, [*joined_rows()[:9], [], *joined_rows()[9:]], joined_rows()),
+        r"train.csv, row 10, column 1 \(search_id\): the value is empty",
+    ),
+    "a column of a header alone": (joined_cell(1, "conversion", "conversion,more"), "row 2: 82 columns, expected 83"),
+    "no header": (lambda raw: write_joined(raw, joined_rows()[1:], joined_rows()), "column search_id is missing"),
+    "header twice": (
+        lambda raw: write_joined(raw, [joined_rows()[0], *joined_rows()], joined_rows()),
+        r"row 2, column 1 \(search_id\): 'search_id' is not an integer",
+    ),
+    "latin-1": (
+        lambda raw: write_joined(raw, joined_rows(), csv_bytes(joined_rows()).replace(b"\n2,", b"\n\xb2,", 1)),
+        r"test.csv, row 5, column 1 \(search_id\): b'\\xb2' is not text",
+    ),
+    "UTF-16": (
+        lambda raw: write_joined(raw, csv_bytes(joined_rows()).decode().encode("utf-16"), joined_rows()),
+        "train.csv, row 1: the header is not text in UTF-8",
+    ),
+    "last row cut": (
+        lambda raw: write_joined(raw, joined_rows(), csv_bytes(joined_rows())[:-20]),
+        "test.csv, row 31: [0-9]+ columns, expected 82",
+    ),
+    "a zip": (
+        lambda raw: write_joined(raw, joined_rows(), zip_bytes({"test.csv": csv_bytes(joined_rows())})),
+        "test.csv, row 1: ",
+    ),
     "only a header": (lambda raw: write_joined(raw, joined_rows()[:1], joined_rows()), "train.csv has no rows"),
     "empty": (lambda raw: write_joined(raw, [], joined_rows()), "train.csv is empty"),
     "one split": (lambda raw: (raw / "NL" / "test.csv").unlink(), "expected .*, or train.csv and test.csv in NL/ or"),
@@ -205,40 +258,82 @@ JOINED_FAULTS = {
 }
 
 
+OF_THE_FILE = {
+    "outer zip missing", "outer zip cut", "outer zip empty", "inner zip cut", "inner zip damaged inside",
+    "inner zip missing", "no csv in the inner zip", "empty file", "numbers beyond float32", "UTF-16", "semicolons",
+    "numbers without a deviation", "a bomb of zeros", "a bomb of blank lines", "a column too many in every row",
+    "a column too few in every row", "source.json missing", "source.json damaged", "another source",
+    "scenario not downloaded", "header renamed", "column twice", "a column of a header alone", "no header", "a zip",
+    "only a header", "empty", "one split",
+}  # fmt: skip
+"""Faults of no single row: refused in either mode."""
+
+
+def item_rows(raw):
+    """Lines of the files of items, or of the joined ones without their headers, as they are now."""
+    if (raw / "NL").is_dir():
+        files = [(raw / "NL" / f"{split}.csv").read_bytes() for split in ("train", "test")]
+        return sum(file.rstrip(b"\n").count(b"\n") for file in files)
+    with zipfile.ZipFile(raw / OUTER) as outer:
+        names = [name for name in outer.namelist() if "item" in name]
+        inner = [zipfile.ZipFile(io.BytesIO(outer.read(name))) for name in names]
+    return sum(packed.read(packed.namelist()[0]).rstrip(b"\n").count(b"\n") + 1 for packed in inner)
+
+
+def set_aside(tmp_path, raw, message):
+    """The faulty rows, and those alone, are left out, listed and counted."""
+    kept = tmp_path / "kept"
+    schema = partition(make_config(on_bad_rows="quarantine"), 0, raw, kept, quiet)
+    found = pd.read_csv(kept / "quarantine.csv", keep_default_na=False)
+    summary = json.loads((kept / "quarantine.json").read_text())
+    assert summary["rows"] == len(found) == sum(summary["kinds"].values()) == sum(summary["files"].values()) > 0
+    first = found.iloc[0]
+    place = f"{first['file']}, row {first['row']}" + (f", column {first['column']}" if first["column"] else "")
+    assert re.search(message, f"{place}: {first['problem']}")
+    of_items = (~found["file"].str.contains("_user_")).sum()
+    counted = sum(count.rows for counts in schema.counts.values() for count in counts.values())
+    assert counted + of_items == item_rows(raw)
+    assert not (kept / ".scratch").exists()
+
+
 def good_output(tmp_path, raw):
     """Partition good data; return the output's bytes."""
     partition(make_config(), 0, raw, tmp_path / "clients", quiet)
     return contents_of(tmp_path / "clients")
 
 
-def refused(tmp_path, raw, message):
-    """The fault is reported on first use, leaving nothing, and over an earlier output, leaving that."""
-    with pytest.raises(DataError, match=message):
-        partition(make_config(), 0, raw, tmp_path / "new" / "clients", quiet)
-    assert not (tmp_path / "new").exists() or os.listdir(tmp_path / "new") == []
+def refused(tmp_path, raw, message, on_bad_rows="fail"):
+    """The fault is reported; an earlier output stays as it was, and nothing comes to stand beside it."""
+    config = make_config(on_bad_rows=on_bad_rows)
     before = contents_of(tmp_path / "clients")
     with pytest.raises(DataError, match=message):
-        partition(make_config(), 0, raw, tmp_path / "clients", quiet)
+        partition(config, 0, raw, tmp_path / "clients", quiet)
     assert contents_of(tmp_path / "clients") == before
-    assert set(os.listdir(tmp_path)) - {"new"} == {"clients", "raw"}
+    assert sorted(os.listdir(tmp_path)) == ["clients", "raw"]
 
 
-@pytest.mark.parametrize("fault", RAW_FAULTS)
-def test_a_fault_in_the_published_form_is_named_and_costs_nothing(fault, tmp_path):
-    damage, message = RAW_FAULTS[fault]
-    write_raw(tmp_path / "raw", tables())
-    assert good_output(tmp_path, tmp_path / "raw")
+CASES = [
+    *(("published", fault, *case) for fault, case in RAW_FAULTS.items()),
+    *(("joined", fault, *case) for fault, case in JOINED_FAULTS.items()),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "fault", "damage", "message"), CASES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_fault_is_named_and_costs_nothing_or_its_row_is_set_aside(form, fault, damage, message, tmp_path):
+    if form == "published":
+        write_raw(tmp_path / "raw", tables())
+    else:
+        write_joined(tmp_path / "raw", joined_rows(), joined_rows())
+    (tmp_path / "clients").mkdir()
+    (tmp_path / "clients" / "earlier").write_text("x")
     damage(tmp_path / "raw")
     refused(tmp_path, tmp_path / "raw", message)
-
-
-@pytest.mark.parametrize("fault", JOINED_FAULTS)
-def test_a_fault_in_the_joined_form_is_named_and_costs_nothing(fault, tmp_path):
-    damage, message = JOINED_FAULTS[fault]
-    write_joined(tmp_path / "raw", joined_rows(), joined_rows())
-    assert good_output(tmp_path, tmp_path / "raw")
-    damage(tmp_path / "raw")
-    refused(tmp_path, tmp_path / "raw", message)
+    if fault in OF_THE_FILE:
+        refused(tmp_path, tmp_path / "raw", message, "quarantine")
+    else:
+        set_aside(tmp_path, tmp_path / "raw", message)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +389,16 @@ HARMLESS = {
     "CRLF": lambda text: text.replace(b"\n", b"\r\n"),
     "no end of the last line": lambda text: text[:-1],
 }
+
+
+@pytest.mark.parametrize("form", [*HARMLESS, "a further column"])
+def test_what_is_harmless_changes_nothing_in_the_joined_form_either(form, tmp_path):
+    write_joined(tmp_path / "raw", joined_rows(), joined_rows())
+    before = good_output(tmp_path, tmp_path / "raw")
+    text = csv_bytes([[*row, "note"] for row in joined_rows()] if form == "a further column" else joined_rows())
+    changed = HARMLESS.get(form, bytes)(text)
+    write_joined(tmp_path / "raw", changed, changed)
+    assert good_output(tmp_path, tmp_path / "raw") == before
 
 
 @pytest.mark.parametrize("form", [*HARMLESS, "members that point outside"])

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import struct
+from contextlib import closing
 
 import pandas as pd
 import pytest
@@ -11,7 +12,9 @@ from raw_files import contents_of, quiet, zip_bytes
 from raw_movielens import Form1m, Form100k, config_for, logs, packed, text, write_zip
 
 from pfmsmt.data.download import obtain
+from pfmsmt.data.faults import Faults
 from pfmsmt.data.partition import partition
+from pfmsmt.data.sources.movielens_log import read_log
 from pfmsmt.errors import DataError
 
 
@@ -200,11 +203,11 @@ TEXT_FAULTS_1M = {
 
 
 def refused(tmp_path, config, message):
-    """The damaged raw folder is refused, on first use and over an earlier output; neither leaves anything."""
-    for folder, before in ((tmp_path / "new", {}), (tmp_path / "out", contents_of(tmp_path / "out"))):
-        with pytest.raises(DataError, match=message):
-            partition(config, 0, tmp_path / "raw", folder, quiet)
-        assert (contents_of(folder) if folder.exists() else {}) == before
+    """The damaged raw folder is refused; an earlier output stays as it was, and nothing comes to stand beside it."""
+    before = contents_of(tmp_path / "out")
+    with pytest.raises(DataError, match=message):
+        partition(config, 0, tmp_path / "raw", tmp_path / "out", quiet)
+    assert contents_of(tmp_path / "out") == before
     assert sorted(os.listdir(tmp_path)) == ["out", "raw"]
 
 
@@ -259,8 +262,10 @@ def test_the_faults_of_a_large_file_are_counted_through(tmp_path):
     for row, broken in ((10, [1, 1]), (80_000, [1, 1]), (89_999, [1, 1, "x", 0])):
         contents[RATINGS][row - 1] = broken
     path.write_bytes(packed(Form100k, contents))
-    partition(setting_aside(Form100k), 0, tmp_path / "raw", tmp_path / "kept", quiet)
-    assert pd.read_csv(tmp_path / "kept" / "quarantine.csv")["row"].tolist() == [10, 80_000, 89_999]
+    with closing(Faults(tmp_path)) as faults:
+        log = read_log(tmp_path / "raw", faults)
+    assert pd.read_csv(tmp_path / "quarantine.csv")["row"].tolist() == [10, 80_000, 89_999]
+    assert len(log.user) == 89_997
 
 
 def test_all_rows_of_one_age_group_set_aside(tmp_path):

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import contents_of, item_row, make_config, quiet, tables, user_row, write_raw, write_source_file
 
+from pfmsmt.data.encoder import encode
 from pfmsmt.data.partition import SPLITS, partition
-from pfmsmt.data.schema import encode, read_schema
+from pfmsmt.data.schema import read_schema
 from pfmsmt.data.split import in_validation
 from pfmsmt.errors import DataError
 
@@ -193,11 +194,34 @@ def test_the_example_is_raw_and_encodes_to_the_first_training_rows(tmp_path):
     assert np.array_equal(encoded.values, train[[field.name for field in own.numerical]])
 
 
-def test_one_class_in_a_split_is_counted_not_refused(tmp_path):
-    contents = tables(10) | {"item_test": [item_row(1, 0), item_row(2, 0)]}
+def test_one_class_in_a_split_is_counted_and_told_not_refused(tmp_path):
+    contents = tables(10) | {"item_test": [item_row(1, 1), item_row(2, 1)]}
     write_raw(tmp_path / "raw", contents)
-    schema = partition(make_config(), 0, tmp_path / "raw", tmp_path / "out", quiet)
-    assert schema.counts["NL"]["test"].positives == {"ctr": 0, "ctcvr": 0}
+    told = []
+    schema = partition(make_config(), 0, tmp_path / "raw", tmp_path / "out", told.append)
+    assert schema.counts["NL"]["test"].positives == {"ctr": 2, "ctcvr": 0}
+    assert told[-2:] == [
+        "NL test: click is 1 in all 2 rows, so ctr has no AUC.",
+        "NL test: conversion is 0 in all 2 rows, so ctcvr has no AUC.",
+    ]
+
+
+@pytest.mark.parametrize("private", [(), ("categorical_1",)])
+def test_negative_categories_are_kept_and_told(private, tmp_path):
+    """Search s, whose user's category is -s where s is odd, in every part."""
+    contents = tables(20)
+    for part in ("user_train", "user_test"):
+        for search, row in enumerate(contents[part], start=1):
+            row[1] = str(-search) if search % 2 else row[1]
+    write_raw(tmp_path / "raw", contents)
+    told = []
+    schema = partition(make_config(private_fields=private), 0, tmp_path / "raw", tmp_path / "out", told.append)
+    odd = [s for s in range(1, 21, 2) if not in_validation(np.asarray([s]), 0.4, 0)[0]]
+    assert schema.scenario("NL").categorical[0].vocabulary == (*sorted(-s for s in odd), 102)
+    assert len(odd) <= 5  # more are not shown
+    shown = "" if private else f" ({', '.join(str(-s) for s in odd)})"
+    question = "taken as any other; do they stand for missing values?"
+    assert told[-1] == f"categorical_1 has {len(odd)} negative categories{shown}, {question}"
 
 
 def test_the_same_input_gives_the_same_bytes_and_the_fingerprint_follows_the_content(tmp_path):

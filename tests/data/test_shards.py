@@ -5,7 +5,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task, encode
+from pfmsmt.data.encoder import encode
+from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
 from pfmsmt.data.shards import ROW_GROUP_ROWS, ShardWriter
 from pfmsmt.errors import SchemaError
 

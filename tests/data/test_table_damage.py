@@ -82,6 +82,11 @@ TENREC = {
     "half a category": (cell(3, "item_id", "1.5"), r"\(item_id\): 1.5 is not an integer category", "2 (item_id)"),
     "huge category": (cell(3, "item_id", "1e16"), r"\(item_id\): 1e\+16 is not an integer category", "2 (item_id)"),
     "infinite category": (cell(3, "user_id", "inf"), r"\(user_id\): inf is not a finite number", "1 (user_id)"),
+    "negative user": (cell(3, "user_id", "-4"), r"row 3, column 1 \(user_id\): -4 is below 0", "1 (user_id)"),
+    "negative category": (cell(3, "video_category", "-1"), r"\(video_category\): -1 is below 0", "7 (video_category)"),
+    "unknown item": (cell(3, "item_id", r"\N"), r"row 3, column 2 \(item_id\): the value is empty", "2 (item_id)"),
+    "unknown number": (cell(3, "age", r"\N"), r"row 3, column 8 \(age\): the value is empty", "8 (age)"),
+    "unknown label": (cell(3, "like", r"\N"), r"row 3, column 5 \(like\): the value is empty", "5 (like)"),
 }  # fmt: skip
 
 TABULAR = {
@@ -191,6 +196,9 @@ def test_a_fault_is_named_or_its_row_set_aside(source, file, name, edit, message
     write_raw_folder(tmp_path / "raw", source, {file: content(file, edit)})
     refused(tmp_path, config_for(source), message)
     if listed is None:
+        (tmp_path / "out" / "earlier").unlink()
+        (tmp_path / "out").rmdir()
+        refused(tmp_path, config_for(source, on_bad_rows="quarantine"), message)
         return
     schema = partition(config_for(source, on_bad_rows="quarantine"), 0, tmp_path / "raw", tmp_path / "kept", quiet)
     found = pd.read_csv(tmp_path / "kept" / "quarantine.csv", keep_default_na=False)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from raw_files import contents_of, quiet
 from raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_raw_folder
 
+from pfmsmt.data.encoder import encode
 from pfmsmt.data.partition import SPLITS, partition
-from pfmsmt.data.schema import encode
 from pfmsmt.errors import ConfigError
 
 FORM = pa.schema(

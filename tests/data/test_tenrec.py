@@ -1,12 +1,99 @@
 """Tenrec: columns by header, parts by the order of a user's rows, outcomes refused."""
 
+import tempfile
+from pathlib import Path
+
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from raw_files import quiet
 from raw_tables import config_for, csv_text, rows, write_raw_folder
 
 from pfmsmt.data.partition import SPLITS, partition
 from pfmsmt.errors import ConfigError, DataError
+
+SCENARIOS = ("QK-video", "QB-article")
+ROW = st.tuples(
+    st.sampled_from(SCENARIOS),
+    st.integers(0, 3),  # user
+    st.integers(0, 2**40),  # item
+    st.sampled_from([(0, 0), (1, 0), (0, 1), (1, 1)]),  # click, like
+    st.sampled_from(["0", "1", "7.0", r"\N"]),  # category
+    st.floats(-1e6, 1e6),  # age
+)
+CATEGORIES = {"0": 0, "1": 1, "7.0": 7, r"\N": -1}
+EACH_PART = [(name, 9, at, (0, 0), "1", float(at)) for name in SCENARIOS for at in range(10)]
+
+
+def parts_of(rows):
+    """Of each user's n rows the last floor(n / 5) are test, and of the m others the last floor(3 m / 10) validation."""
+    parts = {split: [] for split in SPLITS}
+    for user in {row[1] for row in rows}:
+        own = [row for row in rows if row[1] == user]
+        test = len(own) // 5
+        val = (len(own) - test) * 3 // 10
+        ends = len(own) - test - val, len(own) - test
+        for split, part in zip(SPLITS, (own[: ends[0]], own[ends[0] : ends[1]], own[ends[1] :]), strict=True):
+            parts[split] += part
+    return parts
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(ROW, max_size=40))
+def test_what_goes_in_comes_out_under_either_name(log):
+    """Rows, labels and categories survive another header, the split and the encoding; users of two apps are two."""
+    held = {name: [row for row in [*EACH_PART, *log] if row[0] == name] for name in SCENARIOS}
+    parts = {name: parts_of(rows) for name, rows in held.items()}
+    names = {"QK-video": ["user_id", "video_category", "age", "item_id", "like", "click"]}
+    names["QB-article"] = ["user_id", "category_first", "age", "item_id", "like", "click"]
+    block = {"scenarios": SCENARIOS, "rename": {"QB-article": {"video_category": "category_first"}}}
+    config = config_for("tenrec", tenrec=block, private_fields=("user_id",))
+    with tempfile.TemporaryDirectory() as name:
+        raw, out = Path(name, "raw"), Path(name, "out")
+        files = {
+            f"{scenario}.csv": csv_text(
+                [names[scenario], *([u, c, a, i, like, click] for _, u, i, (click, like), c, a in rows)]
+            )
+            for scenario, rows in held.items()
+        }
+        write_raw_folder(raw, "tenrec", files, SCENARIOS)
+        schema = partition(config, 0, raw, out, quiet)
+        shards = {(s, split): pd.read_parquet(out / s / f"{split}.parquet") for s in SCENARIOS for split in SPLITS}
+    trained = [row for name in SCENARIOS for row in parts[name]["train"]]
+    items, categories = {row[2] for row in trained}, {row[4] for row in trained}
+    for (scenario, split), shard in shards.items():
+        own = schema.scenario(scenario)
+        users, known_items, known = ([None, *field.vocabulary] for field in own.categorical)
+        scale = own.numerical[0]
+        found = [
+            (users[u], known_items[i], click, like, known[c], pytest.approx(a * scale.std + scale.mean, abs=1.0))
+            for u, i, c, a, click, like in shard[[*own.columns, "click", "like"]].itertuples(index=False)
+        ]
+        expected = [
+            (u, i if i in items else None, click, like, CATEGORIES[c] if c in categories else None, a)
+            for _, u, i, (click, like), c, a in parts[scenario][split]
+        ]
+        # Stable: each user's rows stay in their order.
+        assert sorted(expected, key=lambda row: row[0]) == sorted(found, key=lambda row: row[0])
+        counts = schema.counts[scenario][split]
+        assert counts.rows == len(expected)
+        assert counts.groups == len({row[0] for row in expected})
+        assert counts.positives == {"click": sum(r[2] for r in expected), "like": sum(r[3] for r in expected)}
+
+
+def test_an_unknown_category_is_one_of_its_own(tmp_path):
+    r"""The files write it as \N; in the row of another user it is what it was in training."""
+    held = rows()
+    for row in held[1:]:
+        row[6] = r"\N" if int(row[0]) < 6 else row[6]
+    schema, shards = cut(tmp_path, held)
+    categories = [None, *schema.scenario("QB-video").categorical[2].vocabulary]
+    assert categories == [None, -1, 0, 1, 2]
+    assert schema.fill == {"video_category": -1}  # the models keep it: so it is read in requests
+    for shard in shards.values():
+        assert {categories[code] for code in shard.loc[shard["user"] < 6, "video_category"]} == {-1}
+        assert -1 not in {categories[code] for code in shard.loc[shard["user"] >= 6, "video_category"]}
 
 
 def cut(tmp_path, held, **tenrec):

@@ -9,7 +9,7 @@ import torch
 from shapes import SCHEMA, scrambled, spec
 
 from pfmsmt.config import Model
-from pfmsmt.data.schema import encode
+from pfmsmt.data.encoder import encode
 from pfmsmt.errors import SchemaError
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.saved import load_model, save_model

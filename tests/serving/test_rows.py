@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shelves import as_stream, schema
 
-from pfmsmt.data.encoder import RowEncoder
-from pfmsmt.data.schema import CategoricalField, NumericalField, encode
+from pfmsmt.data.encoder import RowEncoder, encode
+from pfmsmt.data.schema import CategoricalField, NumericalField
 from pfmsmt.errors import SchemaError
 from pfmsmt.serving.arrow import read_stream
 from pfmsmt.serving.rows import RowReader

@@ -26,9 +26,15 @@ from pfmsmt.errors import ConfigError, DataError
 
 HOME = "https://tenrec0.github.io"
 USER = "user_id"
+IDS = (USER, "item_id")
+"""Columns that have a value in every row."""
 TASKS = (Task(name="click", label="clicked"), Task(name="like", label="liked"))
 LABELS = {"clicked": "click", "liked": "like"}
 """Label -> what the files call it."""
+MISSING = "\\N"
+"""What the files write where a category is not known."""
+NO_CATEGORY = -1
+"""Stands for it: a category of its own, as the files' own are not negative."""
 OUTCOMES = ("click", "like", "follow", "share", "favorite", "watching_times", "read", "read_percentage", "read_time")
 
 
@@ -99,7 +105,8 @@ def _check_features(config: Data) -> None:
 
 
 def _columns(block: Tenrec) -> Columns:
-    return Columns("user", block.categorical, block.numerical, place="place")
+    fill = {name: NO_CATEGORY for name in block.categorical if name not in IDS}
+    return Columns("user", block.categorical, block.numerical, place="place", fill=fill)
 
 
 def open_folder(opening: Opening) -> Dataset:
@@ -166,9 +173,11 @@ def _read(raw: Path, block: Tenrec, scenario: str, faults: Faults) -> Iterator[B
     """Yield good rows under the names of the records."""
     names = _names(raw, block, scenario)
     kinds = {names[name]: Column(names[name], "number") for name in block.numerical}
-    kinds |= {names[name]: Column(names[name], "category") for name in (USER, *block.categorical)}
+    for name in (USER, *block.categorical):
+        fill = None if name in IDS else NO_CATEGORY
+        kinds[names[name]] = Column(names[name], "category", fill=fill, lowest=0)
     kinds |= {names[name]: Column(names[name], "label") for name in LABELS.values()}
-    for rows in read_table(raw / file_name(scenario), list(kinds.values()), faults):
+    for rows in read_table(raw / file_name(scenario), list(kinds.values()), faults, [MISSING]):
         columns = {name: rows.columns[names[name]] for name in (*block.categorical, *block.numerical)}
         columns |= {label: rows.columns[names[name]] for label, name in LABELS.items()}
         yield rows._replace(columns=columns | {"user": rows.columns[names[USER]]})

@@ -1,0 +1,45 @@
+"""What is no fault, and yet should not pass without a word: told by `partition` and by the data card."""
+
+from collections.abc import Iterator
+
+from pfmsmt.data.schema import Schema, Vocabulary
+
+SHOWN = 5
+"""Of a column's values."""
+
+
+def remarks(schema: Schema) -> tuple[str, ...]:
+    """Return a line for labels that are all the same in a shard, and for columns with negative categories."""
+    return (*_one_class(schema), *_negative(schema))
+
+
+def _one_class(schema: Schema) -> Iterator[str]:
+    labels = {task.name: task.label for task in schema.tasks}
+    for scenario, splits in schema.counts.items():
+        for split, counts in splits.items():
+            for task, positives in counts.positives.items():
+                if positives in (0, counts.rows):
+                    what = f"{labels[task]} is {int(positives > 0)} in all {counts.rows:,} rows"
+                    lost = "has nothing to learn from" if split == "train" else "has no AUC"
+                    yield f"{scenario} {split}: {what}, so {task} {lost}."
+
+
+def _negative(schema: Schema) -> Iterator[str]:
+    """Count, and show those of columns that are not private."""
+    for field in schema.categorical:
+        own = [private[field.name] for private in schema.private_vocabularies.values() if not field.federated]
+        found = {entry for vocabulary in (field.vocabulary, *own) for entry in _below_zero(vocabulary)}
+        if found:
+            shown = ", ".join(map(str, sorted(found, reverse=True)[:SHOWN])) + (", ..." if len(found) > SHOWN else "")
+            yield (
+                f"{field.name} has {len(found):,} negative categor{'ies' if len(found) > 1 else 'y'}"
+                f"{f' ({shown})' if field.federated else ''}, taken as any other; do they stand for missing values?"
+            )
+
+
+def _below_zero(vocabulary: Vocabulary) -> Iterator[int]:
+    """Yield the negative entries; they come first, as vocabularies are sorted."""
+    for entry in vocabulary:
+        if isinstance(entry, str) or entry >= 0:
+            return
+        yield entry
