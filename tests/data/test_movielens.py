@@ -3,19 +3,23 @@
 import os
 import random
 import re
+import tempfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from raw_files import collect, contents_of, make_config, quiet, read_all
 from raw_movielens import DAY, SCENARIOS, Form1m, Form100k, config_for, flags, logs, packed, text, write_zip
 
 from pfmsmt.config import parse_config
 from pfmsmt.data.download import obtain, read_contents
-from pfmsmt.data.partition import partition
+from pfmsmt.data.partition import SPLITS, partition
 from pfmsmt.data.sources.contract import record_schema
 from pfmsmt.data.sources.movielens import COLUMNS, TASKS
 from pfmsmt.errors import ConfigError, DataError
@@ -154,32 +158,64 @@ def test_line_ends_of_windows_and_a_missing_last_one_are_understood(form, tmp_pa
         assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+AGES = (18, 25, 45)
+LOG = st.dictionaries(  # (user, item): (rating, time)
+    st.tuples(st.integers(1, 9), st.integers(1, 12)),
+    st.tuples(st.integers(1, 5), st.integers(0, 10**9)),
+    max_size=60,
+)
+
+
+def parts_of(log):
+    """Of a user's n ratings the last floor(n / 5) are test, of the m others the last floor(2 m / 5) validation."""
+    parts = {split: set() for split in SPLITS}
+    for user in {user for user, _ in log}:
+        own = sorted((time, item, rating) for (u, item), (rating, time) in log.items() if u == user)
+        test = len(own) // 5
+        val = (len(own) - test) * 2 // 5
+        ends = len(own) - test - val, len(own) - test
+        for split, part in zip(SPLITS, (own[: ends[0]], own[ends[0] : ends[1]], own[ends[1] :]), strict=True):
+            parts[split] |= {(user, item, rating) for _, item, rating in part}
+    return parts
+
+
 @pytest.mark.parametrize("form", [Form100k, Form1m])
-def test_shards(form, tmp_path):
-    contents = logs(form)
-    obtain(config_for(form, write_zip(tmp_path / "in", form, contents)), 0, tmp_path / "raw", quiet)
-    schema = partition(config_for(form, None), 0, tmp_path / "raw", tmp_path / "out", quiet)
+@settings(max_examples=10, deadline=None)
+@given(LOG)
+def test_what_goes_in_comes_out(form, log):
+    """Every rating is in one shard, of its user's scenario and part, with its labels; users and items keep ids."""
+    log = {(user, item): (1 + (user + item) % 5, item) for user in range(1, 7) for item in range(1, 9)} | log
+    rows = [[user, item, rating, time] for (user, item), (rating, time) in log.items()]
+    contents = {
+        form.ratings: rows,
+        form.users: [form.user(user, AGES[user % 3]) for user in range(1, 10)],
+        form.items: [form.item(item) for item in range(1, 13)],
+    }
+    with tempfile.TemporaryDirectory() as name:
+        raw, out = Path(name, "raw"), Path(name, "out")
+        obtain(config_for(form, write_zip(Path(name, "in"), form, contents)), 0, raw, quiet)
+        schema = partition(config_for(form, None), 0, raw, out, quiet)
+        shards = {(s, split): pd.read_parquet(out / s / f"{split}.parquet") for s in SCENARIOS for split in SPLITS}
     assert schema.scenarios == SCENARIOS
     assert [field.name for field in schema.categorical if not field.federated] == ["user_id"]
-    rating = {(u, i): r for u, i, r, _ in contents[form.ratings]}
-    seen = 0
-    for at, scenario in enumerate(SCENARIOS):
-        shards = {
-            split: pd.read_parquet(tmp_path / "out" / scenario / f"{split}.parquet")
-            for split in schema.counts[scenario]
-        }
-        items = np.array([0, *next(field for field in schema.categorical if field.name == "item_id").vocabulary])
-        for shard in shards.values():
-            assert set(shard["user"] % 3) == {at}
-            true = np.array([rating[u, i] for u, i in zip(shard["user"], items[shard["item_id"]], strict=True)])
-            assert shard["like"].tolist() == (true >= 4).tolist()
-            assert shard["love"].tolist() == (true == 5).tolist()
-            seen += len(shard)
-        assert len(shards["test"]) == 20  # 10 users, 2 of 10 ratings each
-        assert len(shards["train"]) + len(shards["val"]) == 80
-        known = shards["train"][["user", "user_id"]].drop_duplicates()
-        assert sorted(known["user_id"]) == list(range(1, len(known) + 1))
-    assert seen == 300
+    parts = parts_of(log)
+    trained = {item for _, item, _ in parts["train"]}
+    for (scenario, split), shard in shards.items():
+        at = SCENARIOS.index(scenario)
+        vocabulary = {field.name: [None, *field.vocabulary] for field in schema.scenario(scenario).categorical}
+        found = sorted(
+            (user, vocabulary["item_id"][item] or 0, like, love)
+            for user, item, like, love in shard[["user", "item_id", "like", "love"]].itertuples(index=False)
+        )
+        assert found == sorted(
+            (user, item if item in trained else 0, int(rating >= 4), int(rating == 5))
+            for user, item, rating in parts[split]
+            if user % 3 == at
+        )
+        known = {vocabulary["user_id"][code]: user for user, code in zip(shard["user"], shard["user_id"], strict=True)}
+        assert all(name == user for name, user in known.items() if name is not None)
+        if split == "train":
+            assert None not in known
 
 
 # -- where it comes from
