@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import torch
 import yaml
 
-from pfmsmt.config import PARAMS_FILE, load_config
+from pfmsmt.config import PARAMS_FILE, Config, load_config
 from pfmsmt.console import say
 from pfmsmt.data.download import obtain
 from pfmsmt.data.partition import partition
+from pfmsmt.devices import choose_workers
 from pfmsmt.dotted_keys import set_values
 from pfmsmt.flower.credentials import make_certificates, make_site_key
 from pfmsmt.flower.dealing import deal
@@ -37,10 +39,13 @@ def demonstrate(root: Path, folder: Path, method: str, rounds: int, local_epochs
     shutil.rmtree(folder, ignore_errors=True)
     server = Server(folder / "server", port=free_port(), own_store=True)
     server.root.mkdir(parents=True)
+    config = load_config(root / PARAMS_FILE)
+    sites = deal(_shards(root, config, folder), server.root, folder)
+    # Each site would take all cores for itself; sites that do so on one machine take several times as long.
+    _, threads = choose_workers(config.train, 1, torch.device("cpu"), trainings=len(sites))
     tree = yaml.safe_load((root / PARAMS_FILE).read_text(encoding="utf-8"))
-    set_values(tree, {"federate.rounds": rounds, "federate.local_epochs": local_epochs})
+    set_values(tree, {"federate.rounds": rounds, "federate.local_epochs": local_epochs, "train.threads": threads})
     (server.root / PARAMS_FILE).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    sites = deal(_shards(root, folder), server.root, folder)
     certificates = make_certificates(server.certificates.folder, [])
     with ExitStack() as running:
         running.enter_context(process(server.superlink(), folder / "server.log"))
@@ -65,8 +70,7 @@ def demonstrate(root: Path, folder: Path, method: str, rounds: int, local_epochs
     say(f"  server: the run's metrics in {server.root / 'mlflow.db'}, what travelled in {server.root / 'models'}")
 
 
-def _shards(root: Path, folder: Path) -> Path:
-    config = load_config(root / PARAMS_FILE)
+def _shards(root: Path, config: Config, folder: Path) -> Path:
     if (root / CLIENTS / "schema.json").exists():
         return root / CLIENTS
     obtain(config.data, config.seed, folder / RAW, say)
