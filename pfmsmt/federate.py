@@ -90,8 +90,9 @@ def agree(port: Port = PORT, insecure: Insecure = False) -> None:
     """Agree with all sites on the schema; they write their shards with it."""
     found = _server(port, insecure)
     from pfmsmt.flower.operating import run_federation
+    from pfmsmt.flower.server_app import AGREE
 
-    run_federation(found, "schema", 0)
+    run_federation(found, AGREE, 0)
 
 
 @app.command()

@@ -1,13 +1,19 @@
 """What the one who runs the server does: wait for it, register sites, start a run and watch it, ask how things are."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
+from pfmsmt.atomic import write_json
 from pfmsmt.config import PARAMS_FILE, load_config
 from pfmsmt.errors import FederationError
-from pfmsmt.flower.programs import CONNECTION, Server
+from pfmsmt.flower.programs import CONNECTION, FEDERATION, Server
+from pfmsmt.flower.server_app import AGREE
+from pfmsmt.places import SCHEMA
 
+SITES = FEDERATION / "sites.json"
+"""node -> scenario, of the sites that were registered here."""
 START_SECONDS = 120.0
 FINISHED = "finished:completed"
 
@@ -38,7 +44,15 @@ def register_site(server: Server, scenario: str, public_key: Path) -> str:
     if not public_key.exists():
         raise FederationError(f"{public_key} does not exist; the site makes it with `pfmsmt federate key`")
     found = server.ask("supernode", "register", str(public_key), CONNECTION, "--name", scenario)
-    return str(found["node-id"])
+    node = str(found["node-id"])
+    write_json(server.root / SITES, {**_registered(server), node: scenario})
+    return node
+
+
+def _registered(server: Server) -> dict[str, str]:
+    """Return node -> scenario: Flower knows the names, and tells them to a run alone."""
+    path = server.root / SITES
+    return {str(k): str(v) for k, v in json.loads(path.read_text("utf-8")).items()} if path.exists() else {}
 
 
 def run_federation(server: Server, method: str, seed: int) -> str:
@@ -47,10 +61,13 @@ def run_federation(server: Server, method: str, seed: int) -> str:
     Interrupted, it stops the run; the next run of this method and seed goes on after its last complete round.
 
     Raises:
-        ConfigError: the server's params.yaml is not valid, or has no such method.
+        ConfigError: the server's params.yaml is not valid.
         FederationError: the run cannot be started, or did not finish.
     """
     load_config(server.root / PARAMS_FILE)
+    schema = server.root / SCHEMA
+    if method != AGREE and not schema.exists():
+        raise FederationError(f"{schema} does not exist; agree on it with all sites first: `pfmsmt federate agree`")
     settings = f'method="{method}" seed={seed}'
     run = str(server.ask("run", str(server.app()), CONNECTION, "--run-config", settings)["run-id"])
     try:
@@ -64,9 +81,9 @@ def run_federation(server: Server, method: str, seed: int) -> str:
         time.sleep(1.0)
         found = _state(server, run)
     if found["status"] != FINISHED:
+        again = "nothing was agreed on" if method == AGREE else "run it again to go on after the last complete round"
         raise FederationError(
-            f"the run ended as {found['status']} ({found['status-details']}); its log above says why. "
-            "Run it again to go on after the last complete round"
+            f"the run ended as {found['status']} ({found['status-details']}); its log above says why; {again}"
         )
     return run
 
@@ -82,8 +99,12 @@ def describe(server: Server) -> str:
         FederationError: the server does not answer.
     """
     nodes = server.ask("supernode", "ls", CONNECTION)["nodes"]
-    lines = [f"{'node':22s} {'status':12s} last seen"]
-    lines += [f"{n['node-id']:22s} {n['status']:12s} {n['online-at']}" for n in nodes]
+    names = _registered(server)
+    width = max(len(name) for name in ("site", *names.values()))
+    lines = [f"{'site':{width}s} {'node':22s} {'status':12s} since"]
+    for node in nodes:
+        name = names.get(node["node-id"], "-")
+        lines.append(f"{name:{width}s} {node['node-id']:22s} {node['status']:12s} {node['online-at']}")
     lines += ["", f"{'run':22s} {'status':20s} {'seconds':>8s}  started"]
     for run in server.ask("ls", CONNECTION)["runs"]:
         lines.append(f"{run['run-id']:22s} {run['status']:20s} {run['elapsed']:8.0f}  {run['pending-at']}")

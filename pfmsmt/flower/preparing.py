@@ -20,6 +20,7 @@ from pfmsmt.data.download import SOURCE_FILE, obtain, read_contents
 from pfmsmt.data.partition import partition, propose
 from pfmsmt.data.schema import Schema
 from pfmsmt.data.sources import SOURCES
+from pfmsmt.data.sources.contract import of_site
 from pfmsmt.errors import FederationError
 from pfmsmt.exchange import Failure
 from pfmsmt.flower.nodes import Nodes
@@ -32,17 +33,23 @@ PROPOSE, PREPARE = "query.propose", "query.prepare"
 
 
 def prepare_site(folder: Path, scenario: str) -> Path:
-    """Obtain the raw data of `<folder>/params.yaml` if they are not there, and write `proposal.json`.
+    """Obtain the scenario's raw data by `<folder>/params.yaml` if they are not there, and write `proposal.json`.
 
     Raises:
-        ConfigError, DataError: see `obtain` and `propose`; nothing is written.
+        ConfigError, DataError: see `of_site`, `obtain` and `propose`; nothing is written.
     """
-    config = load_config(folder / PARAMS_FILE)
-    if not _holds(folder / RAW, config.data):
-        obtain(config.data, config.seed, folder / RAW, say)
-    proposal = propose(config.data, config.seed, folder / RAW, scenario, say)
+    data, seed = _own_data(folder, scenario)
+    if not _holds(folder / RAW, data):
+        obtain(data, seed, folder / RAW, say)
+    proposal = propose(data, seed, folder / RAW, scenario, say)
     write_text(folder / PROPOSAL, proposal.model_dump_json(indent=1) + "\n")
     return folder / PROPOSAL
+
+
+def _own_data(folder: Path, scenario: str) -> tuple[Data, int]:
+    """Return the `data` block of the site of one scenario, and the seed."""
+    config = load_config(folder / PARAMS_FILE)
+    return of_site(SOURCES[config.data.source], config.data, scenario), config.seed
 
 
 def _holds(raw: Path, config: Data) -> bool:
@@ -71,9 +78,9 @@ def write_shards(folder: Path, scenario: str, agreed: Schema) -> Schema:
     Raises:
         ConfigError, DataError, SchemaError: see `partition`; shards that were there are left.
     """
-    config = load_config(folder / PARAMS_FILE)
+    data, seed = _own_data(folder, scenario)
     common = Agreed(scenario, agreed.categorical, agreed.numerical)
-    return partition(config.data, config.seed, folder / RAW, folder / CLIENTS, say, common).public()
+    return partition(data, seed, folder / RAW, folder / CLIENTS, say, common).public()
 
 
 def agree_on_schema(nodes: Nodes, root: Path) -> Schema:

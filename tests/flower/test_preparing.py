@@ -13,7 +13,9 @@ from pfmsmt.data.schema import read_schema
 from pfmsmt.data.statistics import Moments
 from pfmsmt.errors import FederationError, SchemaError
 from pfmsmt.flower.nodes import Nodes
+from pfmsmt.flower.operating import run_federation
 from pfmsmt.flower.preparing import agree_on_schema, prepare_site
+from pfmsmt.flower.programs import Server
 
 PRIVATE = "categorical_3"
 CHANGES = {"data.private_fields": [PRIVATE], "data.min_count": 2, "federate.rounds": 1, "federate.deadline": 5.0}
@@ -136,3 +138,8 @@ def test_a_site_without_proposal_or_raw_data_is_named(raw_sites, project):
     with pytest.raises(FederationError, match=r"^site ES: DataError; the site's own log says more$"):
         agree(raw_sites, project)
     assert not (project / "data").exists()
+
+
+def test_a_run_before_there_is_a_schema(raw_sites, project):
+    with pytest.raises(FederationError, match=r"schema\.json does not exist; agree on it .*`pfmsmt federate agree`$"):
+        run_federation(Server(project), "fedavg", 0)

@@ -104,9 +104,14 @@ def _from_url(base: str, scenarios: tuple[str, ...], delivery: Delivery) -> None
         delivery.progress(f"{scenario}: {name}, {(delivery.folder / name).stat().st_size / 2**20:,.1f} MiB")
 
 
+def _alone(config: Data, scenario: str) -> Data:
+    return config.model_copy(update={"aliexpress": config.aliexpress.model_copy(update={"scenarios": (scenario,)})})
+
+
 SOURCE = Source(
     name="aliexpress",
     scenarios=lambda config: config.aliexpress.scenarios,
     obtain=obtain,
     open=open_folder,
+    alone=_alone,
 )

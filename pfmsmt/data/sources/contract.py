@@ -13,7 +13,7 @@ from pfmsmt.data.delivery import Delivery, Progress
 from pfmsmt.data.faults import Faults
 from pfmsmt.data.schema import Task
 from pfmsmt.data.shards import Rows
-from pfmsmt.errors import DataError
+from pfmsmt.errors import ConfigError, DataError
 
 __all__ = [
     "RAW_SPLITS",
@@ -23,6 +23,7 @@ __all__ = [
     "Opening",
     "Progress",
     "Source",
+    "of_site",
     "read_rows",
     "record_schema",
 ]
@@ -78,13 +79,28 @@ class Source(NamedTuple):
     """How one data set is obtained and read.
 
     `scenarios(config)` names the clients, in order; none where the data decide. `obtain(config, seed, delivery)` fills
-    an empty folder. `open` checks that the raw folder and params.yaml fit together.
+    an empty folder. `open` checks that the raw folder and params.yaml fit together. `alone(config, scenario)` returns
+    the configuration of a site that has the raw data of one of the scenarios and no others.
     """
 
     name: str
     scenarios: Callable[[Data], tuple[str, ...]]
     obtain: Callable[[Data, int, Delivery], None]
     open: Callable[[Opening], Dataset]
+    alone: Callable[[Data, str], Data] = lambda config, scenario: config
+    """As it is, where one file holds all scenarios and cannot be told apart without being read."""
+
+
+def of_site(source: Source, config: Data, scenario: str) -> Data:
+    """Return the configuration of the site of one scenario.
+
+    Raises:
+        ConfigError: params.yaml declares others.
+    """
+    declared = source.scenarios(config)
+    if declared and scenario not in declared:
+        raise ConfigError(f"params.yaml has no scenario {scenario} of source {source.name}: {', '.join(declared)}")
+    return source.alone(config, scenario)
 
 
 def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:

@@ -149,4 +149,12 @@ def _reading(
     return read
 
 
-SOURCE = Source(name="tabular", scenarios=_declared, obtain=obtain, open=open_folder)
+def _alone(config: Data, scenario: str) -> Data:
+    block = config.tabular
+    if block.scenario is None or block.scenarios is None:
+        return config
+    own = {scenario: block.scenarios[scenario]} if isinstance(block.scenarios, dict) else (scenario,)
+    return config.model_copy(update={"tabular": block.model_copy(update={"scenarios": own})})
+
+
+SOURCE = Source(name="tabular", scenarios=_declared, obtain=obtain, open=open_folder, alone=_alone)

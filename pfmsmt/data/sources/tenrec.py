@@ -215,4 +215,16 @@ class _Ranks:
         return rank, self._order.counts[at]
 
 
-SOURCE = Source(name="tenrec", scenarios=lambda config: config.tenrec.scenarios, obtain=obtain, open=open_folder)
+def _alone(config: Data, scenario: str) -> Data:
+    block = config.tenrec
+    own = {"scenarios": (scenario,), "rename": {name: block.rename[name] for name in block.rename if name == scenario}}
+    return config.model_copy(update={"tenrec": block.model_copy(update=own)})
+
+
+SOURCE = Source(
+    name="tenrec",
+    scenarios=lambda config: config.tenrec.scenarios,
+    obtain=obtain,
+    open=open_folder,
+    alone=_alone,
+)
