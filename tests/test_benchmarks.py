@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,16 @@ def test_large_table():
     assert 0 < float(found[2]) < float(found[1])
     assert re.search(r"checkpoint (\d+) MB, written in \d+\.\d\d s; built and read again in \d+\.\d\d s", out)
     assert re.search(r"model written in \d+\.\d s, loaded in \d+\.\d s; peak memory \d+ MB in all$", out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_served_forms():
+    out = run("benchmarks/served_forms.py", "--rows", "1", "3", "--turns", "2")
+    assert re.search(r"^ms for rows +1 +3 +ready after$", out, re.MULTILINE)
+    names = ["as it is"] + ["torch.compile"] * any(map(shutil.which, ("g++", "clang++")))
+    for name in names:
+        assert re.search(rf"^{name} +\d+\.\d{{3}} +\d+\.\d{{3}} +\d+\.\d s$", out, re.MULTILINE)
+    assert ("torch.compile is left out" in out) == (len(names) == 1)
 
 
 @pytest.mark.slow

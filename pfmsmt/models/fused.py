@@ -55,7 +55,7 @@ class FusedModel:
     @torch.inference_mode()
     def __call__(self, codes: Tensor, values: Tensor) -> Fused:
         """Score codes [B, F] int64 and standardised numbers [B, M] float32."""
-        rows = len(codes)
+        rows = codes.shape[0]
         if self._order is not None:
             codes = codes[:, self._order]
         embedded = functional.embedding(codes + self._offsets, self._table).flatten(1)
