@@ -14,8 +14,8 @@ from pfmsmt.config import Train
 from pfmsmt.errors import ConfigError
 from pfmsmt.rounds import RELEASES
 
-# From 1.001 to 10,000: large epsilons are tightest near 1, small ones far from it.
-ORDERS = (1 + np.logspace(-3, 4, 400)).tolist()
+# From 1.000001 to ten million: large epsilons are tightest near 1, small ones far from it.
+ORDERS = (1 + np.logspace(-6, 7, 750)).tolist()
 
 
 def check_accountant(train: Train) -> None:
