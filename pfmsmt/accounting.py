@@ -34,7 +34,8 @@ def epsilon(noise: float, releases: int, delta: float) -> float:
     from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
     divergences = compute_rdp(q=1.0, noise_multiplier=noise, steps=releases, orders=ORDERS)
-    return float(get_privacy_spent(orders=ORDERS, rdp=divergences, delta=delta)[0])
+    # Where delta alone covers all that is told, the conversion from Renyi's divergence falls below 0.
+    return max(0.0, float(get_privacy_spent(orders=ORDERS, rdp=divergences, delta=delta)[0]))
 
 
 def spent(metrics: Mapping[str, float], train: Train) -> dict[str, float]:
