@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pfmsmt.accounting import epsilon
 from pfmsmt.config import Methods
 
 REPOSITORY = Path(__file__).parents[1]
@@ -55,6 +56,13 @@ def test_server_step_skips_what_does_not_fit():
     assert ("adam", "4", "1e+03") in fits
     assert len(fits) + len(skipped) == 8
     assert "too few sizes" in out
+
+
+def test_experts():
+    out = run("benchmarks/experts.py", "--only", "default", "--steps", "1", "--turns", "1")
+    found = re.search(r"^default +batched +([\d,]+) +list +([\d,]+) +ratio (\d+\.\d\d)", out, re.MULTILINE)
+    ours, peer = (int(found[i].replace(",", "")) for i in (1, 2))
+    assert float(found[3]) == pytest.approx(ours / peer, abs=0.01)
 
 
 def test_loading():
@@ -114,6 +122,24 @@ def benchmark():
         yield importlib.import_module
     finally:
         sys.path.remove(str(REPOSITORY / "benchmarks"))
+
+
+@pytest.mark.slow
+def test_messages(benchmark, capsys):
+    messages = benchmark("messages")
+    messages.main(["--quick", "--seeds", "0"])
+    _, head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["CTR", "CTCVR", "std", "KiB", "up", "a", "round", "epsilon"]
+    found = {line[:26].rstrip(): line[26:].split() for line in lines}
+    assert list(found) == [setting.name for setting in messages.SETTINGS]
+    sizes = {name: float(cells[2]) for name, cells in found.items()}
+    assert sizes["float16"] == pytest.approx(sizes["as it is"] / 2, rel=0.01)
+    assert sizes["local"] < 0.01 * sizes["as it is"]
+    # Two rounds of two phases are four uploads.
+    told = {name: float(cells[3].replace(",", "")) for name, cells in found.items() if "noise" in name}
+    assert told["clip 0.2, noise 1"] == pytest.approx(epsilon(1.0, 4, 1e-5), abs=0.05)
+    assert list(told.values()) == sorted(told.values(), reverse=True)
+    assert {cells[3] for name, cells in found.items() if "noise" not in name} == {"none"}
 
 
 @pytest.fixture
