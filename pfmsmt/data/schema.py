@@ -3,16 +3,16 @@
 import hashlib
 import math
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from pfmsmt.errors import DataError, SchemaError
 
 OUT_OF_VOCABULARY = 0
 """Code of every category that the training rows did not hold."""
 
-Vocabulary = tuple[int, ...] | tuple[str, ...]
+Vocabulary = Annotated[tuple[StrictInt, ...] | tuple[StrictStr, ...], Field(union_mode="left_to_right")]
 """Sorted, no entry twice; the code of entry i is i + 1."""
 
 Fill = dict[str, int | float | str]

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from pfmsmt.data.encoder import encode
 from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
@@ -64,3 +65,17 @@ def test_a_category_that_is_no_text_is_refused_by_its_row(value):
     frame = {"device": np.array(["phone", value], dtype=object), "price": np.zeros(2)}
     with pytest.raises(SchemaError, match=r"column device, row 1: .* is not text"):
         encode(frame, SCHEMA)
+
+
+@pytest.mark.parametrize("vocabulary", [(), (-7, 0, 2**53), ("7", "x"), ("7",)])
+def test_a_vocabulary_is_read_as_it_was_written(vocabulary):
+    """Integers stay integers, and text that looks like one stays text."""
+    field = CategoricalField(name="c", federated=True, text="7" in vocabulary, vocabulary=vocabulary)
+    assert CategoricalField.model_validate_json(field.model_dump_json()) == field
+    assert [type(entry) for entry in field.vocabulary] == [type(entry) for entry in vocabulary]
+
+
+@pytest.mark.parametrize("vocabulary", [(1, "x"), (1.5,), (True, "x"), None])
+def test_a_vocabulary_of_mixed_or_other_values_is_refused(vocabulary):
+    with pytest.raises(ValidationError):
+        CategoricalField(name="c", federated=True, vocabulary=vocabulary)
