@@ -78,6 +78,18 @@ def parse_cells(
     return block, sorted([*faults, *found], key=lambda fault: fault.row)
 
 
+def could_be_row(cells: Sequence[bytes], sheet: Sheet, columns: Sequence[Column], missing: Sequence[str]) -> bool:
+    """Say whether cells, as many as a row has, are labels where it has labels and numbers where it has numbers."""
+    names = list(sheet.names or ())
+    for column in columns:
+        text = _text(cells[names.index(column.name)].strip(b'"'))
+        if text in missing:
+            text = ""
+        if _problem(text, column) or (column.kind == "label" and not text):
+            return False
+    return True
+
+
 def _text(cell: bytes) -> str | None:
     try:
         return cell.decode("utf-8")

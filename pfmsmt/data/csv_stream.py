@@ -6,12 +6,12 @@ from typing import IO, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-from numpy.typing import NDArray
 
 from pfmsmt.data.ahead import in_order
 from pfmsmt.data.checking import Block, Column, Sheet, check
-from pfmsmt.data.csv_repair import parse_cells
+from pfmsmt.data.csv_repair import could_be_row, parse_cells
 from pfmsmt.data.faults import Fault, Faults
+from pfmsmt.data.quotes import QUOTE, find_quotes, swallowed
 from pfmsmt.errors import DataError
 
 __all__ = ["BLOCK_BYTES", "Block", "Column", "read_blocks"]
@@ -19,7 +19,6 @@ __all__ = ["BLOCK_BYTES", "Block", "Column", "read_blocks"]
 BLOCK_BYTES = 16 * 2**20
 _CACHED_BYTES = 2**19
 """A block is parsed in pieces that stay in the processor's cache: three times as fast as at once."""
-_QUOTE = b'"'
 _TYPES = {"id": pa.int64(), "text": pa.string(), "time": pa.string()}
 
 
@@ -50,13 +49,14 @@ def read_blocks(
     `missing`.
 
     Raises:
-        DataError: no rows, a row that fits into no block, or what `faults` refuses: a row of another width, or a
-            value that is empty, not finite or not of its kind.
+        DataError: no rows, a row that fits into no block, a quote that is not closed, a quoted value that swallows
+            rows, or what `faults` refuses: a row of another width, or a value that is empty, not finite or not of its
+            kind.
     """
     sheet = Sheet(name, [column.name for column in columns] if header is None else list(header))
     parse = pa_csv.ParseOptions(
         delimiter=delimiter,
-        quote_char=_QUOTE.decode() if quoted else False,
+        quote_char=QUOTE.decode() if quoted else False,
         newlines_in_values=quoted,
         ignore_empty_lines=False,
     )
@@ -65,7 +65,9 @@ def read_blocks(
         return _parse(text, sheet, columns, parse, missing)
 
     read = 0
-    for block, found in in_order(parsed, _lines(stream, name, header is not None, quoted, block_bytes)):
+    for block, found in in_order(
+        parsed, _lines(stream, name, header is not None, delimiter if quoted else None, block_bytes)
+    ):
         faults.take(found)
         read += len(block.rows) + len(found)
         if len(block.rows):
@@ -74,55 +76,54 @@ def read_blocks(
         raise DataError(f"{name} has no rows; obtain the file again")
 
 
-def _lines(stream: IO[bytes], name: str, headed: bool, quoted: bool, block_bytes: int) -> Iterator[_Text]:
-    """Cut the file into whole lines: those that end in its first `block_bytes`, in the next, and so on."""
+def _lines(stream: IO[bytes], name: str, headed: bool, quoted_by: str | None, block_bytes: int) -> Iterator[_Text]:
+    """Cut the file into whole lines: those that end in its first `block_bytes`, in the next, and so on.
+
+    `quoted_by` is the delimiter, if values may stand in quotes.
+    """
     row, rest, skip = 1, b"", headed
     read = stream.read(block_bytes)
+    if not read:
+        raise DataError(f"{name} is empty; obtain the file again")
     while read:
         data = rest + read
         read = stream.read(block_bytes)
-        # A last line without an end belongs to the block before it.
-        end = _last_end(data, quoted) if read else len(data)
+        end, rows, open_row = _whole_lines(data, quoted_by)
+        if not read:
+            if open_row is not None:
+                raise DataError(
+                    f"{name}, row {row + open_row}: a quote opens there and is never closed, so that it swallows all "
+                    'that follows; correct that row (a quote within a quoted value is written twice: "")'
+                )
+            end = len(data)  # a last line without an end belongs to the block before it
         data, rest = data[:end], data[end:]
         if len(rest) > block_bytes:
             raise DataError(
-                f"{name}, row {row + _ends(data, quoted)}: longer than {block_bytes:,} bytes; "
-                f"line ends are missing{', or a quote is not closed' if quoted else ''}"
+                f"{name}, row {row + rows}: longer than {block_bytes:,} bytes; "
+                f"line ends are missing{', or a quote is not closed' if quoted_by else ''}"
             )
+        first = row
+        row += rows
         if skip and data:
-            first = data.index(b"\n") + 1 if b"\n" in data else len(data)
-            data, row, skip = data[first:], 2, False
+            data, first, skip = data[data.index(b"\n") + 1 if b"\n" in data else len(data) :], 2, False
         if data:
-            yield _Text(row, data)
-            row += _ends(data, quoted)
-    if row == 1:
-        raise DataError(f"{name} is empty; obtain the file again")
+            yield _Text(first, data)
 
 
-def _last_end(data: bytes, quoted: bool) -> int:
-    """Return where the last whole line ends."""
-    if not quoted or _QUOTE not in data:
-        return data.rfind(b"\n") + 1
-    ends = _free_ends(data)
-    return int(ends[-1]) + 1 if ends.size else 0
-
-
-def _ends(data: bytes, quoted: bool) -> int:
-    """Count the ends of lines."""
-    return len(_free_ends(data)) if quoted and _QUOTE in data else data.count(b"\n")
-
-
-def _free_ends(data: bytes) -> NDArray[np.int64]:
-    """Return the places of the line ends that do not stand in quotes."""
-    text = np.frombuffer(data, np.uint8)
-    quotes, ends = np.flatnonzero(text == _QUOTE[0]), np.flatnonzero(text == ord("\n"))
-    free: NDArray[np.int64] = ends[np.searchsorted(quotes, ends) % 2 == 0]
-    return free
+def _whole_lines(data: bytes, quoted_by: str | None) -> tuple[int, int, int | None]:
+    """Return where the last whole line ends, how many there are, and which one holds a quote that is not closed."""
+    if quoted_by is None or QUOTE not in data:
+        return data.rfind(b"\n") + 1, data.count(b"\n"), None
+    quotes = find_quotes(data, quoted_by)
+    end = int(quotes.ends[-1]) + 1 if quotes.ends.size else 0
+    return end, len(quotes.ends), None if quotes.open_at is None else quotes.row(quotes.open_at)
 
 
 def _parse(
     text: _Text, sheet: Sheet, columns: Sequence[Column], parse: pa_csv.ParseOptions, missing: Sequence[str]
 ) -> tuple[Block, list[Fault]]:
+    if parse.newlines_in_values:
+        _refuse_swallowed(text, sheet, columns, parse.delimiter, missing)
     try:
         table = pa_csv.read_csv(
             pa.BufferReader(text.data),
@@ -139,3 +140,19 @@ def _parse(
         return parse_cells(text.data, text.first_row, sheet, columns, parse, missing)
     values = {column.name: table.column(column.name).combine_chunks() for column in columns}
     return check(sheet, columns, values, np.arange(text.first_row, text.first_row + table.num_rows))
+
+
+def _refuse_swallowed(
+    text: _Text, sheet: Sheet, columns: Sequence[Column], delimiter: str, missing: Sequence[str]
+) -> None:
+    if QUOTE not in text.data:
+        return
+    quotes = find_quotes(text.data, delimiter)
+    at, sign = swallowed(
+        text.data, quotes, delimiter, len(sheet.names or ()), lambda cells: could_be_row(cells, sheet, columns, missing)
+    )
+    if at >= 0:
+        raise DataError(
+            f"{sheet.file}, row {text.first_row + quotes.row(at)}: a quote opens there and swallows rows: {sign}; "
+            'correct that row (a quote within a quoted value is written twice: "")'
+        )

@@ -1,5 +1,6 @@
 """Numbers out of a CSV, whatever the size of blocks."""
 
+import csv
 import io
 
 import pytest
@@ -59,3 +60,51 @@ def test_columns_are_picked_by_name_under_a_header():
 def test_a_binary_file_is_refused_not_crashed_on():
     with pytest.raises(DataError, match=r"^x.csv"):
         blocks(bytes(range(256)) * 40)
+
+
+NOTED = (*COLUMNS, Column("note", "text"))
+NOTE = st.text('ab ",\n0', min_size=1, max_size=12).filter(lambda note: note.strip() and len(note.splitlines()) < 4)
+
+
+@settings(deadline=None)
+@given(notes=st.lists(NOTE, min_size=1, max_size=20), block_bytes=st.integers(80, 400))
+def test_text_of_several_lines_comes_out_as_it_went_in(notes, block_bytes):
+    """No line of such a note is a row: the last of four numbers is a label, and a note has three commas at most."""
+    notes = [note.replace(",", ";", max(note.count(",") - 3, 0)) for note in notes]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows(
+        [["key", "kind", "size", "done", "note"], *([at, 7, 0.5, 1, note] for at, note in enumerate(notes))]
+    )
+    header = ["key", "kind", "size", "done", "note"]
+    held = list(
+        read_blocks(
+            io.BytesIO(out.getvalue().encode()), "x.csv", NOTED, Faults(), header=header, quoted=True,
+            block_bytes=block_bytes,
+        )
+    )  # fmt: skip
+    assert [note for block in held for note in block.columns["note"]] == notes
+    assert [row for block in held for row in block.rows] == list(range(2, len(notes) + 2))
+
+
+@pytest.mark.parametrize("block_bytes", [60, 2**20])
+def test_a_quote_within_a_value_is_a_letter(block_bytes):
+    """The inch sign opens nothing, so the row after it is one, and the quoted line end is none."""
+    text = b'1,2,3,1,27" wide\n' * 5 + b'1,2,3,1,"a\nb"\n' * 5 + b"1,2,3,x,c\n"
+    faults = io.BytesIO(text)
+    with pytest.raises(DataError, match=r"^x.csv, row 11, column 4 \(done\): 'x' is not a number"):
+        list(read_blocks(faults, "x.csv", NOTED, Faults(), quoted=True, block_bytes=block_bytes))
+    held = list(read_blocks(io.BytesIO(text[:-10]), "x.csv", NOTED, Faults(), quoted=True, block_bytes=block_bytes))
+    assert [note for block in held for note in block.columns["note"]] == ['27" wide'] * 5 + ["a\nb"] * 5
+
+
+@pytest.mark.parametrize("block_bytes", [40, 2**20])
+def test_a_quote_that_swallows_rows_is_refused_by_its_row(block_bytes):
+    plain, opened, closed = b"1,2,3,1,a\n", b'1,2,3,1,"a\n', b'1,2,3,1,a"\n'
+    for text in (opened + plain + closed, opened + closed, opened + plain * 3, opened + plain + b'1,2,3,1,"a"\n'):
+        with pytest.raises(DataError, match=r"^x.csv, row 3: (a quote opens there|longer than 40 bytes)"):
+            list(
+                read_blocks(
+                    io.BytesIO(plain * 2 + text), "x.csv", NOTED, Faults(), quoted=True, block_bytes=block_bytes
+                )
+            )

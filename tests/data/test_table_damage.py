@@ -35,6 +35,16 @@ def renamed(old, new):
     return lambda held: [[new if name == old else name for name in held[0]], *held[1:]]
 
 
+def noted(cells):
+    """Add a column that no one asked for, the last, as it stands in the file: row -> cell."""
+
+    def edit(held):
+        lines = csv_text(held).decode().splitlines()
+        return "".join(f"{line},{cells.get(row, 'note')}\n" for row, line in enumerate(lines, start=1)).encode()
+
+    return edit
+
+
 # name -> (edit of the rows, or of the bytes; message; what is listed: column, or None for the file as such)
 SHARED = {
     "row too short": (lambda h: [*h[:4], h[4][:-1], *h[5:]], "row 5: 9 columns, expected 10", ""),
@@ -45,7 +55,12 @@ SHARED = {
     "text in numbers": (cell(9, "age", "old"), r"row 9, column 8 \(age\): 'old' is not a number", "8 (age)"),
     "NULL": (cell(9, "age", "NULL"), r"row 9, column 8 \(age\): 'NULL' is not a number", "8 (age)"),
     "hexadecimal": (cell(9, "age", "0x1F"), r"row 9, column 8 \(age\): '0x1F' is not a number", "8 (age)"),
-    "an unclosed quote": (text(lambda t: t.replace(b"\n1,1,", b'\n"1,1,', 1)), "cannot be read as CSV|columns", None),
+    "an unclosed quote": (text(lambda t: t.replace(b"\n1,1,", b'\n"1,1,', 1)), "row 15: a quote opens there and", None),
+    "one in an ignored column": (noted({20: '"note'}), "row 20: a quote opens there and is never closed", None),
+    "one that is closed far below": (noted({20: '"note', 90: 'note"'}), "row 20: .*: a line of its value is a", None),
+    "one that is closed in the next row": (noted({20: '"note', 21: 'note"'}), "row 20: .*: a line of its value", None),
+    "one closed by the next that opens": (noted({20: '"note', 90: '"a, b"'}), "row 20: .*: text follows its", None),
+    "one after rows of two lines": (noted({9: '"a\nb"', 20: '"note'}), "row 20: a quote opens there and is", None),
     "missing number": (cell(121, "age", ""), r"row 121, column 8 \(age\): the value is empty", "8 (age)"),
     "NaN": (cell(9, "age", "NaN"), r"row 9, column 8 \(age\): nan is not a finite number", "8 (age)"),
     "infinite": (cell(9, "age", "-inf"), r"row 9, column 8 \(age\): -inf is not a finite number", "8 (age)"),
