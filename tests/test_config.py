@@ -349,6 +349,15 @@ def test_dvc_knows_the_parameters_of_the_other_stages():
             {"labels": [{"task": "ctr", "column": "a"}], "numerical": ["a"]},
             "'a' is a label, and cannot be anything else",
         ),
+        (
+            {"labels": [{"task": "ctr", "column": "a"}], "categorical": ["ctr"]},
+            "the feature 'ctr' has the name of a task",
+        ),
+        (
+            {"labels": [{"task": "ctr", "column": "a"}], "numerical": ["ctr"]},
+            "the feature 'ctr' has the name of a task",
+        ),
+        ({"numerical": ["__apart__"]}, "'__apart__': names that begin with __ are kept for what is computed"),
         ({"time": "t", "split": "s"}, "time and split both say which rows are the test part"),
         ({"fill": {"a": 0}}, "fill: 'a' is none of the categorical and numerical columns"),
         (

@@ -127,6 +127,14 @@ class Tabular(Frozen):
         for name in (*self.categorical, *self.numerical, self.scenario, self.group, self.time, self.split):
             if name in labels:
                 raise ValueError(f"{name!r} is a label, and cannot be anything else")
+        for name in (*self.categorical, *self.numerical):
+            if name in tasks:
+                raise ValueError(
+                    f"the feature {name!r} has the name of a task, and shards hold both; give the task another name"
+                )
+        for name in (*self.categorical, *self.numerical, *labels):
+            if name.startswith("__"):
+                raise ValueError(f"{name!r}: names that begin with __ are kept for what is computed; rename the column")
         if self.time is not None and self.split is not None:
             raise ValueError("time and split both say which rows are the test part; set one of them to null")
         unknown = [name for name in self.fill if name not in (*self.categorical, *self.numerical)]

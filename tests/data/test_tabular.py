@@ -208,6 +208,19 @@ def test_scenarios_may_be_named_and_chosen(tmp_path):
     assert lines[0] == "60 rows of scenarios that data.tabular.scenarios does not name left out"
 
 
+def test_columns_may_have_the_names_that_shards_use_for_their_own(tmp_path):
+    """A task, a feature and a label may be called group, place and scenario: what is computed makes way."""
+    names = {"user_id": "group", "video_category": "place", "app": "scenario", "click": "place_"}
+    held = [[names.get(name, name) for name in rows()[0]], *rows()[1:]]
+    labels = ({"task": "group_", "column": "place_"},)
+    schema, parts = cut(
+        tmp_path, held, labels=labels, scenario="scenario", categorical=("item_id", "place", "group"), group="group"
+    )
+    assert schema.group == "group__"
+    assert parts["train"].columns[:5].tolist() == ["group__", "item_id", "place", "group", "age"]
+    assert parts["test"]["group_"].tolist() == [(user + item) % 2 for item in (8, 9) for user in range(0, 12, 2)]
+
+
 def test_an_outcome_may_be_forced(tmp_path):
     write_raw_folder(tmp_path / "raw", "tabular", {"log.csv": csv_text(rows())})
     config = config_for("tabular", tabular={"numerical": ("age", "share")}, outcomes_as_features=("share",))

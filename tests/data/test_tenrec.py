@@ -148,6 +148,8 @@ def test_columns_are_found_by_the_header_and_may_have_other_names(tmp_path):
         ({"numerical": ("read_percentage",)}, "the feature 'read_percentage' is an outcome"),
         ({"categorical": ("user_id", "follow")}, "the feature 'follow' is an outcome"),
         ({"categorical": ("user_id", "like")}, "'like' is a label, and cannot be a feature"),
+        ({"categorical": ("user_id", "user")}, "'user' is a column of what is written"),
+        ({"numerical": ("place",)}, "'place' is a column of what is written"),
         ({"categorical": ("age",)}, "'age' is both categorical and numerical"),
         ({"rename": {"QB-video": {"age": "read_time"}}}, "the feature 'read_time' is an outcome"),
         ({"rename": {"QB-videos": {"age": "years"}}}, "'QB-videos' is none of data.tenrec.scenarios"),

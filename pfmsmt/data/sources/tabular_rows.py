@@ -74,7 +74,8 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
     for label in block.labels:
         read[label.column] = Column(label.column, "label")
     kind: Kind | None = "time" if block.time else "split" if block.split else None
-    taken = {*block.categorical, *block.numerical, *(label.column for label in block.labels)}
+    taken = {*block.categorical, *block.numerical}
+    taken |= {name for label in block.labels for name in (label.task, label.column)}
     columns = Columns(
         _free("group", taken),
         block.categorical,

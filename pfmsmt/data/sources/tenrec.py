@@ -86,6 +86,9 @@ def _check_features(config: Data) -> None:
     for name, label in LABELS.items():
         if name in features or label in features:
             raise ConfigError(f"data.tenrec: {label!r} is a label, and cannot be a feature")
+    for name in ("user", "place"):
+        if name in features:
+            raise ConfigError(f"data.tenrec: {name!r} is a column of what is written; give the feature another name")
     twice = sorted(set(block.categorical) & set(block.numerical))
     if twice:
         raise ConfigError(f"data.tenrec: {twice[0]!r} is both categorical and numerical; keep one of them")
