@@ -17,6 +17,7 @@ from pfmsmt.data.faults import Fault
 
 EXACT_INTEGERS = 2**53
 """Categories may be parsed as float64, so that `3.0` counts as 3; from here on that would lose digits."""
+_HIGHEST = 2**63 - 1
 LONGEST_TEXT = 256
 """Bytes of a category of text."""
 
@@ -36,6 +37,8 @@ class Column(NamedTuple):
     """Stands for a value that is missing; None: that is a fault."""
     lowest: int | None = None
     """A category below it is a fault; `fill` may lie there. None: any is good."""
+    group: bool = False
+    """Only equality matters: unsigned integers of 64 bits are taken bit by bit."""
 
 
 class Block(NamedTuple):
@@ -92,6 +95,10 @@ def check(
         if column.lowest is not None:
             below = np.asarray(pc.fill_null(pc.less(array, column.lowest), False))
             refuse(column, below, _shown(array), f"is below {column.lowest}")
+        if pa.types.is_uint64(array.type):
+            beyond = pc.fill_null(pc.greater(array, pa.scalar(_HIGHEST, pa.uint64())), False)
+            refuse(column, np.asarray(beyond), _digits(array), "is 2^63 or more; store such ids as text")
+            array = pc.if_else(beyond, pa.scalar(0, pa.uint64()), array).cast(pa.int64())
         if column.fill is not None:
             array = _filled(array, column)
         if array.null_count:
@@ -105,6 +112,10 @@ def check(
 
 
 Refuse = Callable[[Column, NDArray[np.bool_], Callable[[int], str], str], None]
+
+
+def _digits(array: pa.Array) -> Callable[[int], str]:
+    return lambda at: str(array[at])
 
 
 def _shown(array: pa.Array) -> Callable[[int], str]:

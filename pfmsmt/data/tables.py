@@ -177,6 +177,10 @@ def _plain(array: pa.Array, column: Column) -> pa.Array:
         array = array.dictionary_decode()
     if is_text(array.type):
         return array.cast(pa.string())
+    if pa.types.is_uint64(array.type):
+        if column.group:
+            return array.view(pa.int64())
+        return array if column.kind in ("id", "category") else array.cast(pa.float64(), safe=False)
     if column.kind == "id":
         return array.cast(pa.int64())
     if pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):

@@ -156,6 +156,9 @@ PARQUET = {
     "half a label": (put("like", 60, 0.5, pa.float64()), rf"{GROUP} like: 0.5 is not a label", "like"),
     "nesting": (put("like", 1, 1), "t.parquet, row 1: like is 1 but click is 0", ""),
     "category missing": (nulled("item_id", 60), rf"{GROUP} item_id: the value is empty", "item_id"),
+    "unsigned category": (
+        put("item_id", 60, 2**64 - 5, pa.uint64()), rf"{GROUP} item_id: 18446744073709551611 is 2\^63 or", "item_id"
+    ),
     "half a category": (put("item_id", 60, 1.5, pa.float64()), rf"{GROUP} item_id: 1.5 is not an integer", "item_id"),
     "huge category": (put("item_id", 60, 1e17, pa.float64()), rf"{GROUP} item_id: 1e\+17 is not an integer", "item_id"),
     "group missing": (nulled("user_id", 60), rf"{GROUP} user_id: the value is empty", "user_id"),

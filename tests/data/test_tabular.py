@@ -199,6 +199,23 @@ def test_integers_of_parquet_may_be_filled_with_a_fraction(tmp_path):
     assert example["age"].tolist()[0] == 0.5
 
 
+def test_unsigned_integers_of_64_bits(tmp_path):
+    """Groups beyond 2^63 are as many as without, categories may be filled below 0, and numbers are numbers."""
+    held, plain = table(), config_for("tabular", tabular={"fill": {"item_id": -1}})
+    wide = {"user_id": lambda v: v + 2**63, "item_id": lambda v: v or None, "age": lambda v: v + 2**63}
+    for name, change in wide.items():
+        values = pa.array([change(value) for value in held[name].to_pylist()], pa.uint64())
+        held = held.set_column(held.schema.names.index(name), name, values)
+    write_raw_folder(tmp_path / "raw", "tabular", {"log.parquet": parquet_bytes(held)})
+    schema = partition(plain, 0, tmp_path / "raw", tmp_path / "out", quiet)
+    assert schema.counts["A"]["train"].groups == 6
+    assert schema.categorical[0].vocabulary == (-1, 1, 2, 3, 4, 5)
+    assert schema.numerical[0].mean == pytest.approx(2**63)
+    assert sorted(set(pd.read_parquet(tmp_path / "out/A/train.parquet")["group"])) == [
+        user - 2**63 for user in range(0, 12, 2)
+    ]
+
+
 def test_scenarios_may_be_named_and_chosen(tmp_path):
     write_raw_folder(tmp_path / "raw", "tabular", {"log.csv": csv_text(rows())})
     config, lines = config_for("tabular", tabular={"scenarios": {"first": "B"}}), []

@@ -68,7 +68,8 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
         fill = block.fill.get(name)
         if fill is not None and text != isinstance(fill, str):
             fill = str(fill) if text else _refuse_fill(name, fill)
-        read[name] = Column(name, "text" if text else "category", fill=fill)
+        group = name == block.group and keys.count(name) == 1
+        read[name] = Column(name, "text" if text else "category", fill=fill, group=group)
     if block.time is not None and block.time not in read:
         read[block.time] = Column(block.time, "time")
     for label in block.labels:
