@@ -18,6 +18,8 @@ from pfmsmt.data.faults import Fault
 EXACT_INTEGERS = 2**53
 """Categories may be parsed as float64, so that `3.0` counts as 3; from here on that would lose digits."""
 _HIGHEST = 2**63 - 1
+_YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
+"""In seconds since 1970."""
 LONGEST_TEXT = 256
 """Bytes of a category of text."""
 
@@ -48,10 +50,12 @@ class Block(NamedTuple):
     """[B], their numbers in the file, counted from 1"""
     columns: dict[str, NDArray[Any]]
     """name -> [B]: int64 for ids and categories, float64 for numbers, int8 for labels, str for text"""
+    times: str = ""
+    """What its column of times holds: numbers, or dates; empty if there is none."""
 
     def take(self, kept: NDArray[np.bool_]) -> "Block":
         """Return the rows that are kept [B]."""
-        return Block(self.rows[kept], {name: values[kept] for name, values in self.columns.items()})
+        return Block(self.rows[kept], {name: values[kept] for name, values in self.columns.items()}, self.times)
 
 
 class Sheet(NamedTuple):
@@ -84,6 +88,7 @@ def check(
     bad = np.zeros(len(rows), np.bool_)
     faults: list[Fault] = []
     checked: dict[str, NDArray[Any]] = {}
+    times = ""
 
     def refuse(column: Column, wrong: NDArray[np.bool_], shown: Callable[[int], str], what: str) -> None:
         for at in np.flatnonzero(wrong & ~bad):
@@ -104,11 +109,13 @@ def check(
         if array.null_count:
             refuse(column, np.asarray(pc.is_null(array)), lambda _: "the value", "is empty")
             array = pc.fill_null(array, _harmless(array.type))
+        if column.kind == "time":
+            times = _kind_of_times(array)
         checked[column.name] = _KINDS[column.kind](array, column, refuse)
     if not bad.any():
-        return Block(rows, checked), []
+        return Block(rows, checked, times), []
     faults.sort(key=lambda fault: fault.row)
-    return Block(rows, checked).take(~bad), faults
+    return Block(rows, checked, times).take(~bad), faults
 
 
 Refuse = Callable[[Column, NDArray[np.bool_], Callable[[int], str], str], None]
@@ -177,30 +184,48 @@ def _texts(array: pa.Array, column: Column, refuse: Refuse) -> NDArray[Any]:
     return np.asarray(array.to_numpy(zero_copy_only=False), dtype=object)
 
 
+def _kind_of_times(array: pa.Array) -> str:
+    """Say what most values are; those that are missing have no say."""
+    if pa.types.is_string(array.type):
+        numeric = pc.sum(pc.match_substring_regex(array, NUMBER.pattern), min_count=0).as_py()
+        held = pc.sum(pc.not_equal(array, _harmless(array.type)), min_count=0).as_py()
+        return "numbers" if 2 * numeric > held else "dates"
+    return "dates" if pa.types.is_temporal(array.type) else "numbers"
+
+
 def _times(array: pa.Array, column: Column, refuse: Refuse) -> NDArray[Any]:
     """Return seconds of dates and times (as text, too; UTC unless they say otherwise), and numbers as they are."""
-    if pa.types.is_string(array.type) and len(array):
-        numeric = np.asarray(pc.match_substring_regex(array, NUMBER.pattern))
-        if numeric.mean() > 0.5:
+    if _kind_of_times(array) == "numbers":
+        if pa.types.is_string(array.type):
+            numeric = np.asarray(pc.match_substring_regex(array, NUMBER.pattern))
             what = "is no number, as the other times are"
             if not numeric.all():
                 refuse(column, ~numeric, lambda at: repr(array[at].as_py()), what)
                 array = pc.if_else(pa.array(numeric), array, "0")
-            return _numbers(pc.cast(array, pa.float64()), column, refuse)
+            array = pc.cast(array, pa.float64())
+        return _numbers(array, column, refuse)
+    if pa.types.is_string(array.type):
         seconds, wrong = _seconds_of_text(array)
         if wrong.any():
             refuse(
                 column, wrong, lambda at: repr(array[at].as_py()), "is no time as 2026-11-24 13:05:00, as others are"
             )
         return seconds
-    if pa.types.is_temporal(array.type):
-        return (
-            np.asarray(pc.cast(array, pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False))
-            .astype("datetime64[us]")
-            .astype(np.int64)
-            / 1e6
-        )
-    return _numbers(array, column, refuse)
+    seconds = _seconds(array)
+    wrong = (seconds < _YEAR_1) | (seconds >= _YEAR_10000)
+    if wrong.any():
+        refuse(column, wrong, lambda at: f"{seconds[at]:g} s since 1970", "is not within the years 1 to 9999")
+    return seconds
+
+
+def _seconds(array: pa.Array) -> NDArray[np.float64]:
+    """Return seconds since 1970 [B] of timestamps and dates, to the microsecond."""
+    kind = array.type
+    if pa.types.is_date32(kind):
+        return np.asarray(array.cast(pa.int32()), np.float64) * 86_400
+    counts = np.asarray(array.cast(pa.int64()))
+    unit = "ms" if pa.types.is_date64(kind) else kind.unit
+    return counts // 1000 / 1e6 if unit == "ns" else counts / {"s": 1e0, "ms": 1e3, "us": 1e6}[unit]
 
 
 def _seconds_of_text(array: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -26,6 +26,12 @@ def cell(row, column, value):
     return edit
 
 
+def cell_of_all(column, value):
+    """Set a cell of each row."""
+    at = HEADER.index(column)
+    return lambda held: [held[0], *([*row[:at], value, *row[at + 1 :]] for row in held[1:])]
+
+
 def text(edit):
     """Edit the file's bytes."""
     return lambda held: edit(csv_text(held))
@@ -165,6 +171,9 @@ PARQUET = {
     "scenario missing": (nulled("app", 60), rf"{GROUP} app: the value is empty", "app"),
     "scenario empty": (put("app", 60, ""), rf"{GROUP} app: the value is empty", "app"),
     "time missing": (nulled("at", 60), rf"{GROUP} at: the value is empty", "at"),
+    "a far time": (
+        put("at", 60, 2**62, pa.timestamp("ms")), rf"{GROUP} at: 4.61169e\+15 s since 1970 is not within", "at"
+    ),
     "long text": (cast("item_id", lambda v: "x" * 300 if v == 9 else str(v)), "'x+'... is longer", "item_id"),
     "column missing": (lambda t: t.drop_columns("like"), "t.parquet: column like is missing in the header", None),
     "column twice": (lambda t: t.append_column("like", t["like"]), "t.parquet: column like stands there twice", None),
@@ -264,6 +273,15 @@ OTHERS = {
     "another schema in the second file": (
         {"a.parquet": parquet_bytes(table()), "b.parquet": parquet_bytes(cast("item_id", str)(table()))},
         "b.parquet: column item_id is of type string, which does not fit a column of kind category",
+    ),
+    "times of another kind in the second file": (
+        {"a.csv": csv_text(rows()), "b.csv": csv_text(cell_of_all("at", "2026-03-01")(rows()))},
+        "b.csv, from row 2 on, column at: dates, but numbers before, as in .*a.csv; write all times in one way",
+    ),
+    "times of another type in the second file": (
+        {"a.parquet": parquet_bytes(cast("at", lambda v: v, pa.timestamp("s"))(table())),
+         "b.parquet": parquet_bytes(table())},
+        "b.parquet, from row 1 on, column at: numbers, but dates before",
     ),
     "too many scenarios": (
         {"a.csv": csv_text([HEADER, *([*row[:8], f"s{at}", row[9]] for at, row in enumerate(rows(30)[1:]))])},

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from raw_files import contents_of, quiet
 from raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_raw_folder
 
+from pfmsmt.data.checking import Column, Sheet, check
 from pfmsmt.data.encoder import encode
 from pfmsmt.data.partition import SPLITS, partition
 from pfmsmt.errors import ConfigError
@@ -102,6 +103,19 @@ def test_times_of_day_and_dates_cut_as_numbers_do(form, tmp_path):
     dated = [held[0], *([*row[:-1], form.format(int(row[-1]) + 1)] for row in held[1:])]
     (tmp_path / "b").mkdir()
     assert cut(tmp_path / "b", dated)[0] == numbers
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("s"), pa.timestamp("ms"), pa.timestamp("us"), pa.timestamp("ns"), pa.date32(), pa.date64()]
+)
+def test_times_of_every_type_are_the_same_seconds(kind):
+    """Day 20,000 after 1970, and a null."""
+    day = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(kind, "unit", "ms")] * 86_400
+    held = pa.array([20_000 * (1 if pa.types.is_date32(kind) else day), None], kind)
+    sheet, columns = Sheet("x", ["at"]), [Column("at", "time")]
+    block, faults = check(sheet, columns, {"at": held}, np.arange(2))
+    assert block.columns["at"].tolist() == [20_000 * 86_400.0]
+    assert [fault.problem for fault in faults] == ["the value is empty"]
 
 
 def test_without_time_whole_groups_are_drawn(tmp_path):

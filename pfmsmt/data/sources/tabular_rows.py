@@ -108,6 +108,7 @@ class TableReader:
         wanted = block.scenarios if isinstance(block.scenarios, dict) else {name: name for name in declared}
         self._names = {str(value): name for name, value in wanted.items()}
         self._rows = 0
+        self._times: tuple[str, Path] | None = None
         self.found: set[str] = set()
         """Scenarios that have rows."""
         self.values: set[str] = set()
@@ -119,12 +120,26 @@ class TableReader:
         """Yield (scenario, name -> [B] of `Layout.form`), some rows at a time.
 
         Raises:
-            DataError: see `read_table`; too many scenarios; or what `faults` refuses: a label that is 1 where the one
-                it is nested in is 0, a value that cannot name a scenario, an unknown part.
+            DataError: see `read_table`; too many scenarios; times of two kinds; or what `faults` refuses: a label that
+                is 1 where the one it is nested in is 0, a value that cannot name a scenario, an unknown part.
         """
         for path in self._layout.files:
             for block in read_table(path, self._layout.read, self._faults):
+                self._check_times(block, path)
                 yield from self._by_scenario(self._nested(block, path), path)
+
+    def _check_times(self, block: Block, path: Path) -> None:
+        """Refuse numbers after dates: they have no order among each other, and a test row could go before training."""
+        if not block.times or not len(block.rows):
+            return
+        if self._times is None:
+            self._times = block.times, path
+        first, where = self._times
+        if block.times != first:
+            raise DataError(
+                f"{path}, from row {block.rows[0]} on, column {self._block.time}: {block.times}, but {first} before, "
+                f"as in {where}; write all times in one way"
+            )
 
     def _nested(self, block: Block, path: Path) -> Block:
         columns = {label.task: label.column for label in self._block.labels}
