@@ -20,6 +20,8 @@ EXACT_INTEGERS = 2**53
 _HIGHEST = 2**63 - 1
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 """In seconds since 1970."""
+LARGEST_NUMBER = 1e30
+"""Sums of squares of larger ones, and float32, may overflow where no row can be named any more."""
 LONGEST_TEXT = 256
 """Bytes of a category of text."""
 
@@ -142,12 +144,15 @@ def _harmless(kind: pa.DataType) -> str | int:
 
 
 def _numbers(array: pa.Array, column: Column, refuse: Refuse) -> NDArray[Any]:
+    """Return numbers that standardisation can carry; what is not `good` comes out as 0, and is refused."""
     values = np.asarray(array.to_numpy(zero_copy_only=False), np.float64)
+    good = np.abs(values) <= LARGEST_NUMBER if column.kind == "number" else np.isfinite(values)
+    if good.all():
+        return values
     finite = np.isfinite(values)
-    if not finite.all():
-        refuse(column, ~finite, lambda at: f"{values[at]:g}", "is not a finite number")
-        return np.where(finite, values, 0.0)
-    return values
+    refuse(column, ~finite, lambda at: f"{values[at]:g}", "is not a finite number")
+    refuse(column, ~good & finite, lambda at: f"{values[at]:g}", f"is beyond {LARGEST_NUMBER:g}; correct or clip it")
+    return np.where(good, values, 0.0)
 
 
 def _integers(array: pa.Array, column: Column, refuse: Refuse) -> NDArray[Any]:

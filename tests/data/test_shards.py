@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pfmsmt.data.encoder import encode
 from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
 from pfmsmt.data.shards import ROW_GROUP_ROWS, ShardWriter
-from pfmsmt.errors import SchemaError
+from pfmsmt.errors import DataError, SchemaError
 
 FIELDS = (CategoricalField(name="device", federated=True, text=True, vocabulary=("desktop", "phone")),)
 SCHEMA = ScenarioSchema(
@@ -51,6 +51,15 @@ def test_row_groups_and_digest_do_not_depend_on_the_batches(batch, tmp_path):
     with whole:
         whole.write(rows(0, total))
     assert whole.digest() == writer.digest()
+
+
+def test_a_number_far_from_those_of_training_is_named(tmp_path):
+    """1e29 is within the bound of a row, but 1e29 / 1e-20 is beyond float32."""
+    narrow = SCHEMA.model_copy(update={"numerical": (NumericalField(name="price", mean=0.0, std=1e-20),)})
+    far = rows(0, 3) | {"price": np.array([0.0, 1e29, 0.0])}
+    message = r"^NL test, column price: 1e\+29 is too large, .* deviation 1e-20; correct or"
+    with pytest.raises(DataError, match=message), ShardWriter(tmp_path / "test.parquet", narrow) as writer:
+        writer.write(far)
 
 
 def test_categories_of_text_are_found_by_their_very_characters():

@@ -239,6 +239,17 @@ def test_scenarios_may_be_named_and_chosen(tmp_path):
     assert lines[0] == "60 rows of scenarios that data.tabular.scenarios does not name left out"
 
 
+def test_the_largest_numbers_are_carried(tmp_path):
+    """The bound is 1e30: of as many 1e30 as -1e30 the mean is 0 and the deviation 1e30."""
+    held = rows()
+    for at, row in enumerate(held[1:]):
+        row[7] = "1e30" if at // 12 % 2 else "-1e30"
+    schema, parts = cut(tmp_path, held)
+    assert schema.numerical[0].mean == pytest.approx(0.0, abs=1e15)  # rounded at the last of 16 digits
+    assert schema.numerical[0].std == pytest.approx(1e30)
+    assert sorted(set(parts["test"]["age"].round(6))) == [-1.0, 1.0]
+
+
 def test_columns_may_have_the_names_that_shards_use_for_their_own(tmp_path):
     """A task, a feature and a label may be called group, place and scenario: what is computed makes way."""
     names = {"user_id": "group", "video_category": "place", "app": "scenario", "click": "place_"}
