@@ -359,6 +359,14 @@ def test_dvc_knows_the_parameters_of_the_other_stages():
         ),
         ({"numerical": ["__apart__"]}, "'__apart__': names that begin with __ are kept for what is computed"),
         ({"time": "t", "split": "s"}, "time and split both say which rows are the test part"),
+        ({"time": "t", "categorical": ["t"]}, "time: 't' is categorical, too, and is read as times alone"),
+        ({"time": "t", "scenario": "t"}, "time: 't' is scenario, too"),
+        ({"time": "t", "group": "t"}, "time: 't' is group, too"),
+        ({"categorical": ["a"], "fill": {"a": 2**70}}, "fill: a: 1180591620717411303424 is beyond 9,223,372,036,854"),
+        (
+            {"numerical": ["a"], "fill": {"a": -(2**53) - 1}},
+            "fill: a: -9007199254740993 is beyond 9,007,199,254,740,992",
+        ),
         ({"fill": {"a": 0}}, "fill: 'a' is none of the categorical and numerical columns"),
         (
             {"numerical": ["a"], "fill": {"a": "none"}},

@@ -137,12 +137,20 @@ class Tabular(Frozen):
                 raise ValueError(f"{name!r}: names that begin with __ are kept for what is computed; rename the column")
         if self.time is not None and self.split is not None:
             raise ValueError("time and split both say which rows are the test part; set one of them to null")
+        for role, name in (("categorical", self.categorical), ("scenario", (self.scenario,)), ("group", (self.group,))):
+            if self.time is not None and self.time in name:
+                raise ValueError(
+                    f"time: {self.time!r} is {role}, too, and is read as times alone; add a column of its own for that"
+                )
         unknown = [name for name in self.fill if name not in (*self.categorical, *self.numerical)]
         if unknown:
             raise ValueError(f"fill: {unknown[0]!r} is none of the categorical and numerical columns")
         for name in self.fill:
             if name in self.numerical and isinstance(self.fill[name], str):
                 raise ValueError(f"fill: {name} is numerical, so {self.fill[name]!r} cannot stand for a missing value")
+            largest = 2**53 if name in self.numerical else 2**63 - 1
+            if isinstance(self.fill[name], int) and abs(int(self.fill[name])) > largest:
+                raise ValueError(f"fill: {name}: {self.fill[name]} is beyond {largest:,}")
         return self
 
 
