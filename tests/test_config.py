@@ -343,6 +343,12 @@ def test_dvc_knows_the_parameters_of_the_other_stages():
             "cv is within 'ctr', which is no task before it",
         ),
         ({"scenarios": ["NL", "home page"]}, r"'home page' cannot name a scenario .*write \{name: 'home page'\}"),
+        ({"scenarios": yaml.safe_load("[NL, NO]")}, "false is no name; YAML reads NO, .* so: quote them, as 'NO'"),
+        ({"scenarios": yaml.safe_load("{north: NO}")}, "false is no name"),
+        ({"scenarios": yaml.safe_load("{NO: north}")}, "false is no name"),
+        ({"labels": [{"task": "ctr", "column": True}]}, "true is no name"),
+        ({"time": True}, "data.tabular.time: true is no name"),
+        ({"categorical": ["a"], "fill": {"a": False}}, "false is no name"),
         ({"scenarios": [1, 1]}, "'1' stands here twice"),
         ({"categorical": ["a"], "numerical": ["a"]}, "'a' stands here twice"),
         (
@@ -360,8 +366,8 @@ def test_dvc_knows_the_parameters_of_the_other_stages():
         ({"numerical": ["__apart__"]}, "'__apart__': names that begin with __ are kept for what is computed"),
         ({"time": "t", "split": "s"}, "time and split both say which rows are the test part"),
         ({"time": "t", "categorical": ["t"]}, "time: 't' is categorical, too, and is read as times alone"),
-        ({"time": "t", "scenario": "t"}, "time: 't' is scenario, too"),
-        ({"time": "t", "group": "t"}, "time: 't' is group, too"),
+        ({"time": "t", "scenario": "t"}, "time: 't' is the scenario, too"),
+        ({"time": "t", "group": "t"}, "time: 't' is the group, too"),
         ({"categorical": ["a"], "fill": {"a": 2**70}}, "fill: a: 1180591620717411303424 is beyond 9,223,372,036,854"),
         (
             {"numerical": ["a"], "fill": {"a": -(2**53) - 1}},
@@ -378,6 +384,13 @@ def test_a_table_described_in_contradictions(changes, message):
     tree = copy.deepcopy(TREE)
     tree["data"]["tabular"] |= changes
     with pytest.raises(ConfigError, match=message):
+        parse_config(tree)
+
+
+def test_a_country_that_yaml_takes_for_a_boolean():
+    tree = copy.deepcopy(TREE)
+    tree["data"]["aliexpress"]["scenarios"] = yaml.safe_load("[NL, NO]")
+    with pytest.raises(ConfigError, match=r"data.aliexpress.scenarios.1: false is no name; .* quote them, as 'NO'"):
         parse_config(tree)
 
 

@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pfmsmt.config.values import SCENARIO_NAME, Count, Fraction, Frozen, NonNegative, OpenFraction, ScenarioName, unique
+from pfmsmt.config.values import (
+    SCENARIO_NAME,
+    ColumnName,
+    Count,
+    Fraction,
+    Frozen,
+    NonNegative,
+    OpenFraction,
+    ScenarioName,
+    no_boolean,
+    unique,
+)
 
 
 class ScenarioSize(Frozen):
@@ -78,7 +89,7 @@ class Label(Frozen):
     """A task and the column of zeros and ones that holds its label."""
 
     task: ScenarioName
-    column: str
+    column: ColumnName
     within: str | None = None
 
 
@@ -87,16 +98,16 @@ class Tabular(Frozen):
 
     path: str | None
     url: str | None
-    scenario: str | None
+    scenario: ColumnName | None
     scenarios: tuple[ScenarioName, ...] | dict[ScenarioName, str | int] | None
     labels: tuple[Label, ...]
-    categorical: tuple[str, ...]
-    numerical: tuple[str, ...]
-    group: str | None
-    time: str | None
-    split: str | None
+    categorical: tuple[ColumnName, ...]
+    numerical: tuple[ColumnName, ...]
+    group: ColumnName | None
+    time: ColumnName | None
+    split: ColumnName | None
     test_fraction: OpenFraction
-    outcomes: tuple[str, ...]
+    outcomes: tuple[ColumnName, ...]
     fill: dict[str, int | float | str]
 
     @field_validator("categorical", "numerical", "outcomes")
@@ -107,13 +118,25 @@ class Tabular(Frozen):
     @field_validator("scenarios", mode="before")
     @classmethod
     def _names_and_values(cls, scenarios: Any) -> Any:
+        if isinstance(scenarios, dict):
+            for part in (*scenarios, *scenarios.values()):
+                no_boolean(part)
         if not isinstance(scenarios, (list, tuple)):
             return scenarios
+        for name in scenarios:
+            no_boolean(name)
         names = tuple(str(name) for name in scenarios)
         for name in unique(names):
             if not re.fullmatch(SCENARIO_NAME, name):
                 raise ValueError(f"{name!r} cannot name a scenario (letters, digits, . _ -); write {{name: {name!r}}}")
         return names
+
+    @field_validator("fill", mode="before")
+    @classmethod
+    def _fills_are_no_booleans(cls, fill: Any) -> Any:
+        for value in fill.values() if isinstance(fill, dict) else ():
+            no_boolean(value)
+        return fill
 
     @model_validator(mode="after")
     def _columns_have_one_meaning(self) -> Self:
@@ -137,8 +160,9 @@ class Tabular(Frozen):
                 raise ValueError(f"{name!r}: names that begin with __ are kept for what is computed; rename the column")
         if self.time is not None and self.split is not None:
             raise ValueError("time and split both say which rows are the test part; set one of them to null")
-        for role, name in (("categorical", self.categorical), ("scenario", (self.scenario,)), ("group", (self.group,))):
-            if self.time is not None and self.time in name:
+        roles = {"categorical": self.categorical, "the scenario": (self.scenario,), "the group": (self.group,)}
+        for role, names in roles.items():
+            if self.time is not None and self.time in names:
                 raise ValueError(
                     f"time: {self.time!r} is {role}, too, and is read as times alone; add a column of its own for that"
                 )

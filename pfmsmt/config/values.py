@@ -2,7 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def no_boolean(value: Any) -> Any:
+    """Return the value as it is.
+
+    Raises:
+        ValueError: true or false, which may have been written as NO or ON.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no name; YAML reads NO, OFF, YES and ON so: quote them, as 'NO'")
+    return value
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
@@ -11,7 +23,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 SCENARIO_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-ScenarioName = Annotated[str, Field(pattern=SCENARIO_NAME, max_length=64)]
+ScenarioName = Annotated[str, BeforeValidator(no_boolean), Field(pattern=SCENARIO_NAME, max_length=64)]
+ColumnName = Annotated[str, BeforeValidator(no_boolean)]
 Deployable = Literal["pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "local"]
 MethodName = Literal[Deployable, "centralized"]
 CalibrationChoice = Literal["platt", "temperature", "none"]
