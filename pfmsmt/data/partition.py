@@ -206,11 +206,13 @@ class _Partition:
         group = own.group.removesuffix("_id")
         for split, count in counts.items():
             if count.rows == 0:
+                why = self._data.why_empty(own.scenario, split) or (
+                    f"(data.validation_fraction is {self._config.validation_fraction}); change that, or give the "
+                    "scenario more data"
+                )
                 left_out = f"; {faults.count:,} faulty rows are left out, the first: {faults.first}"
                 raise DataError(
-                    f"{own.scenario}: no {group}'s rows fall into {split} (data.validation_fraction is "
-                    f"{self._config.validation_fraction}); change that, or give the scenario more data"
-                    f"{left_out if faults.count else ''}"
+                    f"{own.scenario}: no {group}'s rows fall into {split} {why}{left_out if faults.count else ''}"
                 )
         pq.write_table(_example_table(example or {}, own), target / "example.parquet")
         self._progress(

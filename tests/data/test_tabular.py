@@ -15,7 +15,7 @@ from raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_r
 from pfmsmt.data.checking import Column, Sheet, check
 from pfmsmt.data.encoder import encode
 from pfmsmt.data.partition import SPLITS, partition
-from pfmsmt.errors import ConfigError
+from pfmsmt.errors import ConfigError, DataError
 
 FORM = pa.schema(
     [("app", pa.string()), ("kind", pa.string()), ("number", pa.int64()), ("size", pa.float64()),
@@ -138,6 +138,53 @@ def test_the_column_says_the_parts_and_validation_is_drawn_if_it_names_none(tmp_
     assert len(parts["test"]) == 20
     assert len(parts["val"]) + len(parts["train"]) == 180
     assert not set(parts["val"]["group"]) & set(parts["train"]["group"])
+
+
+def said(*parts):
+    """Rows whose last column says the parts in turn."""
+    return [[*row, "part" if at == 0 else parts[at % len(parts)]] for at, row in enumerate(rows(40))]
+
+
+def at_instants(*instants):
+    return [row if at == 0 else [*row[:-1], instants[at % len(instants)]] for at, row in enumerate(rows(40))]
+
+
+SPLIT = {"time": None, "split": "part"}
+
+
+@pytest.mark.parametrize(
+    ("held", "tabular", "message"),
+    [
+        (said("train", "train", "val", "val"), SPLIT, r"into test \(its column part says test in no row\); let it"),
+        (said("train"), SPLIT, r"into test \(its column part says test in no row"),
+        (said("test", "test", "val", "val"), SPLIT, r"into train \(its column part says train in no row"),
+        (said("test"), SPLIT, r"into train \(its column part says train in no row"),
+        (
+            [*said("test")[:80], *said("train")[80:82]],
+            SPLIT,
+            r"\(whole groups are drawn by chance; .*fraction is 0.3\)",
+        ),
+        (
+            at_instants("5"),
+            {},
+            r"into train \(rows of one instant stay .*, the test part, begin with the first instant",
+        ),
+        (
+            at_instants("5", "5", "6", "6"),
+            {},
+            r"into val \(.*the last instant of at before the test part has more than",
+        ),
+        (
+            rows(1),
+            {"time": None},
+            r"\(whole groups .*test_fraction is 0.2, data.validation_fraction 0.3\); change that",
+        ),
+    ],
+)
+def test_an_empty_part_is_explained_by_the_way_of_cutting(held, tabular, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        cut(tmp_path, held, **tabular)
+    assert not (tmp_path / "out").exists()
 
 
 def test_csv_and_parquet_of_the_same_rows_are_the_same(tmp_path):

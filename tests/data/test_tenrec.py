@@ -120,6 +120,14 @@ def test_the_last_rows_of_each_user_are_the_test_part(tmp_path):
         assert found == list(range(order["train"]))
 
 
+def test_users_with_too_few_rows_for_a_test_part(tmp_path):
+    """A fifth of four rows is less than one."""
+    with pytest.raises(
+        DataError, match=r"into test \(no user has more than 4 rows, and data.tenrec.test_fraction, 0.2,"
+    ):
+        cut(tmp_path, rows(items=4))
+
+
 def test_labels_and_private_ids(tmp_path):
     schema, shards = cut(tmp_path, rows())
     assert [(task.name, task.label, task.within) for task in schema.tasks] == [

@@ -58,7 +58,10 @@ def open_folder(opening: Opening) -> Dataset:
             f"{raw} holds no data of scenario {scenario}: {_expected(scenario)}; run `dvc repro -f download`"
         )
 
-    return Dataset(COLUMNS, TASKS, opening.scenarios, read)
+    def why_empty(scenario: str, part: str) -> str:
+        return "(its test files hold no good row); obtain them again" if part == "test" else ""
+
+    return Dataset(COLUMNS, TASKS, opening.scenarios, read, why_empty)
 
 
 def _held(folder: Path, scenario: str) -> list[str]:

@@ -58,6 +58,9 @@ class Dataset(NamedTuple):
     tasks: tuple[Task, ...]
     scenarios: tuple[str, ...]
     read: Callable[[str, str, Faults], Iterator[pa.RecordBatch]]
+    why_empty: Callable[[str, str], str] = lambda scenario, part: ""
+    """Says why a scenario may have no rows in train, val or test, and what to do; empty where only
+    `data.validation_fraction` and the number of rows decide."""
 
 
 class Opening(NamedTuple):

@@ -115,7 +115,14 @@ def open_folder(opening: Opening) -> Dataset:
     _check_scenarios(block, scenarios, reader)
     for cut in cuts.values():
         cut.settle(block.test_fraction)
-    return Dataset(layout.columns, tasks, scenarios, _reading(layout, tasks, spool, cuts, block, opening.seed))
+
+    def why_empty(scenario: str, part: str) -> str:
+        fractions = block.test_fraction, opening.config.validation_fraction
+        return cuts[scenario].why_empty(part, block.time or block.split, *fractions)
+
+    return Dataset(
+        layout.columns, tasks, scenarios, _reading(layout, tasks, spool, cuts, block, opening.seed), why_empty
+    )
 
 
 def _check_scenarios(block: Tabular, scenarios: tuple[str, ...], reader: TableReader) -> None:

@@ -24,7 +24,7 @@ class Cut:
         """By a column of times, by a column of parts, or (None) by drawing whole groups."""
         self._kind = kind
         self._times: list[NDArray[np.float64]] = []
-        self._has_validation = False
+        self._parts: set[int] = set()
         self._border = np.inf
 
     def add(self, apart: NDArray[Any] | None) -> None:
@@ -34,7 +34,7 @@ class Cut:
         if self._kind == "time":
             self._times.append(np.asarray(apart, np.float64))
         else:
-            self._has_validation |= bool((apart == PARTS["val"]).any())
+            self._parts |= set(np.unique(apart).astype(int).tolist())
 
     def settle(self, test_fraction: float) -> None:
         """Find the border in time; rows of one instant are on the same side of it."""
@@ -54,6 +54,30 @@ class Cut:
         if self._kind == "time":
             before = np.searchsorted(self._training, apart, side="left")
             return apart >= self._border, before / max(len(self._training), 1)
-        if self._has_validation:
+        if PARTS["val"] in self._parts:
             return apart == PARTS["test"], np.where(apart == PARTS["val"], _LAST, 0.0)
         return apart == PARTS["test"], uniform_of(groups, seed)
+
+    def why_empty(self, part: str, column: str | None, test_fraction: float, validation_fraction: float) -> str:
+        """Say why a part has no rows, and what to do; `column` is that of times or parts."""
+        if self._kind == "split":
+            whole = PARTS["test"] if part == "test" else PARTS["train"]
+            if PARTS["val"] in self._parts or whole not in self._parts:
+                word = part if PARTS["val"] in self._parts else ("test" if part == "test" else "train")
+                return f"(its column {column} says {word} in no row); let it say so, or set data.tabular.split to null"
+            return _drawn(f"data.validation_fraction is {validation_fraction}")
+        if self._kind is None:
+            fractions = f"data.tabular.test_fraction is {test_fraction}, data.validation_fraction {validation_fraction}"
+            return _drawn(fractions)
+        if not len(self._training):
+            share = f"the last {test_fraction} of the rows, the test part, begin with the first instant of {column}"
+        else:
+            share = f"the last instant of {column} before the test part has more than {validation_fraction} of the rows"
+        return (
+            f"(rows of one instant stay together, and {share}); give finer times, "
+            "or set data.tabular.time to null, so that whole groups are drawn"
+        )
+
+
+def _drawn(fractions: str) -> str:
+    return f"(whole groups are drawn by chance; {fractions}); change that, or give the scenario more groups"

@@ -151,7 +151,16 @@ def open_folder(opening: Opening) -> Dataset:
             whole = pa.RecordBatch.from_arrays([held[field.name] for field in records], schema=records)
             yield whole.filter(pa.array(test == (split == "test")))
 
-    return Dataset(columns, TASKS, block.scenarios, read)
+    def why_empty(scenario: str, part: str) -> str:
+        if part != "test":
+            return ""
+        most = int(users[scenario].counts.max(initial=0))
+        return (
+            f"(no user has more than {most:,} rows, and data.tenrec.test_fraction, {block.test_fraction}, of them is "
+            "less than one); raise it, or give users more rows"
+        )
+
+    return Dataset(columns, TASKS, block.scenarios, read, why_empty)
 
 
 def _names(raw: Path, block: Tenrec, scenario: str) -> dict[str, str]:
