@@ -1,6 +1,7 @@
 """The user's own table: what goes in comes out, as CSV and as Parquet; how parts are cut; what categories become."""
 
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_r
 from pfmsmt.data.checking import Column, Sheet, check
 from pfmsmt.data.encoder import encode
 from pfmsmt.data.partition import SPLITS, partition
+from pfmsmt.data.sources.tabular_split import Cut
 from pfmsmt.errors import ConfigError, DataError
 
 FORM = pa.schema(
@@ -116,6 +118,20 @@ def test_times_of_every_type_are_the_same_seconds(kind):
     block, faults = check(sheet, columns, {"at": held}, np.arange(2))
     assert block.columns["at"].tolist() == [20_000 * 86_400.0]
     assert [fault.problem for fault in faults] == ["the value is empty"]
+
+
+def test_the_border_in_time_takes_16_bytes_a_row():
+    """All times once, and once more where they are put into one array; sorting takes place in it."""
+    cut_by_time, batches, batch = Cut("time"), 50, 10_000
+    tracemalloc.start()
+    for first in range(batches):
+        cut_by_time.add(np.arange(first, batches * batch, batches, dtype=np.float64))
+    cut_by_time.settle(0.2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 17 * batches * batch
+    test, place = cut_by_time.divide(np.zeros(3), np.array([0.0, 399_999.0, 400_000.0]), 0.2, 0)
+    assert (test.tolist(), place.tolist()) == ([False, False, True], [0.0, 399_999 / 400_000, 1.0])
 
 
 def test_without_time_whole_groups_are_drawn(tmp_path):

@@ -40,10 +40,11 @@ class Cut:
         """Find the border in time; rows of one instant are on the same side of it."""
         if self._kind != "time":
             return
-        times = np.sort(np.concatenate(self._times))
-        self._border = float(times[len(times) - max(int(len(times) * test_fraction), 1)])
-        self._training = times[times < self._border]
+        times = np.concatenate(self._times)
         self._times = []
+        times.sort()
+        self._border = float(times[len(times) - max(int(len(times) * test_fraction), 1)])
+        self._training = times[: np.searchsorted(times, self._border)]
 
     def divide(
         self, groups: NDArray[np.int64], apart: NDArray[Any] | None, test_fraction: float, seed: int
