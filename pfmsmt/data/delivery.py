@@ -49,3 +49,14 @@ class Delivery(NamedTuple):
 def zip_form(path: Path) -> str:
     """Say what is wrong with a file that should be a zip."""
     return "" if zipfile.is_zipfile(path) else "is not a zip file (a login or error page?); check the address"
+
+
+def table_form(path: Path) -> str:
+    """Say what is wrong with a file that should be a table, by its first bytes."""
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    return (
+        "is a web page (of a login, or of an error?) and no table; check the address"
+        if head.lstrip()[:1] == b"<"
+        else ""
+    )

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,7 @@ from pfmsmt.errors import ConfigError, DataError
 ATTEMPTS = 5
 CHUNK_BYTES = 2**20
 CHECKSUMS_FILE = "checksums.json"
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 class _Interrupted(Exception):
@@ -63,13 +65,14 @@ def fetch(
     Tries again when cut off, after `pause`, 2 `pause`, 4 `pause`, ... seconds, and asks for what is missing only (HTTP
     Range) if the server marks its versions; so does the next call, from the part that is left in `kept`. The SHA-256
     must be `sha256`, or, if none is given, the one that `kept` remembers from the first download of this address.
-    `form` says what is wrong with the file as such, before anything is remembered; empty if nothing is.
+    `form` says what is wrong with the file as such, before anything is remembered; empty if nothing is. Nothing is
+    remembered either where the server does not say how long the file is, as it may be cut short.
     `progress` is told how far it is every `report_every` seconds.
 
     Raises:
         ConfigError: not an http or https address.
-        DataError: refused by the server, not reached or not complete after all attempts, of another form or
-            checksum.
+        DataError: refused by the server, not reached or not complete after all attempts, a web page, of another form
+            or checksum.
     """
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ConfigError(f"{url!r} is not an http:// or https:// address")
@@ -78,7 +81,7 @@ def fetch(
     part = _Part(kept / f"{stem}.part", kept / f"{stem}.mark")
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _receive(url, part, target.name, progress, timeout, report_every)
+            whole = _receive(url, part, target.name, progress, timeout, report_every)
             break
         except _Interrupted as error:
             if not part.mark:
@@ -101,27 +104,38 @@ def fetch(
         part.remove()
         _tidy(kept)
         raise DataError(f"{url} {fault}")
-    _check(url, part, target.name, sha256, kept)
+    if not whole and not sha256:
+        progress(f"{target.name}: the server does not say how long it is, so its checksum is not remembered")
+    _check(url, part, target.name, sha256, kept / CHECKSUMS_FILE, whole)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part.path, target)
     part.remove()
+    _tidy(kept)
 
 
 def _receive(
     url: str, part: _Part, name: str, progress: Callable[[str], None], timeout: float, report_every: float
-) -> None:
-    """Append what is missing; faults of the network become _Interrupted, those of the disk do not."""
+) -> bool:
+    """Append what is missing, and say whether that is certainly all.
+
+    Faults of the network become _Interrupted, those of the disk do not.
+    """
     start = part.bytes
     headers = {"Range": f"bytes={start}-", "If-Range": part.mark} if start and part.mark else {}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
-            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            if response.headers.get_content_type() == "text/html":
+                raise DataError(f"{url} is a web page (of a login, or of an error?) and no data; check the address")
+            length = response.headers.get("Content-Length")
+            if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+                whole = _whole_of_range(response, part, start)
+            else:
+                whole = None if length is None else int(length)
                 start = 0
                 part.remove()
                 part.mark_path.write_text(_mark(response), encoding="utf-8")
-            length = response.headers.get("Content-Length")
-            whole = None if length is None else start + int(length)
             _copy(response, part, start, whole, name, progress, report_every)
+            return whole is not None or bool(response.chunked)
     except urllib.error.HTTPError as error:
         answer = f"the server answered {error.code} {error.reason}"
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -134,6 +148,15 @@ def _receive(
         raise _Interrupted(f"not reached ({error.reason})") from None
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise _Interrupted(f"the connection broke ({type(error).__name__})") from None
+
+
+def _whole_of_range(response: Any, part: _Part, start: int) -> int | None:
+    """Return how long the whole file is of which a server sends the bytes from `start` on; None if it does not say."""
+    found = _RANGE.fullmatch(response.headers.get("Content-Range") or "")
+    if found is None or int(found[1]) != start:
+        part.remove()
+        raise _Interrupted("the server sent other bytes than it was asked for")
+    return None if found[2] == "*" else int(found[2])
 
 
 def _mark(response: Any) -> str:
@@ -177,10 +200,10 @@ def progress_text(received: int, whole: int | None, speed: float) -> str:
     return text
 
 
-def _check(url: str, part: _Part, name: str, given: str | None, kept: Path) -> None:
+def _check(url: str, part: _Part, name: str, given: str | None, path: Path, whole: bool) -> None:
+    """Compare the checksum with the one given or remembered in `path`; remember that of a whole file."""
     with part.path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
-    path = kept / CHECKSUMS_FILE
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     expected = given.lower() if given else known.get(url, found)
     if found != expected:
@@ -190,7 +213,7 @@ def _check(url: str, part: _Part, name: str, given: str | None, kept: Path) -> N
             f"{url}: the SHA-256 of {name} is {found}, but {origin} says {expected}; the file was altered. "
             f"If that is meant, correct the checksum{'' if given else ' there'}"
         )
-    if known.get(url) != found:
+    if (whole or given) and known.get(url) != found:
         atomic.write_json(path, known | {url: found})
 
 

@@ -216,3 +216,16 @@ def test_a_block_of_tabular_that_cannot_work(block, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         obtain(config_for("tabular", tabular=block), 0, tmp_path / "raw", quiet)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("source", ["tabular", "tenrec"])
+def test_a_login_page_in_place_of_a_table_is_refused_and_not_remembered(source, server, tmp_path):
+    page, good = b"\n<!DOCTYPE html><title>Log in</title>", csv_text(rows())
+    server.answers["/QB-video.csv"] = [(200, len(page), page), (200, len(good), good)]
+    url = server.url + ("/QB-video.csv" if source == "tabular" else "")
+    config = config_for(source, **{source: {"url": url}})
+    with pytest.raises(DataError, match=r"QB-video\.csv is a web page \(of a login, or of an error\?\) and no table"):
+        obtain(config, 0, tmp_path / "raw", quiet)
+    assert not (tmp_path / "raw").exists()
+    obtain(config, 0, tmp_path / "raw", quiet)
+    assert (tmp_path / "raw/QB-video.csv").read_bytes() == good

@@ -18,11 +18,16 @@ SHA = hashlib.sha256(BODY).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `body` at every path; `cuts` are how many bytes each answer in turn sends before it breaks off."""
+    """Serves `body` at every path; `cuts` are how many bytes each answer in turn sends before it breaks off.
+
+    `kind` is the Content-Type, `length` says how the length is told ("", "chunked", or None: not at all), and `ranges`
+    replaces the Content-Range of each partial answer in turn, which then holds the whole body.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.body, self.mark, self.cuts, self.asked, self.times = BODY, '"one"', [], [], []
+        self.kind, self.length, self.ranges = "application/octet-stream", "", []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/data.bin"
 
 
@@ -43,10 +48,22 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if server.mark:
             self.send_header("ETag", server.mark)
-        self.send_header("Content-Length", str(len(server.body) - start))
-        self.end_headers()
+        self.send_header("Content-Type", server.kind)
+        if start:
+            whole = f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
+            told = server.ranges.pop(0) if server.ranges else whole
+            start = start if told == whole else 0
+            if told:
+                self.send_header("Content-Range", told)
         send = server.cuts.pop(0) if server.cuts else len(server.body)
-        self.wfile.write(server.body[start : start + send])
+        sent = server.body[start : start + send]
+        if server.length == "":
+            self.send_header("Content-Length", str(len(server.body) - start))
+        elif server.length == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+            sent = b"%x\r\n%s\r\n" % (len(sent), sent) + (b"0\r\n\r\n" if send == len(server.body) else b"")
+        self.end_headers()
+        self.wfile.write(sent)
 
     def log_message(self, *_):
         """Keep the test's output clean."""
@@ -140,6 +157,47 @@ def test_a_file_of_another_form_is_not_remembered(server, tmp_path):
     with pytest.raises(DataError, match=r"data\.bin is not what it should be"):
         get(server, tmp_path, form=lambda path: "is not what it should be")
     assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    "told", [None, "bytes 0-1023999/1024000", "bytes 300000-/1024000", "items 300000-1023999/1024000"]
+)
+def test_other_bytes_than_were_asked_for_are_not_appended(told, server, tmp_path):
+    """The part is thrown away, and the whole file asked for."""
+    server.cuts, server.ranges = [300_000], [told]
+    assert get(server, tmp_path) == BODY
+    assert server.asked == [(None, None), ("bytes=300000-", '"one"'), (None, None)]
+
+
+def test_a_web_page_is_refused_before_anything_is_remembered(server, tmp_path):
+    server.kind = "text/html; charset=utf-8"
+    with pytest.raises(DataError, match=r"data\.bin is a web page \(of a login, or of an error\?\) and no data; check"):
+        get(server, tmp_path)
+    assert not (tmp_path / "kept").exists()
+    server.kind = "text/csv"
+    assert get(server, tmp_path) == BODY
+
+
+def test_what_may_be_cut_short_is_not_remembered(server, tmp_path):
+    """Without a length the end of the connection is the end of the file, whatever broke it."""
+    server.length, server.cuts, lines = None, [1001], []
+    assert get(server, tmp_path, lines.append) == BODY[:1001]
+    assert lines == ["data.bin: the server does not say how long it is, so its checksum is not remembered"]
+    assert not (tmp_path / "kept").exists()
+    assert get(server, tmp_path) == BODY
+    server.cuts = [1001]
+    with pytest.raises(DataError, match=r"but data\.sha256 of params.yaml says"):
+        get(server, tmp_path, sha256=SHA)
+
+
+def test_pieces_that_say_which_is_the_last_are_a_length(server, tmp_path):
+    server.length, server.cuts = "chunked", [1001]
+    Handler.protocol_version, before = "HTTP/1.1", Handler.protocol_version
+    try:
+        assert get(server, tmp_path) == BODY
+    finally:
+        Handler.protocol_version = before
+    assert json.loads((tmp_path / "kept" / "checksums.json").read_text()) == {server.url: SHA}
 
 
 def test_pauses_double(server, tmp_path):

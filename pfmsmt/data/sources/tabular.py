@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pfmsmt.config import Data, Tabular
-from pfmsmt.data.delivery import Delivery
+from pfmsmt.data.delivery import Delivery, table_form
 from pfmsmt.data.faults import Faults
 from pfmsmt.data.schema import Task
 from pfmsmt.data.sources.contract import Dataset, Opening, Source, record_schema
@@ -41,7 +41,7 @@ def obtain(config: Data, seed: int, delivery: Delivery) -> None:
         name = urlsplit(block.url).path.rsplit("/", 1)[-1]
         if not is_table(Path(name)):
             raise ConfigError(f"data.tabular.url: {block.url} does not end in one of {', '.join(SUFFIXES)}")
-        delivery.download(block.url, name)
+        delivery.download(block.url, name, table_form)
         return
     found = _tables(str(block.path))
     for name, file in found.items():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.config import Data, Tenrec
 from pfmsmt.data.checking import Block, Column
-from pfmsmt.data.delivery import Delivery
+from pfmsmt.data.delivery import Delivery, table_form
 from pfmsmt.data.faults import Faults
 from pfmsmt.data.schema import Task
 from pfmsmt.data.sources.contract import Columns, Dataset, Opening, Source, record_schema
@@ -69,7 +69,7 @@ def obtain(config: Data, seed: int, delivery: Delivery) -> None:
             delivery.take(folder / name, name)
     elif block.url is not None:
         for name in names:
-            delivery.download(f"{block.url.rstrip('/')}/{name}", name)
+            delivery.download(f"{block.url.rstrip('/')}/{name}", name, table_form)
     else:
         raise DataError(
             f"the Tenrec data set must be fetched by hand: its home, {HOME}, wants a signed licence.\n"
