@@ -1,13 +1,15 @@
 """What the training rows of all clients say about the columns: vocabularies, means and deviations."""
 
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pfmsmt.data.checking import NUMBER
 from pfmsmt.data.schema import CategoricalField, Fill, NumericalField, Vocabulary
 from pfmsmt.data.shards import Rows
 from pfmsmt.data.sources.contract import Columns
@@ -138,7 +140,23 @@ class FieldLearner:
         )
 
     def _is_text(self, name: str) -> bool:
-        if name not in self._columns.text or not self._columns.untyped:
-            return name in self._columns.text
+        return name in self._columns.text and (not self._columns.untyped or self._no_integer(name) is not None)
+
+    def _values(self, name: str) -> Iterator[int | str]:
+        """Yield the categories of all clients, in order of each client's."""
         counts = [self._pooled[name]] if name in self._pooled else [own[name] for own in self._private.values()]
-        return not all(_INTEGER.match(str(entry)) for column in counts for entry in column.vocabulary(1))
+        return itertools.chain.from_iterable(column.vocabulary(1) for column in counts)
+
+    def _no_integer(self, name: str) -> str | None:
+        """Return the first category that is not written as an integer is."""
+        return next((str(entry) for entry in self._values(name) if not _INTEGER.match(str(entry))), None)
+
+    def surprises(self) -> Iterator[str]:
+        """Yield a line for each column of a file without types that is text although some of its values are numbers."""
+        for name in self._columns.text if self._columns.untyped else ():
+            odd = self._no_integer(name)
+            if odd is not None and any(NUMBER.match(str(entry)) for entry in self._values(name)):
+                yield (
+                    f"{name} is text, as {odd!r} is among its values: integers are written as 7 or -7 is, with "
+                    "at most 15 digits; models ask for text, too"
+                )

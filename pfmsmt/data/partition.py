@@ -67,11 +67,12 @@ def partition(
             if agreed is not None:
                 data = _only(data, agreed.scenario)
             work = _Partition(data, config, seed, temporary, progress)
-            fields = work.learn(faults).result(config.min_count)
+            learned = work.learn(faults)
+            fields = learned.result(config.min_count)
             if agreed is not None:
                 fields = agreed.in_place_of(fields)
             schema = work.write(source.name, fields, faults)
-        for line in remarks(schema):
+        for line in (*learned.surprises(), *remarks(schema)):
             progress(line)
         if faults.count:
             progress(f"{faults.count:,} rows left out; quarantine.csv beside the shards lists them")

@@ -232,6 +232,27 @@ def test_one_training_value_that_is_no_plain_integer_makes_the_column_text(odd, 
     assert encode(example, schema.scenario("A")).codes.min() > 0
 
 
+@pytest.mark.parametrize("private", [(), ("item_id",)])
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"0": "1000000000000000000"}, "'1000000000000000000'"),
+        ({"3": "03"}, "'03'"),
+        ({str(item): f"{item}.0" for item in range(10)}, "'0.0'"),
+        ({str(item): "abcdefghij"[item] for item in range(10)}, None),
+        ({}, None),
+    ],
+)
+def test_partition_says_why_a_column_of_numbers_is_text(values, told, private, tmp_path):
+    held, lines = rows(), []
+    for row in held[1:]:
+        row[1] = values.get(row[1], row[1])
+    write_raw_folder(tmp_path / "raw", "tabular", {"log.csv": csv_text(held)})
+    partition(config_for("tabular", private_fields=private), 0, tmp_path / "raw", tmp_path / "out", lines.append)
+    expected = [f"item_id is text, as {told} is among its values: integers are written as 7 or -7 is"]
+    assert [line.split(", with ")[0] for line in lines if "is text" in line] == (expected if told else [])
+
+
 def test_a_later_value_that_is_no_integer_is_out_of_vocabulary(tmp_path):
     held = rows()
     for row in held[-12:]:
