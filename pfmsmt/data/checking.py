@@ -43,6 +43,8 @@ class Column(NamedTuple):
     """A category below it is a fault; `fill` may lie there. None: any is good."""
     group: bool = False
     """Only equality matters: unsigned integers of 64 bits are taken bit by bit."""
+    booleans: bool = False
+    """A label may be written as True or False, true or false."""
 
 
 class Block(NamedTuple):

@@ -13,6 +13,8 @@ from pfmsmt.data.faults import Fault
 from pfmsmt.errors import DataError
 
 _NUMBER = re.compile(NUMBER.pattern[:-1] + r"$|^[-+]?(nan|inf|infinity)$", re.IGNORECASE)
+BOOLEANS = {"True": "1", "true": "1", "False": "0", "false": "0"}
+"""How labels may be written where a column says so; pandas does."""
 _INTEGER = re.compile(r"^[-+]?[0-9]{1,18}$")
 
 
@@ -66,6 +68,8 @@ def parse_cells(
     for column in columns:
         cells = pc.fill_null(table.column(column.name).combine_chunks(), b"").to_pylist()
         texts = ["" if text in missing else text for text in map(_text, cells)]
+        if column.booleans:
+            texts = [BOOLEANS.get(text or "", text) for text in texts]
         for at, text in enumerate(texts):
             problem = _problem(text, column)
             if problem and not bad[at]:
@@ -85,6 +89,8 @@ def could_be_row(cells: Sequence[bytes], sheet: Sheet, columns: Sequence[Column]
         text = _text(cells[names.index(column.name)].strip(b'"'))
         if text in missing:
             text = ""
+        if column.booleans:
+            text = BOOLEANS.get(text or "", text)
         if _problem(text, column) or (column.kind == "label" and not text):
             return False
     return True

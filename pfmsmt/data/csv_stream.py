@@ -1,6 +1,6 @@
 """A CSV file, block by block, parsed by two threads; a faulty row is a fault that names file, row, column and value."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow.csv as pa_csv
 
 from pfmsmt.data.ahead import in_order
 from pfmsmt.data.checking import Block, Column, Sheet, check
-from pfmsmt.data.csv_repair import could_be_row, parse_cells
+from pfmsmt.data.csv_repair import BOOLEANS, could_be_row, parse_cells
 from pfmsmt.data.faults import Fault, Faults
 from pfmsmt.data.quotes import QUOTE, find_quotes, swallowed
 from pfmsmt.errors import DataError
@@ -124,22 +124,35 @@ def _parse(
 ) -> tuple[Block, list[Fault]]:
     if parse.newlines_in_values:
         _refuse_swallowed(text, sheet, columns, parse.delimiter, missing)
-    try:
-        table = pa_csv.read_csv(
-            pa.BufferReader(text.data),
-            read_options=pa_csv.ReadOptions(use_threads=False, block_size=_CACHED_BYTES, column_names=sheet.names),
-            parse_options=parse,
-            convert_options=pa_csv.ConvertOptions(
-                include_columns=[column.name for column in columns],
-                column_types={column.name: _TYPES.get(column.kind, pa.float64()) for column in columns},
-                null_values=["", *missing],
-                strings_can_be_null=True,
-            ),
-        )
-    except pa.ArrowInvalid:
-        return parse_cells(text.data, text.first_row, sheet, columns, parse, missing)
-    values = {column.name: table.column(column.name).combine_chunks() for column in columns}
-    return check(sheet, columns, values, np.arange(text.first_row, text.first_row + table.num_rows))
+    types = {column.name: _TYPES.get(column.kind, pa.float64()) for column in columns}
+    truths = {column.name: pa.bool_() for column in columns if column.booleans}
+    for kinds in (types, types | truths) if truths else (types,):
+        try:
+            table = _read(text, sheet, kinds, parse, missing)
+        except pa.ArrowInvalid:
+            continue
+        values = {name: table.column(name).combine_chunks() for name in kinds}
+        values |= {name: values[name].cast(pa.int8()) for name in truths if kinds[name] == pa.bool_()}
+        return check(sheet, columns, values, np.arange(text.first_row, text.first_row + table.num_rows))
+    return parse_cells(text.data, text.first_row, sheet, columns, parse, missing)
+
+
+def _read(
+    text: _Text, sheet: Sheet, types: Mapping[str, pa.DataType], parse: pa_csv.ParseOptions, missing: Sequence[str]
+) -> pa.Table:
+    return pa_csv.read_csv(
+        pa.BufferReader(text.data),
+        read_options=pa_csv.ReadOptions(use_threads=False, block_size=_CACHED_BYTES, column_names=sheet.names),
+        parse_options=parse,
+        convert_options=pa_csv.ConvertOptions(
+            include_columns=list(types),
+            column_types=types,
+            null_values=["", *missing],
+            strings_can_be_null=True,
+            true_values=[name for name, label in BOOLEANS.items() if label == "1"] + ["1"],
+            false_values=[name for name, label in BOOLEANS.items() if label == "0"] + ["0"],
+        ),
+    )
 
 
 def _refuse_swallowed(

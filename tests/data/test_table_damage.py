@@ -100,6 +100,7 @@ SHARED = {
 }  # fmt: skip
 
 TENREC = {
+    "a label in words": (cell(2, "click", "True"), r"row 2, column 3 \(click\): 'True' is not a number", "3 (click)"),
     "a category in text": (cell(3, "item_id", "x"), r"row 3, column 2 \(item_id\): 'x' is not a number", "2 (item_id)"),
     "half a category": (cell(3, "item_id", "1.5"), r"\(item_id\): 1.5 is not an integer category", "2 (item_id)"),
     "huge category": (cell(3, "item_id", "1e16"), r"\(item_id\): 1e\+16 is not an integer category", "2 (item_id)"),
@@ -112,6 +113,7 @@ TENREC = {
 }  # fmt: skip
 
 TABULAR = {
+    "a label in other words": (cell(2, "click", "YES"), r"\(click\): 'YES' is not a number", "3 (click)"),
     "nesting": (cell(2, "like", "1"), "row 2: like is 1 but click is 0", ""),
     "scenario missing": (cell(3, "app", ""), r"row 3, column 9 \(app\): the value is empty", "9 (app)"),
     "scenario of another form": (cell(3, "app", "a/b"), r"row 3, column app: 'a/b' cannot name a scenario", "app"),

@@ -203,6 +203,25 @@ def test_an_empty_part_is_explained_by_the_way_of_cutting(held, tabular, message
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("no", "yes"), [("False", "True"), ("false", "true")])
+@pytest.mark.parametrize("columns", [(2, 4), (4,)])
+def test_labels_may_be_written_as_pandas_writes_booleans(no, yes, columns, tmp_path):
+    plain, _ = cut(tmp_path / "plain", rows())
+    held = rows()
+    for at in columns:
+        for row in held[1:]:
+            row[at] = (no, yes)[int(row[at])]
+    schema, _ = cut(tmp_path / "written", held)
+    assert schema == plain
+    held[3][4] = "1.0"  # a block that has all ways is read cell by cell
+    held[3][2] = yes
+    held[7][2] = "TRUE"
+    with pytest.raises(DataError, match=r"row 8, column 3 \(click\): 'TRUE' is not a number"):
+        cut(tmp_path / "other", held)
+    held[7][2] = "1"
+    assert cut(tmp_path / "mixed", held)[0].counts["A"]["test"] == plain.counts["A"]["test"]
+
+
 def test_csv_and_parquet_of_the_same_rows_are_the_same(tmp_path):
     """Categories of a CSV that read as integers throughout are integers, and so models ask for them."""
     for name, content in (("log.csv", csv_text(rows())), ("log.parquet", parquet_bytes(table()))):

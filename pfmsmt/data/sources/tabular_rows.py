@@ -73,7 +73,7 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
     if block.time is not None and block.time not in read:
         read[block.time] = Column(block.time, "time")
     for label in block.labels:
-        read[label.column] = Column(label.column, "label")
+        read[label.column] = Column(label.column, "label", booleans=True)
     kind: Kind | None = "time" if block.time else "split" if block.split else None
     taken = {*block.categorical, *block.numerical}
     taken |= {name for label in block.labels for name in (label.task, label.column)}
