@@ -136,6 +136,8 @@ def _shown(array: pa.Array) -> Callable[[int], str]:
 def _filled(array: pa.Array, column: Column) -> pa.Array:
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+    if pa.types.is_string(array.type):  # empty text is missing in a CSV, and so it is in Parquet
+        array = pc.if_else(pc.equal(array, ""), pa.scalar(None, array.type), array)
     if isinstance(column.fill, float) and pa.types.is_integer(array.type):
         array = array.cast(pa.float64(), safe=False)  # an integer type would cut the fraction off
     return pc.fill_null(array, pa.scalar(column.fill, array.type))

@@ -294,6 +294,17 @@ def test_missing_values_are_filled_where_that_is_said(tmp_path):
     assert np.isfinite(parts["train"]["age"]).all()
 
 
+@pytest.mark.parametrize("missing", ["", None])
+def test_empty_text_of_parquet_is_filled_as_that_of_a_csv(missing, tmp_path):
+    held = table()
+    values = pa.array([missing if item == 3 else "abcdefghij"[item] for item in held["item_id"].to_pylist()])
+    held = held.set_column(held.schema.names.index("item_id"), "item_id", values)
+    write_raw_folder(tmp_path / "raw", "tabular", {"log.parquet": parquet_bytes(held)})
+    config = config_for("tabular", tabular={"fill": {"item_id": "none"}})
+    schema = partition(config, 0, tmp_path / "raw", tmp_path / "out", quiet)
+    assert schema.categorical[0].vocabulary == ("a", "b", "c", "e", "f", "none")
+
+
 def test_a_fill_is_kept_in_the_form_that_its_column_has(tmp_path):
     text, named = rows(), {"item_id": 7, "video_category": "none", "age": 0.5}
     text[3][1] = "seven"
