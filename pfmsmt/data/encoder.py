@@ -18,6 +18,7 @@ from pfmsmt.errors import SchemaError
 DENSE_SPAN = 2**20
 """Widest range of a field's categories for which a table of the whole range is kept."""
 
+_HIGHEST = np.uint64(2**63 - 1)
 NO_INTEGER = -(2**53)
 """Beyond every integer category, so that it is in no vocabulary."""
 
@@ -48,7 +49,7 @@ class CategoryEncoder:
         self._known = np.asarray(() if field.text else field.vocabulary, np.int64)
 
     def __call__(self, values: NDArray[np.generic]) -> NDArray[np.int32]:
-        """Map categories [B], int64 or str, to codes [B]; what is not in the vocabulary gets OUT_OF_VOCABULARY."""
+        """Map categories [B], integers or str, to codes [B]; what is not in the vocabulary gets OUT_OF_VOCABULARY."""
         if self._set is not None:
             place = pc.index_in(pa.array(values, pa.string()), value_set=self._set)
             return np.asarray(pc.add(pc.fill_null(place, OUT_OF_VOCABULARY - 1), 1).to_numpy(), np.int32)
@@ -56,6 +57,8 @@ class CategoryEncoder:
             return np.full(len(values), OUT_OF_VOCABULARY, np.int32)
         if values.dtype == object:  # text of a file without types, whose training values were all integers
             values = whole_numbers(values)
+        if values.dtype == np.uint64:  # bits of what is beyond int64 are those of a negative category
+            return np.where(values > _HIGHEST, OUT_OF_VOCABULARY, self(values.view(np.int64))).astype(np.int32)
         place = np.minimum(np.searchsorted(self._known, values), self._known.size - 1)
         return np.where(self._known[place] == values, place + 1, OUT_OF_VOCABULARY).astype(np.int32)
 
@@ -126,10 +129,10 @@ def _numbers(column: "pd.Series | NDArray[np.generic]", name: str) -> NDArray[np
     return numbers
 
 
-def _integers(column: "pd.Series | NDArray[np.generic]", name: str) -> NDArray[np.int64]:
+def _integers(column: "pd.Series | NDArray[np.generic]", name: str) -> NDArray[np.int64] | NDArray[np.uint64]:
     values = np.asarray(column)
     if values.dtype.kind in "iu":
-        return values.astype(np.int64)
+        return values if values.dtype == np.uint64 else values.astype(np.int64)
     numbers = _numbers(column, name)
     bad = np.flatnonzero((numbers != np.floor(numbers)) | (np.abs(numbers) >= 2**53))
     if bad.size:

@@ -69,6 +69,15 @@ def test_categories_of_text_are_found_by_their_very_characters():
     assert encoded.values[:, 0].tolist() == [0.0, 1.0, 2.0, -1.0]
 
 
+def test_unsigned_integers_do_not_wrap_around():
+    """-5 has the bits of 2^64 - 5."""
+    field = CategoricalField(name="user", federated=True, vocabulary=(-5, 7, 2**63 - 1))
+    schema = SCHEMA.model_copy(update={"categorical": (field,), "numerical": ()})
+    users = np.array([2**64 - 5, 7, 2**63 - 1, 2**63], np.uint64)
+    assert encode({"user": users}, schema).codes[:, 0].tolist() == [0, 2, 3, 0]
+    assert encode(pd.DataFrame({"user": users[1:2]}), schema).codes.tolist() == [[2]]
+
+
 @pytest.mark.parametrize("value", [3, None, 1.5])
 def test_a_category_that_is_no_text_is_refused_by_its_row(value):
     frame = {"device": np.array(["phone", value], dtype=object), "price": np.zeros(2)}
