@@ -91,9 +91,13 @@ def could_be_row(cells: Sequence[bytes], sheet: Sheet, columns: Sequence[Column]
             text = ""
         if column.booleans:
             text = BOOLEANS.get(text or "", text)
-        if _problem(text, column) or (column.kind == "label" and not text):
+        if _problem(text, column) or (column.kind == "label" and not _is_label(text, column)):
             return False
     return True
+
+
+def _is_label(text: str | None, column: Column) -> bool:
+    return bool(text) and float(text or "") in range(column.highest + 1)
 
 
 def _text(cell: bytes) -> str | None:

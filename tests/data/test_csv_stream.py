@@ -87,6 +87,14 @@ def test_text_of_several_lines_comes_out_as_it_went_in(notes, block_bytes):
     assert [row for block in held for row in block.rows] == list(range(2, len(notes) + 2))
 
 
+@pytest.mark.parametrize("line", ["a,b,c,1,d", "1,2,3,45,d", "1,2,,nan,", "1,2,3,,d", "1,2,3,1", "1,2,3,1,d,e"])
+def test_a_line_of_text_that_is_no_row(line):
+    """Of as many cells as a row has, but with no number, or no label, where one should be; or of fewer or more."""
+    text = f'1,2,3,1,"see\n{line}\nthere"\n'.encode()
+    (block,) = read_blocks(io.BytesIO(text), "x.csv", NOTED, Faults(), quoted=True)
+    assert block.columns["note"].tolist() == [f"see\n{line}\nthere"]
+
+
 @pytest.mark.parametrize("block_bytes", [60, 2**20])
 def test_a_quote_within_a_value_is_a_letter(block_bytes):
     """The inch sign opens nothing, so the row after it is one, and the quoted line end is none."""
@@ -96,6 +104,17 @@ def test_a_quote_within_a_value_is_a_letter(block_bytes):
         list(read_blocks(faults, "x.csv", NOTED, Faults(), quoted=True, block_bytes=block_bytes))
     held = list(read_blocks(io.BytesIO(text[:-10]), "x.csv", NOTED, Faults(), quoted=True, block_bytes=block_bytes))
     assert [note for block in held for note in block.columns["note"]] == ['27" wide'] * 5 + ["a\nb"] * 5
+
+
+@pytest.mark.parametrize("block_bytes", [40, 2**20])
+def test_a_quote_missing_where_all_values_are_quoted(block_bytes):
+    """The next row's first quote closes it, and that row's first value follows."""
+    row = b'"1","2","3","1","a"\n'
+    text = io.BytesIO(row * 2 + b'"1","2","3","1","a\n' + row * 3)
+    with pytest.raises(
+        DataError, match=r"^x.csv, row 3: (a quote opens .*: text follows its closing quote|longer than)"
+    ):
+        list(read_blocks(text, "x.csv", NOTED, Faults(), quoted=True, block_bytes=block_bytes))
 
 
 @pytest.mark.parametrize("block_bytes", [40, 2**20])
