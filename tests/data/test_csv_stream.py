@@ -3,6 +3,8 @@
 import csv
 import io
 
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from pfmsmt.data.checking import Column
 from pfmsmt.data.csv_stream import read_blocks
 from pfmsmt.data.faults import Faults
+from pfmsmt.data.quotes import find_quotes
 from pfmsmt.errors import DataError
 
 COLUMNS = (Column("key", "id"), Column("kind", "category"), Column("size", "number"), Column("done", "label"))
@@ -85,6 +88,25 @@ def test_text_of_several_lines_comes_out_as_it_went_in(notes, block_bytes):
     )  # fmt: skip
     assert [note for block in held for note in block.columns["note"]] == notes
     assert [row for block in held for row in block.rows] == list(range(2, len(notes) + 2))
+
+
+@settings(max_examples=300)
+@given(st.text('a,"\n', max_size=16))
+def test_rows_end_where_pyarrow_ends_them(text):
+    """All quotes at random: doubled, within values, where values are empty. pyarrow tells of rows it leaves out."""
+    data = f"{text}\n".encode()
+    quotes = find_quotes(data, ",")
+    if quotes.open_at is not None:
+        return
+    wide = []
+    parse = pa_csv.ParseOptions(
+        newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=lambda row: wide.append(row) or "skip"
+    )
+    read = pa_csv.ReadOptions(column_names=["a", "b"], use_threads=False)
+    convert = pa_csv.ConvertOptions(column_types={"a": pa.string(), "b": pa.string()})
+    held = pa_csv.read_csv(io.BytesIO(data), read_options=read, parse_options=parse, convert_options=convert)
+    assert held.num_rows + len(wide) == len(quotes.ends)
+    assert quotes.ends.size + quotes.inner.size == data.count(b"\n")
 
 
 @pytest.mark.parametrize("line", ["a,b,c,1,d", "1,2,3,45,d", "1,2,,nan,", "1,2,3,,d", "1,2,3,1", "1,2,3,1,d,e"])
