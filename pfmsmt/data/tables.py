@@ -154,9 +154,15 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def is_number(kind: pa.DataType) -> bool:
+    """Say whether a type holds numbers, or truth values, which are 0 and 1."""
+    integer = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    return bool(integer or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
 def _check_type(path: Path, column: Column, kind: pa.DataType) -> None:
     integer = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    number = integer or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    number = is_number(kind)
     fits = {
         "text": is_text(kind),
         "id": integer,

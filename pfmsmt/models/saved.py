@@ -68,6 +68,8 @@ class SavedModel:
 
     @torch.inference_mode()
     def _logits(self, encoded: Encoded) -> torch.Tensor:
+        if not len(encoded.codes):
+            return torch.zeros(0, len(self.model.spec.tasks))
         codes = torch.from_numpy(encoded.codes.astype(np.int64))
         if self.scenario_code is not None:
             codes = torch.cat((codes, torch.full((len(codes), 1), self.scenario_code)), dim=1)

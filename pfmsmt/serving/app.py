@@ -121,6 +121,11 @@ def readiness(fleet: Fleet) -> Readiness:
         for (scenario, alias), deployment in deployments.items()
         if deployment.fault
     ]
+    texts += [
+        f"{scenario}: challenger version {deployment.wanted} gets no requests: {deployment.unfit}"
+        for (scenario, _), deployment in deployments.items()
+        if deployment.unfit
+    ]
     if fleet.registry_fault:
         texts.append(f"the registry cannot be read: {fleet.registry_fault}")
     ready = bool(champions) and all(deployment.scorer for deployment in champions)
@@ -139,7 +144,8 @@ def _scenario(fleet: Fleet, name: str, optional: tuple[str, ...]) -> dict[str, A
         "optional": sorted(optional_columns(schema, optional)) if schema else [],
         "models": {
             alias: {
-                "version": found.scorer.version if found.scorer else None, "wanted": found.wanted, "fault": found.fault,
+                "version": found.scorer.version if found.scorer else None, "wanted": found.wanted,
+                "fault": found.fault or found.unfit,
             }
             for alias, found in own.items()
         },

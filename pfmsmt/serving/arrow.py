@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pfmsmt.data.tables import is_number, is_text
 from pfmsmt.errors import SchemaError
 from pfmsmt.serving.rows import RowReader, Rows
 
@@ -57,6 +58,7 @@ def read_batch(batch: pa.RecordBatch, reader: RowReader) -> Rows:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name not in wanted or pa.types.is_null(column.type):
             continue
+        column = _plain(column)
         if name in reader.schema.fill and pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), None, column)  # missing, as in the training rows
         if column.null_count:
@@ -80,10 +82,14 @@ def check_kinds(schema: pa.Schema, reader: RowReader) -> None:
     for name, kind in zip(names, schema.types, strict=True):
         if name in reader.optional and pa.types.is_null(kind):
             continue
-        if name in wanted and reader.is_text(name):
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if name not in wanted:
+            continue
+        if pa.types.is_dictionary(kind):
+            raise SchemaError(f"column {name}, row 0: dictionaries are not taken, {kind.value_type} is")
+        if reader.is_text(name):
+            if not is_text(kind):
                 raise SchemaError(f"column {name}, row 0: values of type {kind} are no text, as its categories are")
-        elif name in wanted and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        elif not is_number(kind):
             raise SchemaError(f"column {name}, row 0: values of type {kind} are no integers or floats")
     if len(set(names)) < len(names):
         twice = [name for name in names if name in wanted and names.count(name) > 1]
@@ -98,6 +104,16 @@ def write_stream(columns: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Return text, integers or floats in a form that numpy has."""
+    kind = column.type
+    if pa.types.is_decimal(kind):
+        return column.cast(pa.float64())
+    if pa.types.is_boolean(kind):
+        return column.cast(pa.int64())
+    return column.cast(pa.string()) if pa.types.is_string_view(kind) else column
 
 
 def _only(schema: pa.Schema, reader: RowReader) -> pa.ipc.IpcReadOptions:
@@ -119,27 +135,33 @@ def _messages(body: bytes, max_rows: int) -> pa.Buffer:
 
 
 def _batches(body: bytes) -> Iterator[tuple[int, bool]]:
-    """Yield (rows, compressed?) of each record batch in a stream."""
+    """Yield (rows, compressed?) of each record batch in a stream; entries of a dictionary are no rows."""
     for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(body)):
         if message.type == "dictionary":
-            raise SchemaError("dictionary-encoded columns are not taken; decode them to integers")
+            yield 0, _record_batch(message.metadata.to_pybytes(), dictionary=True)[1]
         if message.type == "record batch":
             yield _record_batch(message.metadata.to_pybytes())
 
 
-def _record_batch(metadata: bytes) -> tuple[int, bool]:
+def _record_batch(metadata: bytes, dictionary: bool = False) -> tuple[int, bool]:
     """Return the row count of a record batch's flatbuffer, and whether it names a compression (Message.fbs).
 
-    pyarrow tells neither before it has unpacked the buffers.
+    pyarrow tells neither before it has unpacked the buffers. A dictionary's batch is a field of its message.
     """
-    message = struct.unpack_from("<I", metadata, 0)[0]
-    header = _field(metadata, message, 2)
-    if header is None:
-        raise SchemaError("an Arrow message has no header")
-    batch = header + struct.unpack_from("<I", metadata, header)[0]
+    batch = _table(metadata, struct.unpack_from("<I", metadata, 0)[0], 2)
+    if dictionary:
+        batch = _table(metadata, batch, 1)
     rows = _field(metadata, batch, 0)
     length = struct.unpack_from("<q", metadata, rows)[0] if rows is not None else 0
     return length, _field(metadata, batch, 3) is not None
+
+
+def _table(metadata: bytes, table: int, index: int) -> int:
+    """Return where the table is that a flatbuffer table's field `index` points at."""
+    field = _field(metadata, table, index)
+    if field is None:
+        raise SchemaError("an Arrow message has no header")
+    return int(field + struct.unpack_from("<I", metadata, field)[0])
 
 
 def _field(metadata: bytes, table: int, index: int) -> int | None:

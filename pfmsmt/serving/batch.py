@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,9 +71,9 @@ def predict_file(
             notes = {"scenario": scenario, "model_version": version, "calibrated": str(scorer.calibrated).lower()}
             done, filled = 0, Counter[str]()
             with pq.ParquetWriter(temporary, form.with_metadata(notes), compression="zstd") as writer:
-                for batch in file.iter_batches(rows_at_once, columns=wanted):
+                for batch in _batches(file, source, rows_at_once, wanted):
                     try:
-                        rows = read_batch(batch, reader)
+                        rows = read_batch(_decoded(batch), reader)
                         encoded = rows.encode(scorer.encoder)
                         found = scorer.score(encoded).probabilities
                         check_scored(found, encoded, scorer.schema)
@@ -87,6 +87,19 @@ def predict_file(
     except pa.ArrowException as error:
         raise ServingError(f"{source} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
     return Predicted(version, done, filled)
+
+
+def _batches(file: pq.ParquetFile, source: Path, rows: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(rows, columns=columns)
+    except OSError as error:
+        raise ServingError(f"{source} is damaged ({str(error).splitlines()[0]}); obtain the file again") from None
+
+
+def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with the values in place of dictionaries, as pandas writes its categories."""
+    arrays = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
 
 def _shifted(text: str, rows: int) -> str:

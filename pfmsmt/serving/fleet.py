@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pfmsmt.errors import PfmsmtError
 from pfmsmt.serving.scorer import Scorer, load_scorer
 from pfmsmt.tracking import registry
+from pfmsmt.tracking.promotion import schema_faults
 from pfmsmt.tracking.registry import CHALLENGER, CHAMPION
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class Deployment(NamedTuple):
     """The version that the alias points at."""
     fault: str | None
     """Why the wanted version does not serve."""
+    unfit: str | None = None
+    """Why a challenger that was loaded gets none of the champion's requests."""
 
 
 Key = tuple[str, str]
@@ -54,9 +57,9 @@ class Fleet:
         return self._deployments
 
     def scorer(self, scenario: str, alias: str = CHAMPION) -> Scorer | None:
-        """Return what serves an alias now; None if nothing does."""
+        """Return what serves an alias now; None if nothing does, or it cannot take the scenario's requests."""
         deployment = self._deployments.get((scenario, alias))
-        return deployment.scorer if deployment else None
+        return deployment.scorer if deployment and not deployment.unfit else None
 
     def refresh(self) -> None:
         """Look at the aliases and load what is new. What cannot be loaded leaves the old version in service."""
@@ -75,6 +78,7 @@ class Fleet:
                     deployment = self._deploy(scenario, alias, wanted, now)
                     if deployment is not None:
                         table[scenario, alias] = deployment
+                self._match(scenario, table)
             self._deployments = table
 
     def _deploy(self, scenario: str, alias: str, wanted: str | None, now: Deployment | None) -> Deployment | None:
@@ -95,6 +99,17 @@ class Fleet:
         before = f", in place of version {now.scorer.version}" if now and now.scorer else ""
         self._tell(f"{scenario}: version {wanted} serves as {alias}{before}")
         return Deployment(scorer, wanted, None)
+
+    def _match(self, scenario: str, table: dict[Key, Deployment]) -> None:
+        """Keep a challenger from requests that it would refuse, or answer without one of the champion's tasks."""
+        champion, challenger = table.get((scenario, CHAMPION)), table.get((scenario, CHALLENGER))
+        if not (champion and champion.scorer and challenger and challenger.scorer):
+            return
+        unfit = "; ".join(schema_faults(champion.scorer.schema, challenger.scorer.schema)) or None
+        before = self._deployments.get((scenario, CHALLENGER))
+        if unfit and (before is None or (before.wanted, before.unfit) != (challenger.wanted, unfit)):
+            self._tell(f"{scenario}: challenger version {challenger.wanted} gets no requests: {unfit}")
+        table[scenario, CHALLENGER] = challenger._replace(unfit=unfit)
 
     def _fault(self, scenario: str, alias: str, now: Deployment | None, wanted: str, reason: str) -> Deployment:
         if now is None or (now.wanted, now.fault) != (wanted, reason):

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,7 +33,7 @@ class Predictor:
         """One thread scores; torch may use `settings.threads` within a product."""
         self._fleet, self._settings, self.counters = fleet, settings, counters
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="scoring")
-        self._desks: WeakKeyDictionary[Scorer, tuple[RowReader, Batcher]] = WeakKeyDictionary()
+        self._desks: dict[Scorer, tuple[RowReader, Batcher]] = {}
         self._shadow = Shadow(counters)
         self._running = 0
 
@@ -132,9 +131,12 @@ class Predictor:
         return champion, CHAMPION
 
     def _desk(self, scorer: Scorer) -> tuple[RowReader, Batcher]:
-        """Return what reads and batches for a scorer; both go with it."""
+        """Return what reads and batches for a scorer."""
         desk = self._desks.get(scorer)
         if desk is None:
+            # Versions that serve no more are let go here, tables and all; requests under way hold their own.
+            serving = {deployment.scorer for deployment in self._fleet.deployments().values()}
+            self._desks = {held: own for held, own in self._desks.items() if held in serving}
             reader = RowReader(scorer.schema, self._settings.optional_columns)
             batcher = Batcher(scorer, self._executor, self._settings.batch_rows, self.counters.batch_rows.observe)
             desk = self._desks[scorer] = (reader, batcher)

@@ -4,6 +4,7 @@ Legend: B batch, F categorical fields, M numerical fields.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -113,9 +114,7 @@ class RowReader:
             if values is None or not given.all():
                 self._check_optional(name, given, values)
                 filled[name] = rows - int(given.sum())
-            plain = _category if name in self.categorical else _number
-            check = self._text_code if name in self._texts else plain
-            cells = [check(v, name, row) for row, v in enumerate(values or ()) if given[row]]
+            cells = self._cells(name, values or [], given)
             where = given if values is not None else np.zeros(rows, bool)
             if name in self.categorical:
                 place = self.categorical.index(name)
@@ -176,6 +175,24 @@ class RowReader:
             codes = self._texts[name]
             categories[:, self.categorical.index(name)] = [codes.get(value, OUT_OF_VOCABULARY) for value in values]
         return categories
+
+    def _cells(self, name: str, values: list[Any], given: NDArray[np.bool_]) -> Sequence[Any] | NDArray[Any]:
+        """Check the given values of one column."""
+        held = values if given.all() else [value for value, there in zip(values, given, strict=True) if there]
+        kinds = set(map(type, held))
+        with suppress(OverflowError):
+            if name in self._texts:
+                if kinds <= {str}:
+                    codes = self._texts[name]
+                    return [codes.get(value, OUT_OF_VOCABULARY) for value in held]
+            elif name in self.categorical:
+                if kinds <= {int}:
+                    return np.array(held, np.int64)
+            elif kinds <= {int, float} and np.isfinite(numbers := np.array(held, np.float64)).all():
+                return numbers
+        plain = _category if name in self.categorical else _number
+        check = self._text_code if name in self._texts else plain
+        return [check(v, name, row) for row, v in enumerate(values) if given[row]]
 
     def _text_code(self, value: Any, name: str, row: int) -> int:
         if type(value) is not str:
@@ -243,9 +260,10 @@ def _category(value: Any, name: str, row: int) -> int:
 def _number(value: Any, name: str, row: int) -> float:
     if type(value) not in (int, float):
         raise SchemaError(f"column {name}, row {row}: {_show(value)} is not a number")
-    if not np.isfinite(float(value)):
-        raise SchemaError(f"column {name}, row {row}: {value} is not a finite number")
-    return float(value)
+    with suppress(OverflowError):
+        if np.isfinite(number := float(value)):
+            return number
+    raise SchemaError(f"column {name}, row {row}: {_show(value)} is not a finite number")
 
 
 def _lost(
@@ -267,5 +285,8 @@ def _integers(values: NDArray[Any], name: str) -> NDArray[np.int64]:
 
 
 def _show(value: Any) -> str:
+    # Not their contents, which may be nested as deep as Python's own stack.
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "an object"
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

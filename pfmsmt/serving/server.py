@@ -70,7 +70,7 @@ def find_token(host: str, authenticate: bool) -> str | None:
     Raises:
         ServingError: see `serve`.
     """
-    token = os.environ.get(TOKEN, "")
+    token = os.environ.get(TOKEN, "").strip()
     if not authenticate:
         return None
     if token and len(token) < SHORTEST_TOKEN:

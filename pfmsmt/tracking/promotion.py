@@ -53,6 +53,8 @@ def objections(tracking: "Store", champion: Version, candidate: Version, margin:
 def schema_faults(old: ScenarioSchema, new: ScenarioSchema) -> list[str]:
     """Say why requests that `old` takes would not do for `new`, or answers that `old` gives would be missing."""
     found = []
+    if new.scenario != old.scenario:
+        found.append(f"it is a model of scenario {new.scenario}")
     kinds_old, kinds_new = _kinds(old), _kinds(new)
     added = [name for name in kinds_new if name not in kinds_old and name not in new.fill]
     needed = [name for name in old.fill if name in kinds_new and name not in new.fill]
@@ -114,11 +116,14 @@ def rollback(tracking: "Store", scenario: str) -> Promotion:
         TrackingError: no champion was before, or its version is gone.
     """
     line: list[str] = []
+    """Champions, the oldest first, without those that were rolled back."""
     for entry in history(tracking, scenario):
+        if entry.before and line[-1:] != [entry.before]:
+            line.append(entry.before)  # an alias that was moved without a record
         if entry.action == "rollback":
-            line = line[:-1] or [entry.after]
-        else:
-            line += [entry.before] if entry.before and not line else []
+            while line and line[-1] != entry.after:
+                line.pop()
+        if line[-1:] != [entry.after]:
             line.append(entry.after)
     champion = current(tracking, scenario)
     if champion is not None and line and line[-1] == champion.version:

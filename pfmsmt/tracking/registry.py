@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,9 +35,12 @@ class Version(NamedTuple):
     """Milliseconds since 1970."""
 
     def metric(self, name: str) -> float | None:
-        """Return a metric among the tags; None where it is absent or was undefined."""
-        text = self.tags.get(name, "None")
-        return None if text == "None" else float(text)
+        """Return a metric among the tags; None where it is absent, was undefined or is no number."""
+        try:
+            value = float(self.tags[name])
+        except (KeyError, ValueError):
+            return None
+        return value if math.isfinite(value) else None
 
 
 def register_version(tracking: "Store", scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """`pfmsmt predict`: Parquet in, Parquet out."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -85,3 +87,33 @@ def test_bad_files_are_named_and_leave_nothing(shelf, rows):
         assert not [path for path in root.iterdir() if "out" in path.name]
     with pytest.raises(PfmsmtError, match="is the file that is read"):
         predict_file(shelf.tracking, "NL", root / "in.parquet", root / "in.parquet")
+
+
+def test_types_that_training_takes_are_taken(shelf, rows):
+    """Categories as pandas writes them, truth values and decimals: the same answers as for plain columns."""
+    rows = rows.assign(country=3, user=1, age=1.5)
+    rows.to_parquet(shelf.root / "plain.parquet")
+    columns = {
+        "country": pa.array([3] * 1000).dictionary_encode(), "user": pa.array([True] * 1000),
+        "age": pa.array([Decimal("1.5")] * 1000), "price": pa.array(rows.price),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), shelf.root / "odd.parquet")
+    found = []
+    for name in ("plain", "odd"):
+        predict_file(shelf.tracking, "NL", shelf.root / f"{name}.parquet", shelf.root / "out.parquet", rows_at_once=300)
+        found.append(pq.read_table(shelf.root / "out.parquet"))
+    assert found[0].equals(found[1])
+
+
+def test_a_damaged_page_is_named(shelf, rows):
+    whole = bytearray((shelf.root / "in.parquet").read_bytes())
+    start = pq.ParquetFile(shelf.root / "in.parquet").metadata.row_group(2).column(2).data_page_offset
+    whole[start + 20 : start + 400] = bytes(380)
+    (shelf.root / "in.parquet").write_bytes(whole)
+    with pytest.raises(PfmsmtError, match=r"in\.parquet (is damaged|cannot be read)"):
+        predict_file(shelf.tracking, "NL", shelf.root / "in.parquet", shelf.root / "out.parquet")
+    assert not (shelf.root / "out.parquet").exists()
+
+
+def test_no_rows_are_no_fault(shelf, rows):
+    assert saved(shelf, "NL", "1").predict(rows.head(0)).shape == (0, 2)

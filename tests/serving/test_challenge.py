@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from shelves import frame, saved
+from shelves import frame, saved, schema
 
 from pfmsmt.data.schema import NumericalField
 from pfmsmt.serving.challenge import takes
@@ -71,3 +71,22 @@ def test_a_challenger_with_other_columns_is_not_shadowed(start, shelf):
     client = start(challenger="shadow").client
     assert client.post(PATH, json=BODY).status_code == 200
     assert metric(client, 'pfmsmt_shadow_lost_total{reason="other columns",scenario="NL"}') == 1
+
+
+@pytest.mark.parametrize("mode", ["split", "shadow"])
+def test_a_challenger_that_needs_more_than_requests_have_gets_none(mode, start, shelf):
+    more = (*schema("NL").numerical, NumericalField(name="weight", mean=0.0, std=1.0))
+    set_alias(shelf.tracking, "NL", "challenger", shelf.add("NL", 4, numerical=more))
+    server = start(challenger=mode, challenger_share=1.0)
+    answer = server.client.post(PATH, json=BODY, headers={"X-Request-Key": "user-1"})
+    assert (answer.status_code, answer.json()["alias"]) == (200, "champion")
+    ready = server.client.get("/readyz").json()
+    text = "NL: challenger version 3 gets no requests: it needs columns that requests do not have: weight"
+    assert (ready["ready"], ready["stale"], ready["faults"]) == (True, True, [text])
+    server.fleet.refresh()
+    assert server.fleet.told.count(text) == 1
+    set_alias(shelf.tracking, "NL", "challenger", "2")
+    server.fleet.refresh()
+    assert server.client.get("/readyz").json()["stale"] is False
+    taken = server.client.post(PATH, json=BODY, headers={"X-Request-Key": "user-1"}).json()
+    assert taken["alias"] == ("challenger" if mode == "split" else "champion")

@@ -45,6 +45,7 @@ def test_faults_are_told_to_those_with_the_token(start, shelf):
         ("localhost", "", True, None),
         ("127.0.0.1", SECRET, True, SECRET),
         ("0.0.0.0", SECRET, True, SECRET),
+        ("0.0.0.0", f"{SECRET}\n", True, SECRET),  # as mounted files end
         ("0.0.0.0", "", False, None),
         ("0.0.0.0", "", True, "open to other machines"),
         ("10.1.2.3", "", True, "open to other machines"),

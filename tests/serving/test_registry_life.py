@@ -134,3 +134,35 @@ def test_list_show_and_diff(run, shelf):
     assert "method" not in lines
     assert found.splitlines()[-1] == "nothing speaks against 2"
     assert "against version 1: its val_mean_auc is 0.7000" in run("diff", "NL", "2", "1").output
+
+
+def test_rollback_counts_what_was_moved_by_hand(run, shelf):
+    """Champions 1, 2, then 3 by hand, then 4: back to 3, to 2, to 1."""
+    third, fourth = shelf.add("NL", val=0.8), shelf.add("NL", val=0.9)
+    run("promote", "NL")
+    registry.set_alias(shelf.tracking, "NL", "champion", third)
+    run("promote", "NL", "--version", fourth)
+    for expected in (third, "2", "1"):
+        assert run("rollback", "NL").output.endswith(f"-> {expected}\n")
+
+
+def test_rollback_after_a_rollback_from_what_was_moved_by_hand(run, shelf):
+    """Champions 1, 2, then 3 by hand, back to 2, then 4: back to 2, not to 1."""
+    third, fourth = shelf.add("NL", val=0.8), shelf.add("NL", val=0.9)
+    run("promote", "NL")
+    registry.set_alias(shelf.tracking, "NL", "champion", third)
+    assert run("rollback", "NL").output.endswith("-> 2\n")
+    run("promote", "NL", "--version", fourth)
+    assert run("rollback", "NL").output.endswith("-> 2\n")
+
+
+@pytest.mark.parametrize("text", ["n/a", "nan", "inf"])
+def test_a_metric_that_is_no_number_is_undefined(run, shelf, text):
+    version = shelf.add("NL", val=text)
+    done = run("promote", "NL", "--version", version)
+    assert "is undefined, the champion's 0.7000" in str(done.exception)
+    assert run("list").exit_code == 0
+
+
+def test_promote_refuses_the_model_of_another_scenario():
+    assert promotion.schema_faults(schema("NL"), schema("ES")) == ["it is a model of scenario ES"]

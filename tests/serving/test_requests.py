@@ -194,6 +194,17 @@ BODIES = {
 }  # fmt: skip
 
 
+def test_cells_that_are_hard_to_show_are_refused_all_the_same(served):
+    """A list nested as deep as orjson takes, and an integer beyond all floats, which a NaN lets in."""
+    body = json.dumps({"records": [{**GOOD, "price": 0}]})
+    deep = body.replace('"price": 0', '"price": ' + "[" * 1000 + "]" * 1000)
+    large = body.replace('"price": 0', '"further": NaN, "price": 1' + "0" * 400)
+    for body, text in ((deep, "column price, row 0: a list is not a number"), (large, "row 0: 1000000000")):
+        answer = served.post(PATH, body.encode(), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422
+        assert text in answer.text
+
+
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_bodies_that_are_no_request_are_refused(served, body):
     answer = served.post(PATH, content=body, headers={"Content-Type": "application/json"})

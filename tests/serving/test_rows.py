@@ -1,5 +1,7 @@
 """Rows of requests are encoded to the same bits as in training."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -114,3 +116,47 @@ def test_unsigned_beyond_the_range_is_no_category():
     table = pa.Table.from_pylist([GOOD]).set_column(0, "small", pa.array([2**64 - 1], pa.uint64()))
     with pytest.raises(SchemaError, match="column small, row 0"):
         read_stream(as_stream(table), READER, 10)
+
+
+def test_arrow_takes_what_holds_integers_floats_or_text():
+    table = pa.Table.from_pylist([{**GOOD, "x": 0.5}] * 2)
+    expected = read_stream(as_stream(table), READER, 10).encode(ENCODER)
+    odd = {
+        "one": pa.array([True, True]), "empty": pa.array([Decimal(1), Decimal(1)]),
+        "x": pa.array([Decimal("0.5"), Decimal("0.5")]), "brand": pa.array(["acme", "acme"], pa.string_view()),
+    }  # fmt: skip
+    for name, values in odd.items():
+        table = table.set_column(table.schema.names.index(name), name, values)
+    found = read_stream(as_stream(table), READER, 10).encode(ENCODER)
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    np.testing.assert_array_equal(found.values, expected.values)
+
+
+def test_dictionaries_are_refused_among_the_columns_and_ignored_beside_them():
+    table = pa.Table.from_pylist([GOOD, GOOD])
+    colours = pa.array(["red"] * 500 + ["blue"]).dictionary_encode().take(pa.array([0, 500]))
+    beside = table.append_column("colour", colours)
+    found = read_stream(as_stream(beside), READER, 2).encode(ENCODER)
+    np.testing.assert_array_equal(found.codes, read_stream(as_stream(table), READER, 2).encode(ENCODER).codes)
+    packed = pa.BufferOutputStream()
+    with pa.ipc.new_stream(packed, beside.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(beside)
+    with pytest.raises(SchemaError, match="compressed"):
+        read_stream(packed.getvalue().to_pybytes(), READER, 2)
+    place = table.schema.names.index("brand")
+    with pytest.raises(SchemaError, match="column brand, row 0: dictionaries are not taken, string is"):
+        read_stream(as_stream(table.set_column(place, "brand", table["brand"].dictionary_encode())), READER, 2)
+
+
+@pytest.mark.parametrize("column", ["small", "x", "brand"])
+@pytest.mark.parametrize("fill", [False, True])
+def test_columns_with_a_gap_are_as_good_as_those_without(column, fill):
+    """The other rows' cells are what they are without the gap."""
+    reader = RowReader(WHOLE, (column,))
+    records = [{**GOOD, "small": v, "x": v / 7, "brand": "zeta"} for v in (3, 7, 99)]
+    expected = reader.from_records(records)
+    with_gap = [*records, {**GOOD, column: None} if fill else {k: v for k, v in GOOD.items() if k != column}]
+    found = reader.from_records(with_gap)
+    np.testing.assert_array_equal(found.categories[:3], expected.categories)
+    np.testing.assert_array_equal(found.numbers[:3], expected.numbers)
+    assert found.filled == {column: 1}

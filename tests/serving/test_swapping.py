@@ -1,8 +1,10 @@
 """Champions that change while the server runs."""
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +135,15 @@ def test_a_new_scenario_is_found(start, shelf):
     assert server.client.post(PATH.replace("NL", "FR"), json=BODY).status_code == 404
     shelf.add("FR", 7, "champion")
     wait_for(lambda: server.client.post(PATH.replace("NL", "FR"), json=BODY).status_code == 200)
+
+
+def test_an_old_champion_is_let_go(start, shelf):
+    """Tables and all, once the new one has answered: each swap would cost a model's memory."""
+    server = start(poll_seconds=0.01)
+    server.post(PATH, json=BODY)
+    old = weakref.ref(server.fleet.scorer("NL"))
+    set_alias(shelf.tracking, "NL", "champion", "2")
+    wait_for(lambda: server.fleet.scorer("NL").version == "2")
+    assert server.post(PATH, json=BODY).json()["model_version"] == "2"
+    gc.collect()
+    assert old() is None
