@@ -98,8 +98,10 @@ def conflict_averse(
         return Coordination(shares.copy(), False)
     length = _length(solved, gram)
     if cancelled or length == 0:
-        # Opposed updates cancel: the set of common descent directions is empty and the mean is all there is.
-        return Coordination(shares / (1 + radius), True)
+        # Opposed updates cancel, so no update helps everybody. The mean is as good as any if it harms nobody; else the
+        # dual does not tell which update costs the worst client least.
+        harmless = float((scaled @ shares).min()) >= -TOLERANCE
+        return Coordination(shares / (1 + radius) if harmless else shares.copy(), harmless)
     return Coordination((shares + radius * _length(shares, gram) / length * solved) / (1 + radius), True)
 
 

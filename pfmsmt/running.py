@@ -185,7 +185,11 @@ def run_params(config: Config, name: str, seed: int, device: str, shuffle: str) 
 
 def fingerprint(params: Mapping[str, Any], schema: Schema) -> str:
     """Return a hash of all that decides what a run computes."""
-    free = ("train.checkpoint_every", "train.memory", "train.workers", "train.threads")
+    # The last two say what answers the server takes, and may have to be changed for a run to go on.
+    free = (
+        "train.checkpoint_every", "train.memory", "train.workers", "train.threads",
+        "train.quorum", "federate.largest_update",
+    )  # fmt: skip
     kept = {key: value for key, value in params.items() if key not in free}
     # The whole schema: shards with the same rows may differ in which fields are private.
     text = json.dumps([__version__, schema.model_dump(mode="json"), kept], sort_keys=True)

@@ -86,6 +86,7 @@ class Federate(Frozen):
     local_epochs: Positive
     deadline: Positive
     largest_update: Positive
+    methods: Annotated[tuple[Deployable, ...], Field(min_length=1)] | None
 
 
 class Tune(Frozen):

@@ -8,9 +8,13 @@ import numpy as np
 
 from pfmsmt import arrays
 from pfmsmt.client import Request
+from pfmsmt.flower.wire import Best
 from pfmsmt.methods import Method, Upload
-from pfmsmt.types import NamedArrays, Role, Template
+from pfmsmt.types import RUNNING_VARIANCE, NamedArrays, Role, Template
 from pfmsmt.validation import Validation
+
+MOST_RELEASES = 1_000_000
+"""Noised uploads that a site may say it made in a run: far more than any run has."""
 
 
 class Acceptance(NamedTuple):
@@ -25,8 +29,12 @@ class Acceptance(NamedTuple):
     noise: float
     """Standard deviation of the noise that uploads carry; 0: none"""
 
-    def refusal(self, client: str, request: Request, answer: Upload | Validation) -> str | None:
-        """Return what is wrong with the answer to a request, or None."""
+    def refusal(self, client: str, request: Request | None, answer: Upload | Validation | Best) -> str | None:
+        """Return what is wrong with the answer to a request, or None; no request: what a site tells at the end."""
+        if request is None:
+            return None if isinstance(answer, Best) and self._best(client, answer) else "its answer does not fit"
+        if isinstance(answer, Best):
+            return "its answer does not fit the question"
         if request.kind == "validate":
             return self._validation(client, answer)
         if not isinstance(answer, Upload):
@@ -39,6 +47,9 @@ class Acceptance(NamedTuple):
         expected = self._of(sent, phase.uploads)
         if fault := _misshapen(upload.arrays, expected):
             return fault
+        for name, array in upload.arrays.items():
+            if name.endswith(RUNNING_VARIANCE) and (array < 0).any():
+                return f"{name!r} is a variance, and below 0"
         told = self._of(sent, phase.told)
         if upload.by_task.keys() != (set(self.tasks) if phase.told else set()):
             return f"it tells shares of the tasks {sorted(upload.by_task)}"
@@ -49,8 +60,9 @@ class Acceptance(NamedTuple):
             return f"it says {upload.examples!r} examples, the agreed schema {self.rows[client]}"
         if type(upload.loss) is not float or not math.isfinite(upload.loss):
             return f"its loss is {upload.loss!r}"
-        if type(upload.releases) is not int or (upload.releases < 1 if self.noise else upload.releases != 0):
-            return f"it says {upload.releases!r} noised uploads"
+        releases = upload.releases
+        if type(releases) is not int or not (1 <= releases <= MOST_RELEASES if self.noise else releases == 0):
+            return f"it says {str(releases)[:20]} noised uploads"
         changes = self._of(upload.arrays, phase.changes)
         ends = {name: array for name, array in upload.arrays.items() if name not in changes}
         moved = arrays.subtract(ends, {name: expected[name] for name in ends})
@@ -75,10 +87,27 @@ class Acceptance(NamedTuple):
         for cell in answer[client].values():
             if not isinstance(cell, Mapping) or cell.keys() != {"auc", "logloss"}:
                 return wrong
-            for value in cell.values():
-                if value is not None and not (type(value) is float and math.isfinite(value)):
-                    return wrong
+            if not _is_share(cell["auc"]) or not (cell["logloss"] is None or _within(cell["logloss"], 0, math.inf)):
+                return wrong
         return None
+
+    def _best(self, client: str, best: Best) -> bool:
+        return (
+            type(best.round) is int
+            and best.round > 0
+            and _is_share(best.mean_auc)
+            and isinstance(best.validation, Mapping)
+            and self._validation(client, {client: best.validation}) is None
+        )
+
+
+def _is_share(value: object) -> bool:
+    """Tell whether a value is undefined, or from 0 to 1."""
+    return value is None or _within(value, 0, 1)
+
+
+def _within(value: object, lowest: float, highest: float) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and lowest <= value <= highest
 
 
 def _misshapen(found: NamedArrays, expected: NamedArrays) -> str | None:

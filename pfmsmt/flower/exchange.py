@@ -14,8 +14,8 @@ from pfmsmt.validation import Validation
 KINDS = {"train": "train", "validate": "evaluate"}
 """Kind of request -> Flower's message type."""
 
-Refusal = Callable[[str, Request, Any], str | None]
-"""(client, request, answer) -> what is wrong with the answer, or None"""
+Refusal = Callable[[str, Request | None, Any], str | None]
+"""(client, request, answer) -> what is wrong with the answer, or None; see `Acceptance.refusal`"""
 
 
 class OverGrid:
@@ -50,12 +50,12 @@ class OverGrid:
     def finish(self, clients: Iterable[str]) -> tuple[dict[str, Best], dict[str, str]]:
         """Ask sites to keep their best models; return what they tell of them, and client -> why one did not."""
         found = self._ask(dict.fromkeys(clients), "query.keep")
-        kept = {client: answer for client, answer in found.items() if isinstance(answer, Best)}
-        return kept, {
-            client: answer.reason if isinstance(answer, Failure) else "its answer does not fit the question"
+        faults = {
+            client: answer.reason if isinstance(answer, Failure) else self._refusal(client, None, answer)
             for client, answer in found.items()
-            if client not in kept
         }
+        kept = {client: found[client] for client, fault in faults.items() if fault is None}
+        return kept, {client: fault for client, fault in faults.items() if fault is not None}
 
     def _ask(self, requests: Mapping[str, Request | None], kind: str) -> dict[str, Any]:
         """Return what every client answered, or its failure."""

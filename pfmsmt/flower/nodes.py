@@ -7,12 +7,12 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from pfmsmt.console import say
-from pfmsmt.errors import FederationError
 from pfmsmt.exchange import Failure
-from pfmsmt.flower.wire import NOTES
+from pfmsmt.flower.wire import NOTES, one_line
 
 POLL_SECONDS = 0.5
 NOT_CONNECTED = Failure("its site is not connected")
+TWICE = Failure("two nodes are connected as it; stop one of them")
 NODE_GONE = 5
 """Flower's error code for a node that stopped sending signs of life."""
 
@@ -44,29 +44,28 @@ class Nodes:
             time.sleep(POLL_SECONDS)
 
     def sites(self) -> dict[str, int]:
-        """Return client -> node of the sites that are connected now; one that came back may have a new node.
+        """Return client -> node of the sites that are connected now, once; one that came back may have a new node."""
+        return {name: nodes[0] for name, nodes in self._nodes().items() if len(nodes) == 1}
 
-        Raises:
-            FederationError: two nodes are the same client's.
-        """
+    def _nodes(self) -> dict[str, list[int]]:
+        """Return client -> nodes that are connected as it now."""
         nodes = list(self._grid.get_nodes())
         named = {node.node_id: node.name for node in nodes if node.name}
         if self._trust_nodes:
             named |= self._introduce([node.node_id for node in nodes if not node.name])
-        found: dict[str, int] = {}
+        found: dict[str, list[int]] = {}
         for node, name in named.items():
-            if name in found:
-                raise FederationError(f"two nodes are connected as {name}; stop one of them")
-            found[name] = node
+            found.setdefault(name, []).append(node)
         return found
 
     def ask(self, questions: Mapping[str, RecordDict], kind: str) -> dict[str, RecordDict | Failure]:
         """Send every client its question and wait for all, at most until the deadline; return client -> answer."""
-        sites = self.sites()
-        present = {client: sites[client] for client in questions if client in sites}
+        nodes = self._nodes()
+        present = {client: nodes[client][0] for client in questions if len(nodes.get(client, ())) == 1}
         replies = self._send({node: questions[client] for client, node in present.items()}, kind)
         answers = {client: self._read(replies.get(node)) for client, node in present.items()}
-        return {client: answers.get(client, NOT_CONNECTED) for client in questions}
+        absent = {client: TWICE if client in nodes else NOT_CONNECTED for client in questions}
+        return {client: answers.get(client, absent[client]) for client in questions}
 
     def _send(self, contents: Mapping[int, RecordDict], kind: str) -> dict[int, Message]:
         """Send each node its content; return node -> reply of those that came in time."""
@@ -91,8 +90,7 @@ class Nodes:
             return reply.content
         if reply.error.code == NODE_GONE:
             return Failure("its site went away")
-        # The reason is another machine's text: one short line of it.
-        return Failure(f"Flower's error {reply.error.code}: {' '.join(str(reply.error.reason).split())[:200]}")
+        return Failure(f"Flower's error {reply.error.code}: {one_line(str(reply.error.reason))}")
 
     def _introduce(self, nodes: list[int]) -> dict[int, str]:
         """Ask nodes without a name whose they are; known ones are not asked again."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from pfmsmt.atomic import write_json
 from pfmsmt.config import PARAMS_FILE, load_config
+from pfmsmt.data.sources import SOURCES
 from pfmsmt.errors import FederationError
 from pfmsmt.flower.programs import CONNECTION, FEDERATION, Server
 from pfmsmt.flower.server_app import AGREE
@@ -39,8 +40,12 @@ def register_site(server: Server, scenario: str, public_key: Path) -> str:
     """Let the holder of a key take part as `scenario`, and as no other; return the node's number.
 
     Raises:
-        FederationError: no such scenario in the agreed schema, a key that is registered already, or no server.
+        FederationError: no such scenario in params.yaml, a key that is registered already, or no server.
     """
+    data = load_config(server.root / PARAMS_FILE).data
+    declared = SOURCES[data.source].scenarios(data)
+    if declared and scenario not in declared:
+        raise FederationError(f"params.yaml has no scenario {scenario}; it has {', '.join(declared)}")
     if not public_key.exists():
         raise FederationError(f"{public_key} does not exist; the site makes it with `pfmsmt federate key`")
     found = server.ask("supernode", "register", str(public_key), CONNECTION, "--name", scenario)

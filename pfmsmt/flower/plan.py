@@ -1,8 +1,9 @@
 """What a run computes, as the server tells it to every site with every message: a site keeps no settings of a run."""
 
 import math
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pfmsmt import __version__
 from pfmsmt.config import Config, Methods, Model, Train
@@ -14,7 +15,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: str
+    run: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     """Unique to the run; a site's private state is kept under it."""
     version: str
     """Of this package, at the server."""

@@ -8,24 +8,27 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from flwr.app import ConfigRecord, RecordDict
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pfmsmt.atomic import write_text
 from pfmsmt.config import PARAMS_FILE, Data, load_config
 from pfmsmt.console import say
 from pfmsmt.data.agreement import Agreed, Proposal, agree
 from pfmsmt.data.download import SOURCE_FILE, obtain, read_contents
-from pfmsmt.data.partition import partition, propose
-from pfmsmt.data.schema import Schema
+from pfmsmt.data.partition import SPLITS, partition, propose
+from pfmsmt.data.schema import Schema, SplitCounts
 from pfmsmt.data.sources import SOURCES
 from pfmsmt.data.sources.contract import of_site
 from pfmsmt.errors import FederationError
 from pfmsmt.exchange import Failure
 from pfmsmt.flower.nodes import Nodes
-from pfmsmt.flower.wire import NOTES
+from pfmsmt.flower.wire import NOTES, one_line
 from pfmsmt.places import CLIENTS, RAW, SCHEMA
+
+Told = TypeVar("Told", bound=BaseModel)
 
 PROPOSAL = Path("proposal.json")
 PROPOSE, PREPARE = "query.propose", "query.prepare"
@@ -97,14 +100,15 @@ def agree_on_schema(nodes: Nodes, root: Path) -> Schema:
     if not scenarios:
         raise FederationError("no site is connected, so there is nobody to agree with")
     told = _ask(nodes, scenarios, PROPOSE, {})
-    agreed = agree([Proposal.model_validate_json(told[scenario]) for scenario in scenarios])
+    agreed = agree([_parsed(Proposal, told[scenario], scenario) for scenario in scenarios])
     fields = f"{len(agreed.categorical)} categorical and {len(agreed.numerical)} numerical fields"
     say(f"{', '.join(scenarios)} agree on {fields}")
     own = _ask(nodes, scenarios, PREPARE, {"schema": agreed.model_dump_json()})
-    parts = {scenario: Schema.model_validate_json(own[scenario]) for scenario in scenarios}
+    parts = {scenario: _parsed(Schema, own[scenario], scenario) for scenario in scenarios}
     for scenario, part in parts.items():
         if part.agreement != agreed.agreement or part.scenarios != (scenario,):
             raise FederationError(f"site {scenario} wrote shards with another schema than was agreed on")
+        _check_counts(scenario, part.counts[scenario], {task.name for task in agreed.tasks})
     fingerprint = hashlib.sha256("".join(part.fingerprint for part in parts.values()).encode()).hexdigest()
     counts = {scenario: part.counts[scenario] for scenario, part in parts.items()}
     schema = agreed.model_copy(update={"counts": counts, "fingerprint": fingerprint}).public()
@@ -112,6 +116,25 @@ def agree_on_schema(nodes: Nodes, root: Path) -> Schema:
     for scenario, splits in counts.items():
         say(f"{scenario}: " + ", ".join(f"{split} {count.rows:,} rows" for split, count in splits.items()))
     return schema
+
+
+def _parsed(kind: type[Told], text: str, scenario: str) -> Told:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise FederationError(
+            f"site {scenario}: its answer is no {kind.__name__.lower()} ({error.error_count()} faults); "
+            "install the same version of pfmsmt there"
+        ) from None
+
+
+def _check_counts(scenario: str, counts: Mapping[str, SplitCounts], tasks: set[str]) -> None:
+    for split in SPLITS:
+        found = counts.get(split)
+        if found is None or found.rows < 1 or found.groups < 1 or found.positives.keys() != tasks:
+            raise FederationError(f"site {scenario} tells no rows, groups or positives of {split}; prepare it again")
+        if not all(0 <= positives <= found.rows for positives in found.positives.values()):
+            raise FederationError(f"site {scenario} tells more positives of {split} than rows; prepare it again")
 
 
 def _ask(nodes: Nodes, scenarios: Sequence[str], kind: str, more: Mapping[str, str]) -> dict[str, str]:
@@ -134,6 +157,10 @@ def pack_text(notes: Mapping[str, str]) -> RecordDict:
 
 
 def read_text(content: RecordDict) -> str | Failure:
-    """Return the text of an answer."""
-    notes = json.loads(str(content.config_records[NOTES]["json"]))
-    return Failure(str(notes["failure"])) if "failure" in notes else str(notes["text"])
+    """Return the text of an answer; records that hold none are a failure."""
+    try:
+        notes = json.loads(str(content.config_records[NOTES]["json"]))
+        return Failure(one_line(str(notes["failure"]))) if "failure" in notes else str(notes["text"])
+    # Another machine's bytes: whatever comes of reading them is that site's failure.
+    except Exception as error:
+        return Failure(f"its answer cannot be read ({type(error).__name__})")

@@ -22,7 +22,7 @@ from filelock import FileLock
 from pfmsmt import __version__
 from pfmsmt.atomic import new_folder, recover, write_text
 from pfmsmt.client import Request
-from pfmsmt.config import Train
+from pfmsmt.config import PARAMS_FILE, Train, load_config
 from pfmsmt.data.schema import Schema, read_schema
 from pfmsmt.devices import choose_device
 from pfmsmt.errors import FederationError
@@ -30,12 +30,14 @@ from pfmsmt.exchange import prepare_thread
 from pfmsmt.federation import Federation, build_federation
 from pfmsmt.flower.plan import Plan
 from pfmsmt.methods import Method, Upload
-from pfmsmt.places import CLIENTS, SCHEMA
+from pfmsmt.places import CLIENTS, SCHEMA, run_name
 from pfmsmt.validation import Validation
 
 STATE = Path("state")
 RELEASES = "releases.txt"
 """In the state of a run: how many noised uploads the site made in it."""
+NAME = "name.txt"
+"""In the state of a run: its method and seed."""
 PLAN = "plan.json"
 """In the state of a run that is over."""
 _STEP = re.compile(r"(\d{6})\.(\d)")
@@ -69,6 +71,7 @@ class Site:
                 answer = pool.submit(client.answer, request).result()
             if isinstance(answer, Upload) and answer.releases:
                 answer = answer._replace(releases=self._release(plan.run))
+            write_text(self._place(f"{plan.run}/{NAME}"), run_name(plan.method, plan.seed))
             with new_folder(self._path(plan.run, now)) as temporary:
                 client.save(temporary, request.round)
             self._forget(plan.run, now)
@@ -85,7 +88,7 @@ class Site:
         """Return the site's own schema if it may take part in the plan.
 
         Raises:
-            FederationError: another scenario, package version or schema.
+            FederationError: another scenario, package version or schema, or more is to leave than params.yaml allows.
             DataError: the shards are not there.
         """
         if asked != self.client:
@@ -94,6 +97,7 @@ class Site:
             raise FederationError(
                 f"site {self.client} has pfmsmt {__version__}, the server {plan.version}; install the same version"
             )
+        self._check_terms(plan)
         schema = read_schema(self.folder / SCHEMA)
         if self.client not in schema.counts:
             raise FederationError(f"site {self.client} holds data of {', '.join(schema.counts)}; prepare its own")
@@ -103,6 +107,25 @@ class Site:
                 f"{plan.agreement[:12]}; agree on the schema again, and prepare the site with it"
             )
         return schema.only(self.client)
+
+    def _check_terms(self, plan: Plan) -> None:
+        """Hold the plan against what the site's own params.yaml allows to leave."""
+        file = self.folder / PARAMS_FILE
+        if not file.exists():
+            return
+        own = load_config(file)
+        if own.federate.methods is not None and plan.method not in own.federate.methods:
+            methods = ", ".join(own.federate.methods)
+            raise FederationError(
+                f"site {self.client} takes part in {methods} alone (federate.methods), not {plan.method}"
+            )
+        clip, noise = own.train.clip, own.train.noise
+        longer = clip is not None and (plan.train.clip is None or plan.train.clip > clip)
+        if longer or plan.train.noise < noise:
+            raise FederationError(
+                f"site {self.client} sends nothing longer than clip {clip}, or with less noise than {noise:g} (train "
+                f"of its params.yaml); the server's run has clip {plan.train.clip} and noise {plan.train.noise:g}"
+            )
 
     def last(self, plan: Plan, schema: Schema) -> Federation:
         """Return this site's client as the run left it.
@@ -126,10 +149,12 @@ class Site:
             entropy=lambda stream: os.urandom,
         )  # fmt: skip
 
-    def forget_others(self, run: str) -> None:
-        """Remove the state of other runs that are over."""
+    def forget_others(self, run: str, name: str) -> None:
+        """Remove the state of other runs that are over, or were broken off and begun anew under this name."""
         for state in (self.folder / STATE).iterdir():
-            if state.name != run and (state / PLAN).exists():
+            named = state / NAME
+            same = named.exists() and named.read_text(encoding="utf-8") == name
+            if state.name != run and ((state / PLAN).exists() or same):
                 shutil.rmtree(state)
 
     def _place(self, name: str) -> Path:

@@ -39,7 +39,7 @@ def keep_model(site: Site, asked: str, plan: Plan, track: bool) -> Best:
     write_text(site.folder / STATE / plan.run / PLAN, plan.model_dump_json(indent=2) + "\n")
     ids = _register(site, plan, schema, best) if track else {}
     write_json(done, {"run": plan.run, "best": best._asdict(), **ids})
-    site.forget_others(plan.run)
+    site.forget_others(plan.run, run_name(plan.method, plan.seed))
     return best
 
 

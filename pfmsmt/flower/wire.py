@@ -80,7 +80,7 @@ def read_answer(content: RecordDict) -> Upload | Validation | Best | Failure:
     try:
         notes = _notes(content)
         if "failure" in notes:
-            return Failure(str(notes["failure"]))
+            return Failure(one_line(str(notes["failure"])))
         if "best" in notes:
             return Best(**notes["best"])
         if "validation" in notes:
@@ -88,8 +88,14 @@ def read_answer(content: RecordDict) -> Upload | Validation | Best | Failure:
             return validation
         parts = {name.removeprefix(BY_TASK): _arrays(r) for name, r in content.items() if name.startswith(BY_TASK)}
         return Upload(_arrays(content[ARRAYS]), notes["examples"], notes["loss"], parts, notes.get("releases", 0))
-    except (KeyError, TypeError, ValueError) as error:
+    # Another machine's bytes: whatever comes of reading them is that site's failure.
+    except Exception as error:
         return Failure(f"its answer cannot be read ({type(error).__name__})")
+
+
+def one_line(text: str) -> str:
+    """Return another machine's text as a short line that a terminal shows as it is."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:1000]).split())[:300]
 
 
 def _pack(parts: dict[str, NamedArrays], notes: dict[str, Any]) -> RecordDict:

@@ -10,6 +10,9 @@ from pfmsmt.errors import ConfigError
 
 FREE = ("methods", "seeds", "device", "workers", "threads", "checkpoint_every")
 """Keys of `train` that decide where, how fast and what else is trained, not what one training computes."""
+FIXED = ("memory", "shuffle", "shuffle_rows", "calibration")
+"""Keys of `train` that are the same in all trials: these share the shards as they were read, and no AUC sees what is
+done to probabilities after training."""
 
 Space = Mapping[str, Parameter]
 """dotted key of params.yaml -> what it may be"""
@@ -20,7 +23,7 @@ def keys_of(method: str) -> list[str]:
     block = Methods.model_fields[method].annotation
     return [
         *(f"model.{key}" for key in Model.model_fields),
-        *(f"train.{key}" for key in Train.model_fields if key not in FREE),
+        *(f"train.{key}" for key in Train.model_fields if key not in (*FREE, *FIXED)),
         *(f"methods.{method}.{key}" for key in getattr(block, "model_fields", {})),
     ]
 
@@ -105,6 +108,8 @@ def _unknown(key: str, valid: list[str]) -> str:
     block, _, last = key.rpartition(".")
     if key.startswith("train.") and last in FREE:
         return f"{key}: cannot be tuned: it decides where or how fast is trained, or what else, not what is computed"
+    if key.startswith("train.") and last in FIXED:
+        return f"{key}: cannot be tuned: trials share the shards as they were read, and no AUC sees calibration"
     owners = [name for name in Methods.model_fields if f"methods.{name}.{last}" in valid]
     method = block.removeprefix("methods.")
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)

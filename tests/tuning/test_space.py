@@ -33,6 +33,11 @@ def refused(make_config, space):
             FLOAT,
             "methods.fedavg has no conflict; it is a key of pf_msmtrec; did you mean 'methods.pf_msmtrec.conflict'?",
         ),
+        (
+            "train.shuffle",
+            {"type": "categorical", "choices": ["rows", "auto"]},
+            "cannot be tuned: trials share the shards",
+        ),
         ("train.methods", {"type": "categorical", "choices": ["a", "b"]}, "cannot be tuned: it decides where"),
         (RATE, {"type": "float", "low": -0.1, "high": 0.1}, "low -0.1 is not possible: input should be greater than 0"),
         ("model.dropout", {"type": "float", "low": 0.1, "high": 1.5}, "high 1.5 is not possible: input should be less"),
