@@ -159,6 +159,14 @@ def test_a_client_that_stands_still_turns_nobody():
     np.testing.assert_allclose(common(updates, shares, 0.4), [0.5, 0.3], rtol=0, atol=1e-9)
 
 
+def test_opposed_updates_that_cancel_leave_the_mean_and_say_so():
+    """D = (1, 0), (-1, 0), (0, 1), m = (0.1, 0.3): (0, y) costs nobody anything, m costs the second 0.1."""
+    updates, shares = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]), np.array([0.4, 0.3, 0.3])
+    found = conflict_averse(updates @ updates.T, shares, 0.4)
+    assert not found.converged
+    np.testing.assert_array_equal(found.coefficients, shares)
+
+
 def test_products_that_are_not_numbers_leave_the_mean_and_say_so():
     products = np.array([[1.0, np.nan], [np.nan, 1.0]])
     found = conflict_averse(products, np.array([0.3, 0.7]), 0.4)
