@@ -81,7 +81,7 @@ UPLOADS = {
 
 
 @pytest.mark.parametrize(("act", "fault"), UPLOADS.values(), ids=UPLOADS.keys())
-def test_an_upload_that_cannot_be_is_its_sites_failure(configure, grid, serve, capsys, equal_arrays, act, fault):
+def test_an_upload_that_cannot_be_is_its_sites_failure(configure, grid, serve, capsys, act, fault):
     configure(ONE)
     grid.before = lambda site, m: act(grid, site, m) if (site, step(m)) == ("ES", ("train", 1, 0)) else None
     serve(grid, "fedavg")
@@ -89,10 +89,6 @@ def test_an_upload_that_cannot_be_is_its_sites_failure(configure, grid, serve, c
     assert line.startswith("fedavg-seed0: round 1: client ES did not answer: ")
     assert fault in line
     assert len(line) < 400
-    silent = InProcessGrid({grid.site(n): c.node_config["data-dir"] for n, c in grid.contexts.items()})
-    silent.before = at("ES", ("train", 1, 0), raises)
-    serve(silent, "fedavg")
-    assert all(equal_arrays(final(grid)[site], final(silent)[site]) for site in ALL)
 
 
 def test_so_many_noised_uploads_nobody_makes(configure, grid, serve, capsys):
