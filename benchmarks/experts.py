@@ -108,12 +108,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="steps of the default size per turn; large takes a 20th")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=list(specs()), default=list(specs()), help="which sizes")
+    sizes = specs()
+    parser.add_argument("--only", nargs="+", choices=list(sizes), default=list(sizes), help="which sizes")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     print(f"torch {torch.__version__}, {chosen.threads} thread(s), median of {chosen.turns} turns, rows per second")
     for name in chosen.only:
-        spec, batch = specs()[name]
+        spec, batch = sizes[name]
         batched = MMoE(spec).initialise(0, "")
         batched.dropout.generator = torch.Generator().manual_seed(0)
         ours, peer = trainer(batched, spec, batch), trainer(ListOfExperts(spec), spec, batch)

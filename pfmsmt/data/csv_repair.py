@@ -67,9 +67,7 @@ def parse_cells(
     bad = np.zeros(len(rows), np.bool_)
     for column in columns:
         cells = pc.fill_null(table.column(column.name).combine_chunks(), b"").to_pylist()
-        texts = ["" if text in missing else text for text in map(_text, cells)]
-        if column.booleans:
-            texts = [BOOLEANS.get(text or "", text) for text in texts]
+        texts = [_meant(cell, column, missing) for cell in cells]
         for at, text in enumerate(texts):
             problem = _problem(text, column)
             if problem and not bad[at]:
@@ -86,14 +84,18 @@ def could_be_row(cells: Sequence[bytes], sheet: Sheet, columns: Sequence[Column]
     """Say whether cells, as many as a row has, are labels where it has labels and numbers where it has numbers."""
     names = list(sheet.names or ())
     for column in columns:
-        text = _text(cells[names.index(column.name)].strip(b'"'))
-        if text in missing:
-            text = ""
-        if column.booleans:
-            text = BOOLEANS.get(text or "", text)
+        text = _meant(cells[names.index(column.name)].strip(b'"'), column, missing)
         if _problem(text, column) or (column.kind == "label" and not _is_label(text, column)):
             return False
     return True
+
+
+def _meant(cell: bytes, column: Column, missing: Sequence[str]) -> str | None:
+    """Return a cell's text: empty where it says that nothing is known, 0 or 1 for a label in words; None: not UTF-8."""
+    text = _text(cell)
+    if text in missing:
+        return ""
+    return BOOLEANS.get(text or "", text) if column.booleans else text
 
 
 def _is_label(text: str | None, column: Column) -> bool:

@@ -10,7 +10,7 @@ from pfmsmt.data.delivery import Delivery, zip_form
 from pfmsmt.data.faults import Faults
 from pfmsmt.data.sources import aliexpress_joined, aliexpress_raw
 from pfmsmt.data.sources.aliexpress_columns import COLUMNS, TASKS
-from pfmsmt.data.sources.contract import RAW_SPLITS, Dataset, Opening, Source
+from pfmsmt.data.sources.contract import RAW_SPLITS, Dataset, Opening, Source, with_values
 from pfmsmt.errors import ConfigError, DataError
 
 HOME = "https://tianchi.aliyun.com/dataset/74690"
@@ -108,7 +108,7 @@ def _from_url(base: str, scenarios: tuple[str, ...], delivery: Delivery) -> None
 
 
 def _alone(config: Data, scenario: str) -> Data:
-    return config.model_copy(update={"aliexpress": config.aliexpress.model_copy(update={"scenarios": (scenario,)})})
+    return with_values(config, "aliexpress", scenarios=(scenario,))
 
 
 SOURCE = Source(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ __all__ = [
     "of_site",
     "read_rows",
     "record_schema",
+    "with_values",
 ]
 
 RAW_SPLITS = ("train", "test")
@@ -92,6 +93,11 @@ class Source(NamedTuple):
     open: Callable[[Opening], Dataset]
     alone: Callable[[Data, str], Data] = lambda config, scenario: config
     """As it is, where one file holds all scenarios and cannot be told apart without being read."""
+
+
+def with_values(config: Data, block: str, **changes: Any) -> Data:
+    """Return the configuration with other values in the block of one source."""
+    return config.model_copy(update={block: getattr(config, block).model_copy(update=changes)})
 
 
 def of_site(source: Source, config: Data, scenario: str) -> Data:

@@ -12,7 +12,7 @@ from pfmsmt.config import Data, Tabular
 from pfmsmt.data.delivery import Delivery, table_form
 from pfmsmt.data.faults import Faults
 from pfmsmt.data.schema import Task
-from pfmsmt.data.sources.contract import Dataset, Opening, Source, record_schema
+from pfmsmt.data.sources.contract import Dataset, Opening, Source, record_schema, with_values
 from pfmsmt.data.sources.outcomes import refuse_outcomes
 from pfmsmt.data.sources.tabular_rows import ROWS_APART, Layout, TableReader, lay_out
 from pfmsmt.data.sources.tabular_split import Cut
@@ -161,7 +161,7 @@ def _alone(config: Data, scenario: str) -> Data:
     if block.scenario is None or block.scenarios is None:
         return config
     own = {scenario: block.scenarios[scenario]} if isinstance(block.scenarios, dict) else (scenario,)
-    return config.model_copy(update={"tabular": block.model_copy(update={"scenarios": own})})
+    return with_values(config, "tabular", scenarios=own)
 
 
 SOURCE = Source(name="tabular", scenarios=_declared, obtain=obtain, open=open_folder, alone=_alone)

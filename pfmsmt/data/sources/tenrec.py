@@ -17,7 +17,7 @@ from pfmsmt.data.checking import Block, Column
 from pfmsmt.data.delivery import Delivery, table_form
 from pfmsmt.data.faults import Faults
 from pfmsmt.data.schema import Task
-from pfmsmt.data.sources.contract import Columns, Dataset, Opening, Source, record_schema
+from pfmsmt.data.sources.contract import Columns, Dataset, Opening, Source, record_schema, with_values
 from pfmsmt.data.sources.outcomes import refuse_outcomes
 from pfmsmt.data.spool import Spool
 from pfmsmt.data.statistics import CategoryCounts
@@ -228,9 +228,8 @@ class _Ranks:
 
 
 def _alone(config: Data, scenario: str) -> Data:
-    block = config.tenrec
-    own = {"scenarios": (scenario,), "rename": {name: block.rename[name] for name in block.rename if name == scenario}}
-    return config.model_copy(update={"tenrec": block.model_copy(update=own)})
+    rename = {name: names for name, names in config.tenrec.rename.items() if name == scenario}
+    return with_values(config, "tenrec", scenarios=(scenario,), rename=rename)
 
 
 SOURCE = Source(
