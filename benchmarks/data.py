@@ -25,11 +25,11 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from pfmsmt import atomic
 from pfmsmt.config import Data, ScenarioSize, load_config
-from pfmsmt.data.download import obtain
-from pfmsmt.data.sources import aliexpress_raw
-from pfmsmt.data.zip_stream import open_nested
+from pfmsmt.core import files
+from pfmsmt.data.prepare.download import obtain
+from pfmsmt.data.sources.aliexpress import tianchi
+from pfmsmt.data.tables.zips import open_nested
 
 ROOT = Path(__file__).parents[1]
 GOAL_ROWS_PER_SECOND = 200_000
@@ -43,7 +43,7 @@ OURS = """
 import sys
 from pathlib import Path
 from pfmsmt.config import Data
-from pfmsmt.data.partition import partition
+from pfmsmt.data.prepare.partition import partition
 config = Data.model_validate_json(sys.stdin.read())
 partition(config, 0, Path(sys.argv[1]), Path(sys.argv[2]), lambda line: None)
 """
@@ -108,13 +108,13 @@ def raw_folder(folder: Path, rows: int) -> Path:
 
 def repeat(raw: Path, copies: int, target: Path) -> None:
     """Write the zip of a raw folder `copies` times over, each time with new search ids, as one larger zip."""
-    name = aliexpress_raw.file_name(SCENARIO)
-    with atomic.new_folder(target) as folder:
+    name = tianchi.file_name(SCENARIO)
+    with files.new_folder(target) as folder:
         shutil.copy(raw / "source.json", folder)
         with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_STORED) as outer:
             for split in ("train", "test"):
                 for part in ("user", "item"):
-                    member = aliexpress_raw.member_name(SCENARIO, part, split)
+                    member = tianchi.member_name(SCENARIO, part, split)
                     with (
                         open_nested(raw / name, member) as held,
                         outer.open(member, "w", force_zip64=True) as packed,

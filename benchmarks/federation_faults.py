@@ -24,15 +24,15 @@ from federation_world import ROUND, Run, World, build
 import pfmsmt
 from pfmsmt.config import load_config
 from pfmsmt.data.schema import read_schema
-from pfmsmt.exchange import InProcess
-from pfmsmt.federation import build_federation
-from pfmsmt.flower.credentials import make_site_key
-from pfmsmt.flower.demo import process
-from pfmsmt.flower.operating import describe, register_site, wait_for_server
+from pfmsmt.flower.operate.control import describe, register_site, wait_for_server
+from pfmsmt.flower.operate.credentials import make_site_key
+from pfmsmt.flower.operate.demo import process
 from pfmsmt.flower.plan import across_sites
-from pfmsmt.history import History
-from pfmsmt.keeping import write_models
-from pfmsmt.rounds import run_rounds
+from pfmsmt.training.exchange import InProcess
+from pfmsmt.training.federation import build_federation
+from pfmsmt.training.history import History
+from pfmsmt.training.results import write_models
+from pfmsmt.training.rounds import run_rounds
 
 UPLOADS = """
 

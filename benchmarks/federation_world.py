@@ -11,12 +11,12 @@ from typing import NamedTuple
 import yaml
 
 from pfmsmt.config import load_config
-from pfmsmt.data.download import obtain
-from pfmsmt.data.partition import partition
-from pfmsmt.dotted_keys import set_values
-from pfmsmt.flower.credentials import make_certificates, make_site_key
-from pfmsmt.flower.dealing import deal
-from pfmsmt.flower.programs import CONNECTION, Command, Server, free_port, supernode
+from pfmsmt.config.keys import set_values
+from pfmsmt.data.prepare.download import obtain
+from pfmsmt.data.prepare.partition import partition
+from pfmsmt.flower.operate.credentials import make_certificates, make_site_key
+from pfmsmt.flower.operate.demo import deal
+from pfmsmt.flower.operate.programs import CONNECTION, Command, Server, free_port, supernode
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SIZES = {"train_rows": 2000, "test_rows": 500}

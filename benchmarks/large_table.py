@@ -23,15 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pfmsmt.client import Client
 from pfmsmt.config import Config, load_config
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
-from pfmsmt.exchange import InProcess
-from pfmsmt.federation import Federation, build_federation
-from pfmsmt.history import History
-from pfmsmt.keeping import write_models
 from pfmsmt.models.saved import load_model
-from pfmsmt.rounds import run_rounds
+from pfmsmt.training.client import Client
+from pfmsmt.training.exchange import InProcess
+from pfmsmt.training.federation import Federation, build_federation
+from pfmsmt.training.history import History
+from pfmsmt.training.results import write_models
+from pfmsmt.training.rounds import run_rounds
 
 SCENARIO = "NL"
 NUMBERS, SHARED = 8, 4

@@ -26,15 +26,15 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from pfmsmt.config import Config, load_config
-from pfmsmt.data.batches import ClientData, Shard, load_rows
-from pfmsmt.data.row_groups import RowGroups, ShardFile
+from pfmsmt.core.types import Role, Stream
 from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
-from pfmsmt.data.shards import ShardWriter
-from pfmsmt.data.streaming import StreamedShard
+from pfmsmt.data.shards.reader import RowGroups, ShardFile
+from pfmsmt.data.shards.resident import ClientData, Shard, load_rows
+from pfmsmt.data.shards.streamed import StreamedShard
+from pfmsmt.data.shards.writer import ShardWriter
 from pfmsmt.methods.catalogue import expert_parts
 from pfmsmt.models.spec import build_spec
-from pfmsmt.training import build_learner, local_train
-from pfmsmt.types import Role, Stream
+from pfmsmt.training.local import build_learner, local_train
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SCHEMA = ScenarioSchema(

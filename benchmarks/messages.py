@@ -15,15 +15,15 @@ import numpy as np
 import torch
 import yaml
 
-from pfmsmt.accounting import epsilon
 from pfmsmt.config import Config, parse_config
-from pfmsmt.data.download import obtain
-from pfmsmt.data.partition import partition
+from pfmsmt.config.keys import set_values
+from pfmsmt.data.prepare.download import obtain
+from pfmsmt.data.prepare.partition import partition
 from pfmsmt.data.schema import Schema, read_schema
-from pfmsmt.devices import choose_workers
-from pfmsmt.dotted_keys import set_values
-from pfmsmt.rounds import RoundResult
-from pfmsmt.trial import run_trial
+from pfmsmt.training.devices import choose_workers
+from pfmsmt.training.privacy import epsilon
+from pfmsmt.training.rounds import RoundResult
+from pfmsmt.training.trial import run_trial
 
 ROOT = Path(__file__).parents[1]
 CLIP = 0.2

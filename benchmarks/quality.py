@@ -31,9 +31,9 @@ from quality_table import tables
 from worlds import DEFAULT, HERE, Bench, check_studies, configure, settings, shards
 
 from pfmsmt.config import Methods
-from pfmsmt.dotted_keys import value_at
-from pfmsmt.errors import TrainingError
-from pfmsmt.trial import Aucs, Trial, run_trial
+from pfmsmt.config.keys import value_at
+from pfmsmt.core.errors import TrainingError
+from pfmsmt.training.trial import Aucs, Trial, run_trial
 
 COLUMNS = ("setting", "seed", "method", "variant", "scenario", "task", "auc", "rows", "positives", "seconds")
 TUNING_SEED = 1000

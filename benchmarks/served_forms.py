@@ -3,7 +3,7 @@
     python benchmarks/served_forms.py [--rows 1 50 200 1000] [--threads 1] [--turns 200]
 
 The model has params.yaml's size (pf_msmtrec) and AliExpress's columns, its weights are drawn. Every candidate is the
-served form (pfmsmt/models/fused.py) with the same weights, and must give the same logits within 1e-5: as it is;
+served form (pfmsmt/serving/fused.py) with the same weights, and must give the same logits within 1e-5: as it is;
 compiled by torch.compile for any number of rows, where there is a C++ compiler; exported to ONNX and run by ONNX
 Runtime, where `onnx`, `onnxscript` and `onnxruntime` are installed (this project does not need them). Prints medians in
 milliseconds over turns that take the candidates one after the other, and what each takes before it can answer.
@@ -25,10 +25,10 @@ from serving import CATEGORIES, ROOT, schema
 from torch import Tensor
 
 from pfmsmt.config import load_config
-from pfmsmt.data.sources.aliexpress_columns import CATEGORICAL, NUMERICAL
-from pfmsmt.models.fused import FusedModel
+from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, NUMERICAL
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.spec import build_spec
+from pfmsmt.serving.fused import FusedModel
 
 Score = Callable[[Tensor, Tensor], np.ndarray]
 COMPILERS = ("g++", "clang++")

@@ -22,15 +22,15 @@ import numpy as np
 import torch
 
 from pfmsmt.config import Config, ScenarioSize, load_config
-from pfmsmt.data.download import obtain
-from pfmsmt.data.partition import partition
-from pfmsmt.devices import choose_workers
-from pfmsmt.exchange import InProcess
-from pfmsmt.federation import build_federation
+from pfmsmt.core.types import NamedArrays, Role, Slot, Template
+from pfmsmt.data.prepare.download import obtain
+from pfmsmt.data.prepare.partition import partition
 from pfmsmt.methods import LocalResult, Method, Upload
 from pfmsmt.methods.catalogue import build_method
-from pfmsmt.rounds import run_rounds
-from pfmsmt.types import NamedArrays, Role, Slot, Template
+from pfmsmt.training.devices import choose_workers
+from pfmsmt.training.exchange import InProcess
+from pfmsmt.training.federation import build_federation
+from pfmsmt.training.rounds import run_rounds
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SHARES = {Role.EXPERT: (4, 0.90), Role.TOWER: (2, 0.08), Role.GATE: (2, 0.02)}

@@ -27,7 +27,7 @@ import torch
 
 from pfmsmt.config import Config, load_config
 from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
-from pfmsmt.data.sources.aliexpress_columns import CATEGORICAL, NUMERICAL
+from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, NUMERICAL
 from pfmsmt.models.calibration import Calibration
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.saved import save_model
@@ -256,7 +256,7 @@ def main() -> None:
         ports = free_port(), free_port()
         servers = []
         try:
-            servers.append(start(["pfmsmt.cli", "serve"], ports[0], "/readyz", folder))
+            servers.append(start(["pfmsmt.commands.main", "serve"], ports[0], "/readyz", folder))
             servers.append(start(mlflow, ports[1], "/ping", folder))
             measure(ports, quick)
             found = asyncio.run(swap_under_load(tracking, ports[0], 5 if quick else 50))

@@ -21,9 +21,9 @@ import psutil
 import yaml
 
 from pfmsmt.config import PARAMS_FILE, parse_config
-from pfmsmt.data.download import obtain
-from pfmsmt.data.partition import partition
-from pfmsmt.places import CLIENTS, RAW
+from pfmsmt.core.layout import CLIENTS, RAW
+from pfmsmt.data.prepare.download import obtain
+from pfmsmt.data.prepare.partition import partition
 from pfmsmt.tracking import connect
 from pfmsmt.tracking.connection import TUNING_EXPERIMENT
 from pfmsmt.tuning.command import Wish, tune

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from pfmsmt.config import PARAMS_FILE, Config, parse_config
-from pfmsmt.data.download import obtain
-from pfmsmt.data.partition import partition
+from pfmsmt.config.keys import set_values
+from pfmsmt.data.prepare.download import obtain
+from pfmsmt.data.prepare.partition import partition
 from pfmsmt.data.schema import Schema, read_schema
-from pfmsmt.dotted_keys import set_values
 
 HERE = Path(__file__).parent
 DEFAULT = "default"

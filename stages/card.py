@@ -1,12 +1,12 @@
 """Describe the shards: rows, rates, columns, drift, in tables and pictures."""
 
 from pfmsmt.config import load_config
-from pfmsmt.console import run_main, say
-from pfmsmt.data.card import make_card
+from pfmsmt.core.console import run_main, say
+from pfmsmt.core.layout import CLIENTS, REPORTS, SCHEMA
+from pfmsmt.data.card.card import make_card
 from pfmsmt.data.schema import read_schema
-from pfmsmt.places import CLIENTS, REPORTS, SCHEMA
-from pfmsmt.report.card import write_card
-from pfmsmt.report.card_tables import findings
+from pfmsmt.report.card.card import write_card
+from pfmsmt.report.card.card_tables import findings
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Obtain the configured data set into data/raw/."""
 
 from pfmsmt.config import load_config
-from pfmsmt.console import run_main, say
-from pfmsmt.data.download import obtain
-from pfmsmt.places import RAW
+from pfmsmt.core.console import run_main, say
+from pfmsmt.core.layout import RAW
+from pfmsmt.data.prepare.download import obtain
 
 
 def main() -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from pfmsmt.commands.evaluate import evaluate
 from pfmsmt.config import load_config
-from pfmsmt.console import run_main
+from pfmsmt.core.console import run_main
+from pfmsmt.core.layout import SCHEMA
 from pfmsmt.data.schema import read_schema
-from pfmsmt.places import SCHEMA
-from pfmsmt.scoring import evaluate
 from pfmsmt.tracking import connect
 from stages.choice import choose_run
 

@@ -1,9 +1,9 @@
 """Turn raw files into one shard folder per scenario, and one schema."""
 
 from pfmsmt.config import load_config
-from pfmsmt.console import run_main, say
-from pfmsmt.data.partition import partition
-from pfmsmt.places import CLIENTS, RAW
+from pfmsmt.core.console import run_main, say
+from pfmsmt.core.layout import CLIENTS, RAW
+from pfmsmt.data.prepare.partition import partition
 
 
 def main() -> None:

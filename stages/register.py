@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from pfmsmt.comparison import show
+from pfmsmt.commands.compare import show
+from pfmsmt.commands.register import register
 from pfmsmt.config import load_config
-from pfmsmt.console import run_main, say
+from pfmsmt.core.console import run_main, say
+from pfmsmt.core.layout import SCHEMA
 from pfmsmt.data.schema import read_schema
-from pfmsmt.places import SCHEMA
-from pfmsmt.registration import register
 from pfmsmt.tracking import connect
 
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from pfmsmt.atomic import write_json
+from pfmsmt.commands.train import train
 from pfmsmt.config import load_config
-from pfmsmt.console import run_main
+from pfmsmt.core.console import run_main
+from pfmsmt.core.files import write_json
+from pfmsmt.core.layout import RUNS, SCHEMA, run_name
 from pfmsmt.data.schema import read_schema
-from pfmsmt.experiment import train
-from pfmsmt.places import RUNS, SCHEMA, run_name
 from pfmsmt.tracking import connect
 from stages.choice import choose_run
 

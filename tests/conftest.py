@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from environment import bare_environment
 
 from pfmsmt.config import Config, parse_config
+from pfmsmt.config.keys import set_values
 from pfmsmt.data.schema import Schema, read_schema
-from pfmsmt.dotted_keys import set_values
+from tests.support.environment import bare_environment
 
 # Before torch and numpy are loaded: many small products are faster on one thread, above all when tests run in parallel.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -102,8 +102,8 @@ def make_config():
 @pytest.fixture(scope="session")
 def make_data(tmp_path_factory: pytest.TempPathFactory, make_config):
     """Return a function that generates and partitions; the folder it returns holds data/raw and data/clients."""
-    from pfmsmt.data.download import obtain
-    from pfmsmt.data.partition import partition
+    from pfmsmt.data.prepare.download import obtain
+    from pfmsmt.data.prepare.partition import partition
 
     made: dict[str, Path] = {}
 
@@ -196,7 +196,7 @@ def make_federation(make_config, shards: Path, schema: Schema):
     """Return a function that builds a method and its clients on the tiny data."""
     import torch
 
-    from pfmsmt.federation import Federation, build_federation
+    from pfmsmt.training.federation import Federation, build_federation
 
     def make(name: str, changes: dict | None = None, seed: int = 0) -> Federation:
         return build_federation(make_config(changes), schema, shards, name, seed, torch.device("cpu"))
@@ -222,11 +222,11 @@ def equal_arrays():
 @pytest.fixture
 def train_all(project: Path):
     """Return a function that does what the stages do, up to one of them, for every method of a configuration."""
-    from pfmsmt.atomic import write_json
-    from pfmsmt.comparison import compare
-    from pfmsmt.experiment import train
-    from pfmsmt.registration import register
-    from pfmsmt.scoring import evaluate
+    from pfmsmt.commands.compare import compare
+    from pfmsmt.commands.evaluate import evaluate
+    from pfmsmt.commands.register import register
+    from pfmsmt.commands.train import train
+    from pfmsmt.core.files import write_json
     from pfmsmt.tracking import connect
 
     def run(config: Config, last: str = "register"):

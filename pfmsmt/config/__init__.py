@@ -3,8 +3,8 @@
 from pfmsmt.config.data import AliExpress, Data, Label, MovieLens, ScenarioSize, Synthetic, Tabular, Tenrec
 from pfmsmt.config.loading import PARAMS_FILE, Config, load_config, parse_config
 from pfmsmt.config.methods import Federated, Methods, PfMsmtrec, PlainLearning, Proximal, ServerOptimizer
+from pfmsmt.config.operations import Evaluate, Federate, Parameter, Register, Serve, Tune
 from pfmsmt.config.training import Model, Train
-from pfmsmt.config.using import Evaluate, Federate, Parameter, Register, Serve, Tune
 from pfmsmt.config.values import CalibrationChoice, Deployable, MethodName
 
 __all__ = [

@@ -11,10 +11,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pfmsmt.config.data import Data
 from pfmsmt.config.methods import Methods
+from pfmsmt.config.operations import Evaluate, Federate, Register, Serve, Tune
 from pfmsmt.config.training import Model, Train
-from pfmsmt.config.using import Evaluate, Federate, Register, Serve, Tune
 from pfmsmt.config.values import Frozen, Seed
-from pfmsmt.errors import ConfigError
+from pfmsmt.core.errors import ConfigError
 
 PARAMS_FILE = Path("params.yaml")
 

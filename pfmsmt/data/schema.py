@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
-from pfmsmt.errors import DataError, SchemaError
+from pfmsmt.core.errors import DataError, SchemaError
 
 OUT_OF_VOCABULARY = 0
 """Code of every category that the training rows did not hold."""

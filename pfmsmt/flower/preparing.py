@@ -13,20 +13,20 @@ from typing import TypeVar
 from flwr.app import ConfigRecord, RecordDict
 from pydantic import BaseModel, ValidationError
 
-from pfmsmt.atomic import write_text
 from pfmsmt.config import PARAMS_FILE, Data, load_config
-from pfmsmt.console import say
-from pfmsmt.data.agreement import Agreed, Proposal, agree
-from pfmsmt.data.download import SOURCE_FILE, obtain, read_contents
-from pfmsmt.data.partition import SPLITS, partition, propose
+from pfmsmt.core.console import say
+from pfmsmt.core.errors import FederationError
+from pfmsmt.core.files import write_text
+from pfmsmt.core.layout import CLIENTS, RAW, SCHEMA
+from pfmsmt.data.prepare.agreement import Agreed, Proposal, agree
+from pfmsmt.data.prepare.download import SOURCE_FILE, obtain, read_contents
+from pfmsmt.data.prepare.partition import SPLITS, partition, propose
 from pfmsmt.data.schema import Schema, SplitCounts
 from pfmsmt.data.sources import SOURCES
-from pfmsmt.data.sources.contract import of_site
-from pfmsmt.errors import FederationError
-from pfmsmt.exchange import Failure
-from pfmsmt.flower.nodes import Nodes
+from pfmsmt.data.sources.base import of_site
+from pfmsmt.flower.server.nodes import Nodes
 from pfmsmt.flower.wire import NOTES, one_line
-from pfmsmt.places import CLIENTS, RAW, SCHEMA
+from pfmsmt.training.exchange import Failure
 
 Told = TypeVar("Told", bound=BaseModel)
 

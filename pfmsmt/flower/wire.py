@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from pydantic import ValidationError
 
-from pfmsmt.client import Request
-from pfmsmt.errors import FederationError
-from pfmsmt.exchange import Failure
+from pfmsmt.core.errors import FederationError
+from pfmsmt.core.types import NamedArrays
 from pfmsmt.flower.plan import Plan
 from pfmsmt.methods import Upload
-from pfmsmt.types import NamedArrays
-from pfmsmt.validation import Validation
+from pfmsmt.training.client import Request
+from pfmsmt.training.exchange import Failure
+from pfmsmt.training.scores import Validation
 
 ARRAYS, NOTES = "arrays", "notes"
 BY_TASK = "by_task/"

@@ -8,7 +8,7 @@ Server state and client state are plain values: the functions return new ones an
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from pfmsmt.types import FloatArray, NamedArrays, Role, Stream
+from pfmsmt.core.types import FloatArray, NamedArrays, Role, Stream
 
 ServerState = Mapping[str, Any]
 """Nested mappings whose leaves are arrays, so that any method's state can be written to disk."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
-from pfmsmt.config import Federated, Methods, PfMsmtrec, PlainLearning
+from pfmsmt.config import Federated, Methods, PfMsmtrec, PlainLearning, Train
 from pfmsmt.config import ServerOptimizer as ServerOptimizerBlock
+from pfmsmt.core.types import Template
 from pfmsmt.methods import LocalTrain, Method
+from pfmsmt.methods.attention import Listening
 from pfmsmt.methods.centralized import centralized
 from pfmsmt.methods.directions import Directions
 from pfmsmt.methods.ditto import ditto
@@ -12,12 +14,12 @@ from pfmsmt.methods.fedavg import fedavg
 from pfmsmt.methods.fedbn import fedbn
 from pfmsmt.methods.fedper import fedper
 from pfmsmt.methods.fedprox import fedprox
-from pfmsmt.methods.listening import Listening
+from pfmsmt.methods.half_precision import half_precision
 from pfmsmt.methods.local import local
+from pfmsmt.methods.noise import Entropy, noised, seeded
 from pfmsmt.methods.personalised_step import PersonalisedStep
 from pfmsmt.methods.pf_msmtrec import pf_msmtrec
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import Template
 
 POOLED = frozenset({"centralized"})
 """Methods whose one client holds everybody's rows."""
@@ -78,3 +80,18 @@ def _optimizer(block: ServerOptimizerBlock) -> ServerOptimizer:
         block.server_beta2,
         block.server_weight_decay,
     )
+
+
+def with_messages(method: Method, template: Template, train: Train, entropy: Entropy = seeded) -> Method:
+    """Return the method with uploads clipped, noised and shortened as `train` says; as it is by default.
+
+    Args:
+        method: as its own file builds it.
+        template: roles of all tensors.
+        train: `clip`, `noise` and `wire`.
+        entropy: where noise comes from; at a site, which keeps it secret, not from the seed.
+    """
+    if train.clip is not None:
+        method = noised(method, clip=train.clip, noise=train.noise, entropy=entropy)
+    # Last, as rounding noised numbers tells nothing new.
+    return half_precision(method, template) if train.wire == "float16" else method

@@ -3,9 +3,9 @@
 The scenario is a categorical feature; pooling the rows is the experiment's business (data/batches.py).
 """
 
+from pfmsmt.core.types import Template
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.local import local
-from pfmsmt.types import Template
 
 
 def centralized(local_train: LocalTrain, template: Template, *, learning_rate: float, weight_decay: float) -> Method:

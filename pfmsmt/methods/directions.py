@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfmsmt import arrays
+from pfmsmt.core import arrays
 
 Memory = dict[str, NDArray[Any]]
 

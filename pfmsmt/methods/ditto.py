@@ -12,10 +12,10 @@ costs a client twice the steps.
 
 from typing import Any
 
+from pfmsmt.core.types import NamedArrays, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Upload
 from pfmsmt.methods.fedavg import fedavg
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import NamedArrays, Stream, Template
 
 GLOBAL = "global:"
 """Begins the names of what the client keeps for its copy of the global model; v_k's names are the model's own."""

@@ -3,10 +3,10 @@
 w <- opt(w, sum_k (n_k / n) (w_k - w)),   opt = plain addition, or Adam on the server (FedOpt)
 """
 
+from pfmsmt.core.types import NEVER_LEAVES, Role, Template
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.partial import partial
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import NEVER_LEAVES, Role, Template
 
 
 def fedavg(

@@ -6,10 +6,10 @@ v_k <- local training                   BatchNorm: scale, shift, running statist
 BatchNorm absorbs the shift between the clients' features, so that the rest can be averaged.
 """
 
+from pfmsmt.core.types import NEVER_LEAVES, Role, Template
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.partial import partial
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import NEVER_LEAVES, Role, Template
 
 
 def fedbn(

@@ -4,10 +4,10 @@ w   <- opt(w, sum_k p_k (w_k - w))      body: experts, federated tables, BatchNo
 v_k <- local training                   heads: towers and gates
 """
 
+from pfmsmt.core.types import Role, Template
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.partial import partial
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import Role, Template
 
 BODY = frozenset({Role.EXPERT, Role.EMBEDDING, Role.NORM})
 

@@ -6,10 +6,10 @@ w   <- opt(w, sum_k p_k (w_k - w)),   p_k = n_k / sum n;   mu = 0 is FedAvg
 The pull is on all that is learned and shared; BatchNorm's running statistics are measured, not learned.
 """
 
+from pfmsmt.core.types import NEVER_LEAVES, Role, Template
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.partial import partial
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import NEVER_LEAVES, Role, Template
 
 
 def fedprox(

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pfmsmt import arrays
-from pfmsmt.errors import TrainingError
+from pfmsmt.core import arrays
+from pfmsmt.core.errors import TrainingError
+from pfmsmt.core.types import NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, Method, Phase, ServerState, ServerUpdate, Upload
-from pfmsmt.types import NamedArrays, Role, Stream, Template
 
 FULL = frozenset({Role.NORM})
 LARGEST = float(np.finfo(np.float16).max)

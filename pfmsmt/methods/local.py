@@ -3,10 +3,10 @@
 v_k <- local training
 """
 
+from pfmsmt.core.types import Template
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.partial import partial
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import Template
 
 
 def local(

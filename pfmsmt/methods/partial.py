@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pfmsmt import arrays
-from pfmsmt.aggregation import shares
+from pfmsmt.core import arrays
+from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
+from pfmsmt.methods.aggregation import shares
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
 
 
 def partial(

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfmsmt import arrays
-from pfmsmt.aggregation import shares
-from pfmsmt.coordination import Coordination, coordinate
+from pfmsmt.core import arrays
+from pfmsmt.core.types import NamedArrays, Role, Template
 from pfmsmt.methods import ServerState, ServerUpdate, Upload
+from pfmsmt.methods.aggregation import shares
+from pfmsmt.methods.attention import Listening
+from pfmsmt.methods.coordination import Coordination, coordinate
 from pfmsmt.methods.directions import Directions
-from pfmsmt.methods.listening import Listening
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import NamedArrays, Role, Template
 
 ROWS = "rows"
 """Name of a group's matrix [S, P] where the optimiser wants names; clients in sorted order."""

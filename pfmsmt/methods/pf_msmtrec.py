@@ -11,10 +11,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from pfmsmt import arrays
+from pfmsmt.core import arrays
+from pfmsmt.core.types import NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
 from pfmsmt.methods.personalised_step import PersonalisedStep
-from pfmsmt.types import NamedArrays, Role, Stream, Template
 
 BY_TASK = frozenset({Role.EXPERT, Role.EMBEDDING})
 HEADS = frozenset({Role.TOWER, Role.GATE})

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfmsmt import arrays
-from pfmsmt.types import NamedArrays
+from pfmsmt.core import arrays
+from pfmsmt.core.types import NamedArrays
 
 EPSILON = 1e-8
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.special import expit
 
-from pfmsmt.errors import TrainingError
+from pfmsmt.core.errors import TrainingError
 
 CalibrationName = Literal["platt", "temperature"]
 Floats = NDArray[np.float64]

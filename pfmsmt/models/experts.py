@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pfmsmt.core.types import Role
 from pfmsmt.models.dropout import Dropout
 from pfmsmt.models.template import Label
-from pfmsmt.types import Role
 
 NORM_MOMENTUM = 0.1
 NORM_EPSILON = 1e-5

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfmsmt.atomic import new_file
-from pfmsmt.errors import CheckpointError
+from pfmsmt.core.errors import CheckpointError
+from pfmsmt.core.files import new_file
 
 EPSILON = 1e-8
 """Of Adam."""

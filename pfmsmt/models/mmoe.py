@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pfmsmt.core.types import Role, Stream
 from pfmsmt.models.dropout import Dropout
 from pfmsmt.models.experts import ExpertBank, ExpertLayer, PrivateExperts
 from pfmsmt.models.spec import ModelSpec
 from pfmsmt.models.template import Label
-from pfmsmt.types import Role, Stream
 
 
 class FieldTable(nn.Module):

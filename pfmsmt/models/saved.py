@@ -15,17 +15,16 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from pfmsmt.atomic import new_folder, write_json
-from pfmsmt.data.encoder import Encoded, encode
-from pfmsmt.data.fill import filled
+from pfmsmt.core.errors import SchemaError
+from pfmsmt.core.files import new_folder, write_json
+from pfmsmt.core.types import NamedArrays
+from pfmsmt.data.encoder import Encoded, encode, filled
 from pfmsmt.data.schema import ScenarioSchema
-from pfmsmt.errors import SchemaError
 from pfmsmt.models.calibration import Calibration
 from pfmsmt.models.heads import log_probabilities
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.spec import ModelSpec
 from pfmsmt.models.template import Binding
-from pfmsmt.types import NamedArrays
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"

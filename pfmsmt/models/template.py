@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pfmsmt.errors import SchemaError
-from pfmsmt.types import NamedArrays, Role, Slot, Template
+from pfmsmt.core.errors import SchemaError
+from pfmsmt.core.types import NamedArrays, Role, Slot, Template
 
 
 class Label(NamedTuple):

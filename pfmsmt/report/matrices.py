@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pfmsmt.report.comparison.results import Diagnostics
 from pfmsmt.report.drawing import INK, Picture, finish, plain
-from pfmsmt.report.results import Diagnostics
 
 ACROSS = 5
 """Panels in a row."""

@@ -14,10 +14,10 @@ from starlette.responses import JSONResponse, Response
 import pfmsmt
 from pfmsmt.config import Serve
 from pfmsmt.serving.counters import Counters
-from pfmsmt.serving.fleet import Fleet
+from pfmsmt.serving.deployments import Fleet
+from pfmsmt.serving.guards import FailureGuard, Refusal, TokenGuard
 from pfmsmt.serving.openapi import REQUEST_BODY, Prediction, Readiness, Scenario, faults
-from pfmsmt.serving.prediction import Predictor
-from pfmsmt.serving.refusals import FailureGuard, Refusal, TokenGuard
+from pfmsmt.serving.predictor import Predictor
 from pfmsmt.serving.rows import optional_columns
 from pfmsmt.tracking.registry import CHAMPION
 

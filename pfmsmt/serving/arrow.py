@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pfmsmt.data.tables import is_number, is_text
-from pfmsmt.errors import SchemaError
+from pfmsmt.core.errors import SchemaError
+from pfmsmt.data.tables.raw_files import is_number, is_text
 from pfmsmt.serving.rows import RowReader, Rows
 
 STREAM = "application/vnd.apache.arrow.stream"

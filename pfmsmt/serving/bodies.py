@@ -9,10 +9,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from pfmsmt.errors import SchemaError
+from pfmsmt.core.errors import SchemaError
 from pfmsmt.serving import arrow
 from pfmsmt.serving.arrow import TooManyRows
-from pfmsmt.serving.refusals import Refusal
+from pfmsmt.serving.guards import Refusal
 from pfmsmt.serving.rows import RowReader, Rows
 from pfmsmt.serving.scorer import Scorer, Scores
 

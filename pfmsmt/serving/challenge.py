@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.schema import ScenarioSchema
-from pfmsmt.errors import SchemaError
-from pfmsmt.serving.batching import Batcher
+from pfmsmt.serving.batcher import Batcher
 from pfmsmt.serving.counters import Counters
 from pfmsmt.serving.rows import Rows
 from pfmsmt.serving.scorer import Scores

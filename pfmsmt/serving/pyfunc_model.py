@@ -9,7 +9,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from pfmsmt.errors import SchemaError
+from pfmsmt.core.errors import SchemaError
 from pfmsmt.models.saved import load_model
 
 

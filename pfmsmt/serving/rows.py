@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfmsmt.data.encoder import CategoryEncoder, Encoded, RowEncoder
-from pfmsmt.data.fill import stand_ins
+from pfmsmt.core.errors import SchemaError
+from pfmsmt.data.encoder import CategoryEncoder, Encoded, RowEncoder, stand_ins
 from pfmsmt.data.schema import OUT_OF_VOCABULARY, ScenarioSchema
-from pfmsmt.errors import SchemaError
 
 _SHOWN = 60
 """Characters of a wrong value that an error repeats."""

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.encoder import Encoded, RowEncoder
 from pfmsmt.data.schema import ScenarioSchema
-from pfmsmt.errors import SchemaError
-from pfmsmt.models.fused import FusedModel
 from pfmsmt.models.saved import SavedModel, load_model
+from pfmsmt.serving.fused import FusedModel
 from pfmsmt.tracking import registry
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pfmsmt.tracking.faults import readable
+from pfmsmt.tracking.store import readable
 
 if TYPE_CHECKING:
     from pfmsmt.tracking.store import Store

@@ -6,10 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pfmsmt.core.errors import TrackingError
 from pfmsmt.data.schema import ScenarioSchema
-from pfmsmt.errors import TrackingError
 from pfmsmt.tracking import registry
-from pfmsmt.tracking.models import read_model_schema
+from pfmsmt.tracking.logged_models import read_model_schema
 from pfmsmt.tracking.origin import source_tags
 from pfmsmt.tracking.registry import CHALLENGER, CHAMPION, Version
 

@@ -1,15 +1,29 @@
-"""A reachable MLflow store and the experiment in it."""
+"""A reachable MLflow store and the experiment in it.
 
-from collections.abc import Iterable
+MLflow's exceptions as one readable message.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pfmsmt.errors import TrackingError
-from pfmsmt.tracking.faults import readable
+from pfmsmt.core.errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+@contextmanager
+def readable(uri: str, doing: str) -> Iterator[None]:
+    """Turn what MLflow or the disk raises while `doing` something into a TrackingError that names the store."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"MLflow store {uri}: {doing} failed: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from pfmsmt.core.errors import TrackingError
 from pfmsmt.data.schema import Schema
-from pfmsmt.errors import TrackingError
-from pfmsmt.tracking import links, registry, run, study
-from pfmsmt.tracking.faults import readable
-from pfmsmt.tracking.store import Store
+from pfmsmt.tracking import links, mlflow_run, registry, tuning_run
+from pfmsmt.tracking.store import Store, readable
 
 
 class Tracking(Store):
@@ -27,7 +26,7 @@ class Tracking(Store):
         data: Schema | None = None,
         resume_id: str | None = None,
         resume_round: int = 0,
-    ) -> AbstractContextManager[run.TrainingRun]:
+    ) -> AbstractContextManager[mlflow_run.TrainingRun]:
         """Open the run `<method>-seed<seed>`: FINISHED at the end, FAILED on an error, KILLED on an interrupt.
 
         Args:
@@ -43,7 +42,7 @@ class Tracking(Store):
         Raises:
             TrackingError: the store refuses, or has no run `resume_id`.
         """
-        return run.training_run(
+        return mlflow_run.training_run(
             self,
             method=method,
             seed=seed,
@@ -58,7 +57,7 @@ class Tracking(Store):
 
     def study_run(
         self, *, name: str, identity: str, tags: Mapping[str, str], params: Mapping[str, Any], config_file: Path
-    ) -> AbstractContextManager[study.StudyRun]:
+    ) -> AbstractContextManager[tuning_run.StudyRun]:
         """Open the run of a search for parameters: FINISHED at the end, FAILED on an error, KILLED on an interrupt.
 
         Args:
@@ -71,7 +70,9 @@ class Tracking(Store):
         Raises:
             TrackingError: the store refuses.
         """
-        return study.study_run(self, name=name, identity=identity, tags=tags, params=params, config_file=config_file)
+        return tuning_run.study_run(
+            self, name=name, identity=identity, tags=tags, params=params, config_file=config_file
+        )
 
     def attach_test_metrics(
         self, run_id: str, models: Mapping[str, str], metrics: Mapping[str, float | None], dataset: str, digest: str
@@ -101,7 +102,7 @@ class Tracking(Store):
                 metrics=[
                     metric
                     for name, scenario in named.items()
-                    for metric in run.as_metrics(
+                    for metric in mlflow_run.as_metrics(
                         {name: metrics[name]},
                         step=0,
                         model_id=models[scenario] if scenario else None,

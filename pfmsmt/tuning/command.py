@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pfmsmt.config import PARAMS_FILE, Config, Methods, load_config
-from pfmsmt.console import say
+from pfmsmt.core.console import say
+from pfmsmt.core.errors import ConfigError
+from pfmsmt.core.layout import CLIENTS, SCHEMA
 from pfmsmt.data.schema import read_schema
-from pfmsmt.devices import choose_device
-from pfmsmt.errors import ConfigError
-from pfmsmt.places import CLIENTS, SCHEMA
 from pfmsmt.tracking import connect
 from pfmsmt.tracking.connection import TUNING_EXPERIMENT
-from pfmsmt.tuning.applying import apply
-from pfmsmt.tuning.objective import read_objective
-from pfmsmt.tuning.outcome import Outcome, export, table
+from pfmsmt.training.devices import choose_device
+from pfmsmt.tuning.outcome import Outcome, apply, export, table
 from pfmsmt.tuning.session import run_session
-from pfmsmt.tuning.space import check_space, is_shared, space_of
-from pfmsmt.tuning.store import check_is_there, full_address, open_store, shown
+from pfmsmt.tuning.space import check_space, is_shared, read_objective, space_of
+from pfmsmt.tuning.storage import check_is_there, full_address, open_store, shown
 from pfmsmt.tuning.study import check_names, open_study, settings_of, study_name
 from pfmsmt.tuning.worker import Task, quieten
 

@@ -11,11 +11,9 @@ from multiprocessing.context import SpawnProcess
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from pfmsmt.errors import TuningError
-from pfmsmt.tuning.failures import Streak
-from pfmsmt.tuning.retrying import is_run_by, release
-from pfmsmt.tuning.states import CAUSE, KILLED, WORKER, is_retried, reason_of
-from pfmsmt.tuning.store import is_database
+from pfmsmt.core.errors import TuningError
+from pfmsmt.tuning.storage import is_database
+from pfmsmt.tuning.trials import CAUSE, KILLED, WORKER, Streak, is_retried, is_run_by, reason_of, release
 from pfmsmt.tuning.worker import Begun, Broken, Finished, Task, work
 
 OnTrial = Callable[[FrozenTrial, Finished | None], None]

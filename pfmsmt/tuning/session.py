@@ -9,14 +9,13 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from pfmsmt.config import PARAMS_FILE, Config
-from pfmsmt.console import say
+from pfmsmt.core.console import say
 from pfmsmt.tracking import StudyRun, Tracking, TrialRecord
 from pfmsmt.tuning.outcome import Outcome, export, outcome_of
 from pfmsmt.tuning.pool import Pool
-from pfmsmt.tuning.retrying import is_here, release
 from pfmsmt.tuning.sampling import values_of
-from pfmsmt.tuning.states import IDENTITY, SETTINGS, is_retried, reason_of, state_of, was_killed
-from pfmsmt.tuning.store import is_database, shown
+from pfmsmt.tuning.storage import is_database, shown
+from pfmsmt.tuning.trials import IDENTITY, SETTINGS, is_here, is_retried, reason_of, release, state_of, was_killed
 from pfmsmt.tuning.worker import Finished, Task
 
 

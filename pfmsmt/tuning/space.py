@@ -1,12 +1,19 @@
-"""`tune.space` against the config models, before the first trial."""
+"""`tune.space` against the config models, before the first trial.
+
+What a trial is judged by: a mean of validation AUCs, told anew every round.
+"""
 
 import difflib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from pfmsmt.config import Config, Methods, Model, Parameter, Train, parse_config
-from pfmsmt.dotted_keys import set_values, value_at
-from pfmsmt.errors import ConfigError
+from pfmsmt.config.keys import set_values, value_at
+from pfmsmt.core.errors import ConfigError
+from pfmsmt.data.schema import Schema
+from pfmsmt.training.scores import Validation
 
 FREE = ("methods", "seeds", "device", "workers", "threads", "checkpoint_every")
 """Keys of `train` that decide where, how fast and what else is trained, not what one training computes."""
@@ -117,3 +124,60 @@ def _unknown(key: str, valid: list[str]) -> str:
     if method in Methods.model_fields and owners:
         return f"{key}: methods.{method} has no {last}; it is a key of {', '.join(owners)}; {hint}"
     return f"{key}: unknown key; {hint}"
+
+
+MEAN = "mean"
+MINIMUM = "minimum"
+
+
+class Objective(NamedTuple):
+    """Which scenarios and tasks count, and how."""
+
+    name: str
+    """As in params.yaml."""
+    scenarios: frozenset[str]
+    tasks: frozenset[str]
+
+    def value(self, validations: Iterable[Validation]) -> float | None:
+        """Return one round's value from all clients' validation; None where no AUC that counts is defined.
+
+        AUCs have equal weights. An undefined one (a single class in the validation rows, so in all rounds) is left out.
+        """
+        means = []
+        cells = []
+        for validation in validations:
+            for scenario, tasks in validation.items():
+                found = [cell["auc"] for task, cell in tasks.items() if task in self.tasks]
+                defined = [auc for auc in found if auc is not None]
+                if scenario in self.scenarios and defined:
+                    cells += defined
+                    means.append(float(np.mean(defined)))
+        if not cells:
+            return None
+        return min(means) if self.name == MINIMUM else float(np.mean(cells))
+
+
+def read_objective(name: str, schema: Schema) -> Objective:
+    """Read `tune.objective`: mean, minimum, a scenario, a task, or `<scenario>/<task>`.
+
+    Raises:
+        ConfigError: the data hold no such scenario or task.
+    """
+    scenarios, tasks = frozenset(schema.scenarios), frozenset(task.name for task in schema.tasks)
+    if name in (MEAN, MINIMUM):
+        return Objective(name, scenarios, tasks)
+    if name in scenarios:
+        return Objective(name, frozenset({name}), tasks)
+    if name in tasks:
+        return Objective(name, scenarios, frozenset({name}))
+    scenario, _, task = name.partition("/")
+    if scenario in scenarios and task in tasks:
+        return Objective(name, frozenset({scenario}), frozenset({task}))
+    words = [MEAN, MINIMUM, *schema.scenarios, *(task.name for task in schema.tasks)]
+    pairs = [f"{scenario}/{task.name}" for scenario in schema.scenarios for task in schema.tasks]
+    near = difflib.get_close_matches(name, [*words, *pairs], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(
+        f"params.yaml: tune.objective: {name!r} is unknown; {hint}valid for these data: {', '.join(words)}, "
+        "or <scenario>/<task>"
+    )

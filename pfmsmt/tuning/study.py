@@ -12,12 +12,12 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 
 from pfmsmt.config import Config
+from pfmsmt.core.errors import TuningError
 from pfmsmt.data.schema import Schema
-from pfmsmt.errors import TuningError
-from pfmsmt.running import run_params
+from pfmsmt.training.run import run_params
 from pfmsmt.tuning.sampling import SeededTPE, build_pruner, start_of
 from pfmsmt.tuning.space import FREE, Space
-from pfmsmt.tuning.states import IDENTITY, OUTSIDE, SETTINGS, START
+from pfmsmt.tuning.trials import IDENTITY, OUTSIDE, SETTINGS, START
 
 
 def study_name(name: str, method: str) -> str:

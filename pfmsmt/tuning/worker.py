@@ -14,22 +14,19 @@ from optuna import Study, Trial
 from optuna.exceptions import ExperimentalWarning
 
 from pfmsmt.config import Config
-from pfmsmt.data.batches import ClientData
+from pfmsmt.core.errors import PfmsmtError, TrainingError
 from pfmsmt.data.schema import Schema
-from pfmsmt.devices import choose_workers
-from pfmsmt.errors import PfmsmtError, TrainingError
-from pfmsmt.federation import load_data
-from pfmsmt.history import validation_metrics
-from pfmsmt.rounds import RoundResult
-from pfmsmt.trial import run_trial
-from pfmsmt.tuning.failures import cause_of
-from pfmsmt.tuning.objective import Objective
-from pfmsmt.tuning.retrying import sign
+from pfmsmt.data.shards.resident import ClientData
+from pfmsmt.training.devices import choose_workers
+from pfmsmt.training.federation import load_data
+from pfmsmt.training.history import validation_metrics
+from pfmsmt.training.rounds import RoundResult
+from pfmsmt.training.trial import run_trial
 from pfmsmt.tuning.sampling import draw
-from pfmsmt.tuning.space import Space, with_values
-from pfmsmt.tuning.states import CAUSE, REASON
-from pfmsmt.tuning.store import open_store
+from pfmsmt.tuning.space import Objective, Space, with_values
+from pfmsmt.tuning.storage import open_store
 from pfmsmt.tuning.study import prepare
+from pfmsmt.tuning.trials import CAUSE, REASON, cause_of, sign
 
 LONGEST = 5000
 """Characters of a reason that are kept."""

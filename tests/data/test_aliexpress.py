@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from raw_files import (
+
+from pfmsmt.data.prepare.partition import partition
+from pfmsmt.data.sources import SOURCES
+from pfmsmt.data.sources.aliexpress.columns import COLUMNS, TASKS
+from pfmsmt.data.sources.base import Opening, record_schema
+from pfmsmt.data.tables.faults import Faults, Known
+from tests.support.raw_files import (
     JOINED_HEADER,
     collect,
     csv_bytes,
@@ -22,12 +28,6 @@ from raw_files import (
     write_raw,
     zip_bytes,
 )
-
-from pfmsmt.data.faults import Faults, Known
-from pfmsmt.data.partition import partition
-from pfmsmt.data.sources import SOURCES
-from pfmsmt.data.sources.aliexpress_columns import COLUMNS, TASKS
-from pfmsmt.data.sources.contract import Opening, record_schema
 
 
 def read(raw, scenario, split):

@@ -7,7 +7,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from raw_files import (
+
+from pfmsmt.core.errors import ConfigError, DataError
+from pfmsmt.data.prepare.download import obtain, read_contents
+from pfmsmt.data.sources.http import fetch
+from tests.support.raw_files import (
     collect,
     contents_of,
     inner_zips,
@@ -20,11 +24,7 @@ from raw_files import (
     write_raw,
     zip_bytes,
 )
-from raw_tables import config_for, csv_text, rows
-
-from pfmsmt.data.download import obtain, read_contents
-from pfmsmt.data.fetch import fetch
-from pfmsmt.errors import ConfigError, DataError
+from tests.support.raw_tables import config_for, csv_text, rows
 
 OUTER = "aliexpress_NL_datasets.zip"
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pfmsmt.data.drift import (
+from pfmsmt.data.card.drift import (
     CATEGORIES,
     CHANCE_FACTOR,
     NOTABLE,

@@ -14,15 +14,26 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import collect, contents_of, make_config, quiet, read_all
-from raw_movielens import DAY, SCENARIOS, Form1m, Form100k, config_for, flags, logs, packed, text, write_zip
 
 from pfmsmt.config import parse_config
-from pfmsmt.data.download import obtain, read_contents
-from pfmsmt.data.partition import SPLITS, partition
-from pfmsmt.data.sources.contract import record_schema
-from pfmsmt.data.sources.movielens import COLUMNS, TASKS
-from pfmsmt.errors import ConfigError, DataError
+from pfmsmt.core.errors import ConfigError, DataError
+from pfmsmt.data.prepare.download import obtain, read_contents
+from pfmsmt.data.prepare.partition import SPLITS, partition
+from pfmsmt.data.sources.base import record_schema
+from pfmsmt.data.sources.movielens.movielens import COLUMNS, TASKS
+from tests.support.raw_files import collect, contents_of, make_config, quiet, read_all
+from tests.support.raw_movielens import (
+    DAY,
+    SCENARIOS,
+    Form1m,
+    Form100k,
+    config_for,
+    flags,
+    logs,
+    packed,
+    text,
+    write_zip,
+)
 
 
 def read(raw, scenario, split):

@@ -8,14 +8,14 @@ from contextlib import closing
 
 import pandas as pd
 import pytest
-from raw_files import contents_of, quiet, zip_bytes
-from raw_movielens import Form1m, Form100k, config_for, logs, packed, text, write_zip
 
-from pfmsmt.data.download import obtain
-from pfmsmt.data.faults import Faults
-from pfmsmt.data.partition import partition
-from pfmsmt.data.sources.movielens_log import read_log
-from pfmsmt.errors import DataError
+from pfmsmt.core.errors import DataError
+from pfmsmt.data.prepare.download import obtain
+from pfmsmt.data.prepare.partition import partition
+from pfmsmt.data.sources.movielens.rating_log import read_log
+from pfmsmt.data.tables.faults import Faults
+from tests.support.raw_files import contents_of, quiet, zip_bytes
+from tests.support.raw_movielens import Form1m, Form100k, config_for, logs, packed, text, write_zip
 
 
 def cell(file, row, column, value):

@@ -9,13 +9,22 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import contents_of, item_row, make_config, quiet, tables, user_row, write_raw, write_source_file
 
+from pfmsmt.core.errors import DataError
 from pfmsmt.data.encoder import encode
-from pfmsmt.data.partition import SPLITS, partition
+from pfmsmt.data.prepare.partition import SPLITS, partition
 from pfmsmt.data.schema import read_schema
 from pfmsmt.data.split import in_validation
-from pfmsmt.errors import DataError
+from tests.support.raw_files import (
+    contents_of,
+    item_row,
+    make_config,
+    quiet,
+    tables,
+    user_row,
+    write_raw,
+    write_source_file,
+)
 
 SEARCH = st.tuples(
     st.integers(-3, 3),  # the user's category

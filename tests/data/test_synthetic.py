@@ -5,13 +5,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from raw_files import collect, contents_of, make_config, quiet, read_all
 
 from pfmsmt.config import Synthetic
-from pfmsmt.data.sources.planted import Features, distribution
-from pfmsmt.data.sources.planted_scenario import expected_auc, plant
-from pfmsmt.data.sources.synthetic import generate
-from pfmsmt.metrics import task_metrics
+from pfmsmt.core.metrics import task_metrics
+from pfmsmt.data.sources.synthetic.planted import Features, distribution
+from pfmsmt.data.sources.synthetic.planted_scenario import expected_auc, plant
+from pfmsmt.data.sources.synthetic.synthetic import generate
+from tests.support.raw_files import collect, contents_of, make_config, quiet, read_all
 
 NAMES = ("NL", "ES", "FR")
 

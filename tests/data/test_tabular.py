@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import contents_of, quiet
-from raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_raw_folder
 
-from pfmsmt.data.checking import Column, Sheet, check
+from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.encoder import encode
-from pfmsmt.data.partition import SPLITS, partition
-from pfmsmt.data.sources.tabular_split import Cut
-from pfmsmt.errors import ConfigError, DataError
+from pfmsmt.data.prepare.partition import SPLITS, partition
+from pfmsmt.data.sources.tabular.time_split import Cut
+from pfmsmt.data.tables.values import Column, Sheet, check
+from tests.support.raw_files import contents_of, quiet
+from tests.support.raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_raw_folder
 
 FORM = pa.schema(
     [("app", pa.string()), ("kind", pa.string()), ("number", pa.int64()), ("size", pa.float64()),

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import quiet
-from raw_tables import config_for, csv_text, rows, write_raw_folder
 
-from pfmsmt.data.partition import SPLITS, partition
-from pfmsmt.errors import ConfigError, DataError
+from pfmsmt.core.errors import ConfigError, DataError
+from pfmsmt.data.prepare.partition import SPLITS, partition
+from tests.support.raw_files import quiet
+from tests.support.raw_tables import config_for, csv_text, rows, write_raw_folder
 
 SCENARIOS = ("QK-video", "QB-article")
 ROW = st.tuples(

@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from environment import kept_environment
 from flwr.app import Context, RecordDict
-from in_process_grid import InProcessGrid
 
-from pfmsmt.flower import server_app
-from pfmsmt.flower.dealing import deal
+from pfmsmt.flower.operate.demo import deal
+from pfmsmt.flower.server import server_app
+from tests.support.environment import kept_environment
+from tests.support.in_process_grid import InProcessGrid
 
 
 @pytest.fixture

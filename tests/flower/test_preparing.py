@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from in_process_grid import InProcessGrid
 
+from pfmsmt.core.errors import FederationError, SchemaError
 from pfmsmt.data.schema import read_schema
 from pfmsmt.data.statistics import Moments
-from pfmsmt.errors import FederationError, SchemaError
-from pfmsmt.flower.nodes import Nodes
-from pfmsmt.flower.operating import run_federation
+from pfmsmt.flower.operate.control import run_federation
+from pfmsmt.flower.operate.programs import Server
 from pfmsmt.flower.preparing import agree_on_schema, prepare_site
-from pfmsmt.flower.programs import Server
+from pfmsmt.flower.server.nodes import Nodes
+from tests.support.in_process_grid import InProcessGrid
 
 PRIVATE = "categorical_3"
 CHANGES = {"data.private_fields": [PRIVATE], "data.min_count": 2, "federate.rounds": 1, "federate.deadline": 5.0}

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from flwr.app import ArrayRecord
-from wiretap import pairs
 
-from pfmsmt.checkpoint import read_tree
-from pfmsmt.data.batches import load_shard
+from pfmsmt.core.types import NEVER_LEAVES
 from pfmsmt.data.schema import read_schema
-from pfmsmt.flower.server import federate
-from pfmsmt.ledger import NUMBER
+from pfmsmt.data.shards.resident import load_shard
+from pfmsmt.flower.server.federated_run import federate
 from pfmsmt.tracking import connect
-from pfmsmt.types import NEVER_LEAVES
+from pfmsmt.training.ledger import NUMBER
+from pfmsmt.training.tree import read_tree
+from tests.support.wiretap import pairs
 
 PRIVATE = ("categorical_3", "categorical_5")
 CHANGES = {"federate.rounds": 2, "federate.local_epochs": 0.25, "data.private_fields": list(PRIVATE)}

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from quadratic import locked
 
 from pfmsmt.methods.directions import Directions
+from tests.support.quadratic import locked
 
 HALF = Directions(0.5)
 

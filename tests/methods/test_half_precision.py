@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from quadratic import EVERY_METHOD, SHAPES, TEMPLATE, build, federation, locked, run, values
 
-from pfmsmt.errors import TrainingError
+from pfmsmt.core.errors import TrainingError
+from pfmsmt.core.types import Role, Stream
 from pfmsmt.methods.half_precision import half_precision, shorten
-from pfmsmt.types import Role, Stream
+from tests.support.quadratic import EVERY_METHOD, SHAPES, TEMPLATE, build, federation, locked, run, values
 
 PLAIN = {"server_optimizer": "plain", "server_learning_rate": 1.0}
 

@@ -1,16 +1,16 @@
 """The server's personalised step on hand-sized updates: one expert of two numbers, two or three clients."""
 
 import numpy as np
-from quadratic import locked
 
-from pfmsmt import arrays
-from pfmsmt.coordination import conflict_averse
+from pfmsmt.core import arrays
+from pfmsmt.core.types import Role, Slot
 from pfmsmt.methods import Upload
+from pfmsmt.methods.attention import Listening
+from pfmsmt.methods.coordination import conflict_averse
 from pfmsmt.methods.directions import Directions
-from pfmsmt.methods.listening import Listening
 from pfmsmt.methods.personalised_step import ROWS, PersonalisedStep
 from pfmsmt.methods.server_optimizer import ServerOptimizer
-from pfmsmt.types import Role, Slot
+from tests.support.quadratic import locked
 
 NAME = "expert/0/w"
 TEMPLATE = {NAME: Slot(Role.EXPERT, "expert/0")}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from quadratic import locked
 
 from pfmsmt.methods.server_optimizer import ServerOptimizer
+from tests.support.quadratic import locked
 
 
 def test_plain_adds_rate_times_update():

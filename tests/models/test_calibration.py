@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from pfmsmt.metrics import auc, log_loss
+from pfmsmt.core.metrics import auc, log_loss
 from pfmsmt.models.calibration import PRIOR_DEVIATION, Calibration, fit_calibration
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from shapes import batch, scrambled, spec
 
 from pfmsmt.models.dropout import Dropout
 from pfmsmt.models.mmoe import MMoE
+from tests.support.shapes import batch, scrambled, spec
 
 
 def seeded(seed):

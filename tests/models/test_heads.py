@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from shapes import spec
 from sklearn.metrics import log_loss
 from torch.nn import functional
 
 from pfmsmt.models.heads import log_probabilities, loss
+from tests.support.shapes import spec
 
 CHAIN = {"tasks": ("a", "b", "c", "d"), "parents": (None, 0, 1, 0)}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pfmsmt.errors import CheckpointError
+from pfmsmt.core.errors import CheckpointError
 from pfmsmt.models.large_table import LargeTable
 
 RATE, DECAY = 0.05, 2.0

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from shapes import batch, scrambled, spec
 from torch.nn import functional
 
+from pfmsmt.core.types import Role
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.template import Binding
-from pfmsmt.types import Role
+from tests.support.shapes import batch, scrambled, spec
 
 
 def explicit_logits(model, codes, values, training):

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from shapes import SCHEMA, scrambled, spec
 
 from pfmsmt.config import Model
+from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.encoder import encode
-from pfmsmt.errors import SchemaError
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.saved import load_model, save_model
 from pfmsmt.models.spec import build_spec
 from pfmsmt.models.template import Binding
+from tests.support.shapes import SCHEMA, scrambled, spec
 
 FRAME = pd.DataFrame(
     {"price": [1.0, 2.5, -3.0], "stock": [0, 1, 2], "device": [1, 3, 99], "user": [10, 40, 5], "age": [7, 7, 8]},

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from shapes import scrambled, spec
 from torch import nn
 
-from pfmsmt.errors import SchemaError
+from pfmsmt.core.errors import SchemaError
+from pfmsmt.core.types import Role, Slot
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.template import Binding, Label
-from pfmsmt.types import Role, Slot
+from tests.support.shapes import scrambled, spec
 
 
 class Owner(nn.Module):

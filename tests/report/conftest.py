@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pfmsmt.report.loading import load_results
-from pfmsmt.report.writing import write_report
+from pfmsmt.report.comparison.loading import load_results
+from pfmsmt.report.comparison.writing import write_report
 
 AUCS = {  # method -> seed -> NL ctr, NL ctcvr, ES ctr (ES ctcvr has no positive)
     "pf_msmtrec": {0: (0.75, 0.875, 0.5), 1: (0.875, 0.875, 0.5)},

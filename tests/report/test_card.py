@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from pfmsmt.data.card import make_card
-from pfmsmt.data.faults import Fault, Faults
+from pfmsmt.core.errors import DataError
+from pfmsmt.data.card.card import make_card
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
-from pfmsmt.errors import DataError
-from pfmsmt.report.card import write_card
-from pfmsmt.report.card_tables import column_table, findings, scenario_table
+from pfmsmt.data.tables.faults import Fault, Faults
+from pfmsmt.report.card.card import write_card
+from pfmsmt.report.card.card_tables import column_table, findings, scenario_table
 
 N = 400
 

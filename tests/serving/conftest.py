@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from environment import bare_environment
-from shelves import SETTINGS, Server, Shelf
 
 from pfmsmt.serving.app import build_app
-from pfmsmt.serving.fleet import Fleet
+from pfmsmt.serving.deployments import Fleet
 from pfmsmt.tracking import connect
+from tests.support.environment import bare_environment
+from tests.support.shelves import SETTINGS, Server, Shelf
 
 
 @pytest.fixture(scope="session")

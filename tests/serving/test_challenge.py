@@ -4,11 +4,11 @@ import time
 
 import numpy as np
 import pytest
-from shelves import frame, saved, schema
 
 from pfmsmt.data.schema import NumericalField
 from pfmsmt.serving.challenge import takes
 from pfmsmt.tracking.registry import set_alias
+from tests.support.shelves import frame, saved, schema
 
 ROWS = frame(6)
 BODY = {"records": ROWS.to_dict("records")}

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shelves import as_stream, schema
 
+from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.encoder import RowEncoder, encode
 from pfmsmt.data.schema import CategoricalField, NumericalField
-from pfmsmt.errors import SchemaError
 from pfmsmt.serving.arrow import read_stream
 from pfmsmt.serving.rows import RowReader
+from tests.support.shelves import as_stream, schema
 
 FIELDS = {
     "small": (3, 7),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pfmsmt.errors import TrackingError
+from pfmsmt.core.errors import TrackingError
 from pfmsmt.tracking import Tracking, connect
 
 

@@ -8,10 +8,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from pfmsmt.config import PARAMS_FILE, load_config
-from pfmsmt.errors import TuningError
+from pfmsmt.core.errors import TuningError
 from pfmsmt.tuning.outcome import outcome_of, table
 from pfmsmt.tuning.space import space_of
-from pfmsmt.tuning.states import OUTSIDE, START
+from pfmsmt.tuning.trials import OUTSIDE, START
 from pfmsmt.tuning.worker import quieten
 
 KEY = "methods.local.learning_rate"

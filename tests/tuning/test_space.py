@@ -3,7 +3,7 @@
 import pytest
 
 from pfmsmt.config import parse_config
-from pfmsmt.errors import ConfigError
+from pfmsmt.core.errors import ConfigError
 from pfmsmt.tuning.space import check_space, keys_of, space_of, with_values
 
 RATE = "methods.local.learning_rate"

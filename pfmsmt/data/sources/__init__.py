@@ -1,7 +1,11 @@
 """The data sets that `data.source` can name. A new one is one file with a `SOURCE`, and one entry here."""
 
-from pfmsmt.data.sources import aliexpress, movielens, synthetic, tabular, tenrec
-from pfmsmt.data.sources.contract import Source
+from pfmsmt.data.sources import tenrec
+from pfmsmt.data.sources.aliexpress import aliexpress
+from pfmsmt.data.sources.base import Source
+from pfmsmt.data.sources.movielens import movielens
+from pfmsmt.data.sources.synthetic import synthetic
+from pfmsmt.data.sources.tabular import tabular
 
 __all__ = ["SOURCES"]
 

@@ -13,16 +13,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pfmsmt.config import Data, Tenrec
-from pfmsmt.data.checking import Block, Column
-from pfmsmt.data.delivery import Delivery, table_form
-from pfmsmt.data.faults import Faults
+from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import Task
-from pfmsmt.data.sources.contract import Columns, Dataset, Opening, Source, record_schema, with_values
-from pfmsmt.data.sources.outcomes import refuse_outcomes
-from pfmsmt.data.spool import Spool
+from pfmsmt.data.sources.base import Columns, Dataset, Opening, Source, record_schema, with_values
+from pfmsmt.data.sources.delivery import Delivery, table_form
+from pfmsmt.data.sources.leaks import refuse_outcomes
+from pfmsmt.data.sources.spool import Spool
 from pfmsmt.data.statistics import CategoryCounts
-from pfmsmt.data.tables import read_header, read_table
-from pfmsmt.errors import ConfigError, DataError
+from pfmsmt.data.tables.faults import Faults
+from pfmsmt.data.tables.raw_files import read_header, read_table
+from pfmsmt.data.tables.values import Block, Column
 
 HOME = "https://tenrec0.github.io"
 USER = "user_id"

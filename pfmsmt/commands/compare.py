@@ -1,0 +1,64 @@
+"""Compares all runs: the report, and what the terminal shows at the end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pfmsmt.config import Config
+from pfmsmt.core.console import say
+from pfmsmt.core.layout import CARD, EVALUATION, MODELS, ORACLE, REPORTS, read_run
+from pfmsmt.data.schema import Schema
+from pfmsmt.methods.catalogue import POOLED
+from pfmsmt.report.comparison.loading import load_results
+from pfmsmt.report.comparison.results import Results
+from pfmsmt.report.comparison.text import terminal_table
+
+if TYPE_CHECKING:
+    from pfmsmt.tracking import Tracking
+
+
+def compare(config: Config, schema: Schema, tracking: "Tracking", root: Path) -> None:
+    """Write `reports/`, and copy it to every compared MLflow run, with the data card if there is one.
+
+    Raises:
+        DataError: an evaluation is missing or damaged.
+    """
+    # Not at the top: who is shown a table need not wait for matplotlib.
+    from pfmsmt.report.comparison.writing import write_report
+
+    results = results_of(config, schema, root)
+    paths = write_report(results, root / REPORTS)
+    pictures = [path for path in paths if path.suffix == ".png"]
+    tables = [path for path in paths if path.suffix in (".md", ".html", ".json")]
+    card = [root / path for path in CARD if (root / path).exists()]
+    for run in results.runs:
+        run_id = read_run(root, run.method, run.seed)["run_id"]
+        tracking.log_run_files(run_id, pictures, "comparison/pictures")
+        tracking.log_run_files(run_id, tables, "comparison")
+        tracking.log_run_files(run_id, card, "data")
+    say(f"compared {len(results.runs)} runs: {REPORTS / 'comparison.html'}")
+
+
+def results_of(config: Config, schema: Schema, root: Path) -> Results:
+    """Load all runs that params.yaml asks for."""
+    return load_results(
+        [(method, seed) for method in config.train.methods for seed in config.train.seeds],
+        evaluation=root / EVALUATION,
+        models=root / MODELS,
+        oracle=root / ORACLE if config.data.source == "synthetic" else None,
+        scenarios=schema.scenarios,
+        tasks=[task.name for task in schema.tasks],
+        references=sorted(POOLED),
+        confidence=config.evaluate.confidence if config.evaluate.bootstrap else None,
+    )
+
+
+def show(config: Config, schema: Schema, root: Path) -> str:
+    """Return the table and the next commands."""
+    return (
+        f"\n{terminal_table(results_of(config, schema, root))}\n"
+        f"The whole comparison: {REPORTS / 'comparison.html'}\n\n"
+        "Next:\n"
+        "  make ui                                  compare the runs in the MLflow UI\n"
+        "  make serve                               serve all champions over HTTP\n"
+        "  dvc exp run -S methods.pf_msmtrec.rank=8 try another value; dvc metrics diff shows what it changed\n"
+    )

@@ -1,0 +1,112 @@
+"""Scores a run's saved models on the test shards, once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pfmsmt.config import Config, Evaluate
+from pfmsmt.core.console import say
+from pfmsmt.core.files import new_folder, write_json
+from pfmsmt.core.layout import CLIENTS, EVALUATION, MODELS, read_run, run_name
+from pfmsmt.core.metrics import LOGGED, bootstrap_auc, calibration_bins, roc_points, task_metrics
+from pfmsmt.core.types import Stream
+from pfmsmt.data.encoder import Encoded
+from pfmsmt.data.schema import Schema
+from pfmsmt.data.shards.resident import Rows
+from pfmsmt.data.shards.streamed import open_shard
+from pfmsmt.models.saved import SavedModel, load_model
+
+if TYPE_CHECKING:
+    from pfmsmt.tracking import Tracking
+
+
+def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tracking", root: Path) -> None:
+    """Score `models/<run>/` and write `evaluation/<run>/{metrics.json,roc.csv,calibration.csv}`.
+
+    Raises:
+        DataError: a shard or the run's id file is missing.
+        TrackingError: the MLflow store lacks the run.
+    """
+    run = run_name(name, seed)
+    ids = read_run(root, name, seed)
+    tracking.check_run(ids["run_id"], f"train@{name}-{seed}")
+    scores: dict[str, dict[str, Any]] = {}
+    roc, calibration = [], []
+    for scenario in schema.scenarios:
+        model = load_model(root / MODELS / run / scenario)
+        shard = open_shard(root / CLIENTS, "test", schema.scenario(scenario))
+        probabilities = predict_shard(model, shard, config.evaluate.batch_size, config.evaluate.calibrated)
+        given, groups = shard.labels.numpy().astype(np.uint8), shard.groups
+        for i, task in enumerate(task.name for task in schema.tasks):
+            labels, predicted = given[:, i], probabilities[:, i]
+            generator = Stream(config.seed, f"bootstrap/{scenario}/{task}", 0).generator()
+            scores.setdefault(scenario, {})[task] = score_task(labels, predicted, groups, config.evaluate, generator)
+            where = {"scenario": scenario, "task": task}
+            curve, bins = roc_points(labels, predicted), calibration_bins(labels, predicted, config.evaluate.bins)
+            if curve is not None:
+                roc.append(pd.DataFrame({**where, **curve._asdict()}))
+            calibration.append(pd.DataFrame({**where, **bins._asdict()}))
+        aucs = "  ".join(f"{task} {_shown(cell['auc'])}" for task, cell in scores[scenario].items())
+        say(f"{run}: {scenario}: test AUC {aucs}")
+    with new_folder(root / EVALUATION / run) as folder:
+        write_json(folder / "metrics.json", {"method": name, "seed": seed, "scenarios": scores})
+        _concat(roc, ROC_COLUMNS).to_csv(folder / "roc.csv", index=False)
+        _concat(calibration, CALIBRATION_COLUMNS).to_csv(folder / "calibration.csv", index=False)
+    tracking.attach_test_metrics(ids["run_id"], ids["models"], test_metrics(scores), schema.source, schema.fingerprint)
+
+
+ROC_COLUMNS = ("scenario", "task", "false_positive_rate", "true_positive_rate")
+CALIBRATION_COLUMNS = ("scenario", "task", "predicted", "actual", "rows")
+
+
+def predict_shard(model: SavedModel, shard: Rows, rows_at_once: int, calibrated: bool) -> np.ndarray:
+    """Return the probabilities [N, T] that the saved model gives to a shard's rows, calibrated or as trained."""
+    parts = []
+    for block in shard.blocks(rows_at_once):
+        parts.append(model.probabilities(Encoded(block.codes.numpy(), block.values.numpy()), calibrated))
+    return np.concatenate(parts) if parts else np.zeros((0, len(model.model.spec.tasks)))
+
+
+def score_task(
+    labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, settings: Evaluate, generator: np.random.Generator
+) -> dict[str, Any]:
+    """Return one task's metrics with the interval of its AUC; None where one is undefined."""
+    interval = None
+    if settings.bootstrap:
+        interval = bootstrap_auc(
+            labels, predicted, groups,
+            replicates=settings.bootstrap, confidence=settings.confidence, generator=generator,
+        )  # fmt: skip
+    low, high = interval or (None, None)
+    counts = {"rows": len(labels), "positives": int(labels.sum())}
+    return {**task_metrics(labels, predicted, groups, bins=settings.bins), "auc_low": low, "auc_high": high, **counts}
+
+
+def test_metrics(scores: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+    """Return the scores under MLflow's names, and their means over scenarios."""
+    flat = {
+        f"test/{scenario}/{task}_{metric}": cell[metric]
+        for scenario, tasks in scores.items()
+        for task, cell in tasks.items()
+        for metric in LOGGED
+    }
+    means: dict[str, float | None] = {}
+    for task in next(iter(scores.values())):
+        means[f"test/mean_{task}_auc"] = _mean([tasks[task]["auc"] for tasks in scores.values()])
+    means["test/mean_auc"] = _mean([cell["auc"] for tasks in scores.values() for cell in tasks.values()])
+    return {**flat, **means}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _shown(value: float | None) -> str:
+    return "undefined (one class)" if value is None else f"{value:.4f}"
+
+
+def _concat(frames: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.concat(frames)[list(columns)] if frames else pd.DataFrame(columns=list(columns))

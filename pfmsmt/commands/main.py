@@ -1,0 +1,153 @@
+"""The `pfmsmt` command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfmsmt.commands.federate import app as federate
+from pfmsmt.commands.federate import site_app
+from pfmsmt.commands.models import models
+from pfmsmt.config import load_config
+from pfmsmt.core.console import run_main, say
+from pfmsmt.core.layout import SCHEMA
+from pfmsmt.tracking import connect
+
+app = typer.Typer(
+    help="Personalised federated multi-scenario multi-task recommendation.", no_args_is_help=True, add_completion=False
+)
+app.add_typer(federate, name="federate")
+app.add_typer(models, name="models")
+app.add_typer(site_app, name="site")
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """Personalised federated multi-scenario multi-task recommendation."""
+
+
+@app.command()
+def repro(stages: Annotated[list[str] | None, typer.Argument(help="Stages; all if left out.")] = None) -> None:
+    """Run `dvc repro` with this environment's programs; `mlflow run .` comes through here."""
+    _run([_program("dvc"), "repro", *(stages or [])])
+
+
+@app.command()
+def show() -> None:
+    """Print the comparison table and the next commands."""
+    # Here and below, what one command needs is imported there: the others need not wait for it.
+    from pfmsmt.commands.compare import show as show_comparison
+    from pfmsmt.data.schema import read_schema
+
+    say(show_comparison(load_config(), read_schema(SCHEMA), Path.cwd()))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
+    links_only: Annotated[bool, typer.Option("--links-only", help="Print the links; start nothing.")] = False,
+) -> None:
+    """Start the MLflow UI, the light way, and print links to its useful pages."""
+    tracking = connect(Path.cwd())
+    say("Pages of the MLflow UI:")
+    for name, link in tracking.deep_links(f"http://127.0.0.1:{port}").items():
+        say(f"  {name:9s} {link}")
+    if links_only:
+        return
+    # One worker and no job runner: 0.5 GB instead of 3.
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    words = ["ui", "--backend-store-uri", tracking.uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    _run([_program("mlflow"), *words])
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen at; serve.host if left out.")] = None,
+    port: Annotated[int | None, typer.Option(help="serve.port if left out.", min=1, max=65535)] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Answer without a token, wherever it listens.")] = False,
+) -> None:
+    """Serve all scenarios' champions over HTTP; PFMSMT_SERVE_TOKEN is the bearer token that requests must carry."""
+    settings = load_config().serve
+    changes = {"host": host or settings.host, "port": port or settings.port}
+    tracking = connect(Path.cwd())
+    from pfmsmt.serving.http_server import serve as run
+
+    run(tracking, settings.model_copy(update=changes), authenticate=not no_auth)
+
+
+@app.command()
+def predict(
+    source: Annotated[Path, typer.Argument(help="Parquet file with the raw feature columns.")],
+    target: Annotated[Path, typer.Argument(help="Parquet file to write: a probability column for each task.")],
+    scenario: Annotated[str, typer.Option(help="Whose model predicts.")],
+    version: Annotated[str, typer.Option(help="Version or alias.")] = "champion",
+    keep: Annotated[list[str] | None, typer.Option(help="Column to copy to the target; may be repeated.")] = None,
+) -> None:
+    """Predict the rows of a Parquet file of any size with a registered model."""
+    settings = load_config().serve
+    tracking = connect(Path.cwd())
+    from pfmsmt.serving.file import predict_file
+
+    done = predict_file(
+        tracking, scenario, source, target, which=version, calibrated=settings.calibrated,
+        optional=settings.optional_columns, keep=keep or (),
+    )  # fmt: skip
+    say(f"{target}: {done.rows:,} rows, predicted by pfmsmt-{scenario} version {done.version}")
+    if done.filled:
+        cells = ", ".join(f"{column} {count:,}" for column, count in sorted(done.filled.items()))
+        say(f"missing values that were filled: {cells}")
+
+
+@app.command()
+def tune(
+    methods: Annotated[list[str], typer.Option(help="Methods to tune, or all; several in a row.", metavar="M [M ...]")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="M")] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Trials of each method in all, finished ones included; tune.trials if left out.", min=1),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds for each method, after which no trial is begun.", min=0)
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes, which share this machine's cores.", min=1)] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Where studies are kept: a journal file, or a URL (sqlite, postgresql, mysql) to share."),
+    ] = None,
+    study: Annotated[str, typer.Option(help="Name of the search; each method's study is NAME-<method>.")] = "tune",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue studies that are there.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the best values to this .yaml file, or folder with a file a method.")
+    ] = None,
+) -> None:
+    """Search for the parameters that validate best; params.yaml's tune block says in which ranges."""
+    from pfmsmt.tuning.command import Wish
+    from pfmsmt.tuning.command import tune as run
+
+    # `--methods a b` reaches us as `--methods a` and an argument b.
+    words = (*methods, *(more or []))
+    run(Wish(words, trials, timeout, workers, storage, study, resume, apply, export), Path.cwd())
+
+
+def _program(name: str) -> str:
+    """Return a program of this Python's environment, activated or not."""
+    folder = Path(sys.executable).parent
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
+    return str(folder / name)
+
+
+def _run(words: list[str]) -> None:
+    raise typer.Exit(subprocess.run(words, check=False).returncode)
+
+
+def main() -> None:
+    """Run the command with readable errors."""
+    run_main(app)
+
+
+if __name__ == "__main__":
+    main()

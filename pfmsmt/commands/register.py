@@ -1,0 +1,67 @@
+"""Chooses each scenario's champion by validation, and registers it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pfmsmt.config import Config
+from pfmsmt.core.console import say
+from pfmsmt.core.errors import ConfigError
+from pfmsmt.core.files import write_json
+from pfmsmt.core.layout import CHAMPIONS, read_best, read_run, read_scores, run_name
+from pfmsmt.core.metrics import LOGGED
+from pfmsmt.data.schema import Schema
+from pfmsmt.tracking.origin import git_state
+from pfmsmt.tracking.promotion import place
+from pfmsmt.training.scores import score
+
+if TYPE_CHECKING:
+    from pfmsmt.tracking import Tracking
+
+
+def register(config: Config, schema: Schema, tracking: "Tracking", root: Path) -> None:
+    """Register every scenario's best model, give it the alias `register.alias`, and write `champions.json`.
+
+    A scenario's first version is its champion whatever the alias.
+
+    Raises:
+        ConfigError: none of register.methods was trained.
+        DataError: a run's result is missing or damaged.
+        TrackingError: the MLflow store lacks a run or its model.
+    """
+    trained = [m for m in config.register_.methods if m in config.train.methods]
+    if not trained:
+        raise ConfigError("register.methods: none of these is in train.methods, so there is nothing to register")
+    candidates = [(method, seed) for method in trained for seed in config.train.seeds]
+    best = {run: read_best(root, *run) for run in candidates}
+    champions: dict[str, dict[str, Any]] = {}
+    for scenario in schema.scenarios:
+        # By AUC, then by log-loss, which also decides where no AUC is defined; then by the order of register.methods.
+        method, seed = max(candidates, key=lambda run: score({scenario: best[run][scenario]["validation"]}))
+        ids = read_run(root, method, seed)
+        tracking.check_run(ids["run_id"], f"train@{method}-{seed}")
+        chosen = {
+            "method": method, "seed": seed, "dataset": schema.source, "data_fingerprint": schema.fingerprint,
+            "val_mean_auc": best[method, seed][scenario]["mean_auc"], **git_state(root),
+        }  # fmt: skip
+        metrics = {
+            **_named("val", best[method, seed][scenario]["validation"]),
+            **_named("test", read_scores(root, method, seed)[scenario]),
+            "test_calibrated": str(config.evaluate.calibrated).lower(), "calibration": config.train.calibration,
+        }  # fmt: skip
+        version = tracking.register_version(scenario, ids["models"][scenario], {**chosen, **metrics})
+        alias, replaced = place(tracking, scenario, version, config.register_.alias, config.register_.margin)
+        if replaced and replaced.objections:
+            say(f"pfmsmt-{scenario} version {version} replaces version {replaced.before}, but")
+            say(f"  {'; '.join(replaced.objections)}")
+            say(f"  `pfmsmt models rollback {scenario}` takes it back; register.alias: challenger asks you first")
+        champions[scenario] = {**chosen, "version": version, "alias": alias, "model_id": ids["models"][scenario]}
+        say(f"pfmsmt-{scenario} version {version}, {alias}: {run_name(method, seed)}, chosen on validation")
+    write_json(root / CHAMPIONS, champions)
+
+
+def _named(split: str, tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return a scenario's metrics under the names of the registry's tags."""
+    named = {f"{split}_{task}_{metric}": cell.get(metric) for task, cell in tasks.items() for metric in LOGGED}
+    known = {name: value for name, value in named.items() if value is not None}
+    aucs = [cell["auc"] for cell in tasks.values() if cell["auc"] is not None]
+    return known | ({"test_mean_auc": sum(aucs) / len(aucs)} if split == "test" and aucs else {})

@@ -1,0 +1,1 @@
+"""What every room may use: errors, types, named arrays, metrics, files and the console."""

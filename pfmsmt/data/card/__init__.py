@@ -1,0 +1,1 @@
+"""The data card: what the shards hold, how good it is, and how far it drifts."""

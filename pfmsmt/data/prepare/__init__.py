@@ -1,0 +1,1 @@
+"""From raw files to client shards: download, partition, and agreement between sites."""

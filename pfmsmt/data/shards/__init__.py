@@ -1,0 +1,1 @@
+"""Client shards on disk and in memory: writing, reading, order, streaming."""

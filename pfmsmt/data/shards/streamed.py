@@ -1,0 +1,144 @@
+"""A client's shard on disk: training reads windows of row groups ahead of use, evaluation reads blocks.
+
+Legend: B batch, N rows of a shard, F categorical fields, M numerical fields, T tasks.
+"""
+
+import functools
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pfmsmt.core.types import Stream
+from pfmsmt.data.schema import ScenarioSchema
+from pfmsmt.data.shards.order import Shuffle, Span, Window, batch_spans
+from pfmsmt.data.shards.reader import Block, Pooling, RowGroups, ShardFile
+from pfmsmt.data.shards.resident import Batch
+
+WINDOWS_HELD = 2
+"""Of each phase: the one that training is in, and the next one, which is read meanwhile."""
+
+
+class _Place(NamedTuple):
+    epoch: int
+    window: int
+
+
+class _Reader:
+    """The windows that one client and phase hold."""
+
+    def __init__(self) -> None:
+        self.plans: dict[int, tuple[Window, ...]] = {}
+        self.held: dict[_Place, Future[Block]] = {}
+
+
+class StreamedShard:
+    """Rows that stay on disk; training holds at most WINDOWS_HELD windows for each phase of the method.
+
+    Batches are those of a `Shard` with the same `Shuffle`, to the bit.
+    """
+
+    def __init__(self, source: RowGroups, window: int, executor: Executor, device: torch.device | None = None) -> None:
+        """`window` is that of `Shuffle`; `executor` reads: one thread for all shards bounds what reading takes."""
+        self._source, self._executor = source, executor
+        self._device = device or torch.device("cpu")
+        self.shuffle = Shuffle(source.sizes, window)
+        self._readers: dict[Stream, _Reader] = {}
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return self._source.rows
+
+    @property
+    def labels(self) -> Tensor:
+        """[N, T] uint8."""
+        return torch.from_numpy(self._labels)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """[N] search ids."""
+        return self._source.groups()
+
+    @functools.cached_property
+    def _labels(self) -> NDArray[np.uint8]:
+        return self._source.labels()
+
+    def to(self, device: torch.device) -> "StreamedShard":
+        """Return the same rows, whose batches come on `device`."""
+        assert self.shuffle.window is not None
+        return StreamedShard(self._source, self.shuffle.window, self._executor, device)
+
+    def blocks(self, rows_at_once: int) -> Iterator[Batch]:
+        """Yield all rows in order; a block is valid until the next one is asked for.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        for codes, values, labels, _ in self._source.blocks(rows_at_once):
+            yield Batch(torch.from_numpy(codes), torch.from_numpy(values), torch.from_numpy(labels))
+
+    def batches(self, stream: Stream, batch: int, first_step: int, steps: int) -> Iterator[Batch]:
+        """Yield the batches of `steps` steps, from `first_step` on; windows are kept for the steps that follow.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        for spans in batch_spans(self.rows, batch, first_step, steps):
+            parts = [part for span in spans for part in self._cut(stream, span)]
+            merged = parts[0] if len(parts) == 1 else Batch(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+            yield Batch(*(tensor.to(self._device) for tensor in merged))
+
+    def _cut(self, stream: Stream, span: Span) -> Iterator[Batch]:
+        """Yield the rows of a span, window by window."""
+        reader = self._readers.setdefault(stream._replace(round=0), _Reader())
+        for window in self._plan(reader, stream, span.epoch):
+            start, stop = max(span.start, window.first), min(span.stop, window.first + window.rows)
+            if start < stop:
+                rows = slice(start - window.first, stop - window.first)
+                yield self._take(reader, stream, _Place(span.epoch, window.number), rows)
+
+    def _take(self, reader: _Reader, stream: Stream, place: _Place, rows: slice) -> Batch:
+        # Copies, so that nothing keeps a window that has been let go.
+        block = self._hold(reader, stream, place)
+        return Batch(*(torch.from_numpy(kind[rows].copy()) for kind in block[:3]))
+
+    def _plan(self, reader: _Reader, stream: Stream, epoch: int) -> tuple[Window, ...]:
+        if epoch not in reader.plans:
+            # The epoch before may be asked for again, when a round is repeated.
+            reader.plans = {known: plan for known, plan in reader.plans.items() if abs(known - epoch) <= 1}
+            reader.plans[epoch] = self.shuffle.windows(stream._replace(round=epoch))
+        return reader.plans[epoch]
+
+    def _hold(self, reader: _Reader, stream: Stream, place: _Place) -> Block:
+        """Return a window, and have the next one read."""
+        following = _Place(place.epoch, place.window + 1)
+        if following.window == len(self._plan(reader, stream, place.epoch)):
+            following = _Place(place.epoch + 1, 0)
+        # What is let go makes room before anything is read.
+        for other in reader.held.keys() - {place, following}:
+            reader.held.pop(other).cancel()
+        for each in (place, following):
+            if each not in reader.held:
+                plan = self._plan(reader, stream, each.epoch)
+                reader.held[each] = self._executor.submit(self._read, plan, stream, each)
+        return reader.held[place].result()
+
+    def _read(self, plan: tuple[Window, ...], stream: Stream, place: _Place) -> Block:
+        window = plan[place.window]
+        return self._source.read(window.groups, self.shuffle.order_in(window, stream._replace(round=place.epoch)))
+
+
+def open_shard(folder: Path, split: str, schema: ScenarioSchema, pooling: Pooling | None = None) -> StreamedShard:
+    """Open `<folder>/<scenario>/<split>.parquet` to be read in blocks.
+
+    Raises:
+        DataError: missing, damaged, or other columns than the schema's.
+    """
+    source = RowGroups([ShardFile(folder, split, schema, pooling)])
+    return StreamedShard(source, source.rows, ThreadPoolExecutor(1, "rows"))

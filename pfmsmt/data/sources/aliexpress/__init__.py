@@ -1,0 +1,1 @@
+"""AliExpress: the published raw files, and the joined form."""

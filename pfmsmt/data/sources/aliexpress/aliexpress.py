@@ -1,0 +1,120 @@
+"""AliExpress search logs (Li et al., CIKM 2020), in either form that is in circulation."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from pfmsmt.config import Data
+from pfmsmt.core.errors import ConfigError, DataError
+from pfmsmt.data.sources.aliexpress import joined, tianchi
+from pfmsmt.data.sources.aliexpress.columns import COLUMNS, TASKS
+from pfmsmt.data.sources.base import RAW_SPLITS, Dataset, Opening, Source, with_values
+from pfmsmt.data.sources.delivery import Delivery, zip_form
+from pfmsmt.data.tables.faults import Faults
+
+HOME = "https://tianchi.aliyun.com/dataset/74690"
+
+
+def obtain(config: Data, seed: int, delivery: Delivery) -> None:
+    """Link (or copy) the files from `data.aliexpress.path`, or download them from `data.aliexpress.url`.
+
+    Raises:
+        ConfigError: both are set, or the path does not exist.
+        DataError: neither is set, files are missing, or the server cannot be reached.
+    """
+    block = config.aliexpress
+    if block.path is not None and block.url is not None:
+        raise ConfigError("params.yaml sets both data.aliexpress.path and data.aliexpress.url; set one to null")
+    if block.path is not None:
+        _from_path(Path(block.path).expanduser(), block.scenarios, delivery)
+    elif block.url is not None:
+        _from_url(block.url, block.scenarios, delivery)
+    else:
+        files = ", ".join(tianchi.file_name(scenario) for scenario in block.scenarios)
+        raise DataError(
+            f"the AliExpress data set must be fetched by hand: its home, {HOME}, wants a login.\n"
+            f"Download {files} from there into one folder and set data.aliexpress.path in params.yaml to that "
+            "folder (or data.aliexpress.url to an address under which you keep these files)."
+        )
+
+
+def open_folder(opening: Opening) -> Dataset:
+    """Open a raw folder that holds either form; user rows are laid out in the scratch folder when first needed."""
+    raw = opening.raw
+    users: dict[tuple[str, str], tianchi.Users] = {}
+
+    def read(scenario: str, split: str, faults: Faults) -> Iterator[pa.RecordBatch]:
+        files = _held(raw, scenario)
+        if files == [tianchi.file_name(scenario)]:
+            packed = raw / files[0]
+            key = scenario, split
+            if key not in users:
+                users[key] = tianchi.read_users(packed, scenario, split, opening.scratch, faults)
+            return tianchi.read_items(packed, scenario, split, users[key], opening.scratch, faults)
+        if files:
+            return joined.read(raw / files[RAW_SPLITS.index(split)], faults)
+        raise DataError(
+            f"{raw} holds no data of scenario {scenario}: {_expected(scenario)}; run `dvc repro -f download`"
+        )
+
+    def why_empty(scenario: str, part: str) -> str:
+        return "(its test files hold no good row); obtain them again" if part == "test" else ""
+
+    return Dataset(COLUMNS, TASKS, opening.scenarios, read, why_empty)
+
+
+def _held(folder: Path, scenario: str) -> list[str]:
+    """Return the files of a scenario, relative to the folder; [] if it is not complete in any form."""
+    packed = tianchi.file_name(scenario)
+    if (folder / packed).is_file():
+        return [packed]
+    for name in joined.folder_names(scenario):
+        files = [f"{name}/{split}.csv" for split in RAW_SPLITS]
+        if all((folder / file).is_file() for file in files):
+            return files
+    return []
+
+
+def _expected(scenario: str) -> str:
+    folders = " or ".join(f"{name}/" for name in joined.folder_names(scenario))
+    return f"expected {tianchi.file_name(scenario)}, or train.csv and test.csv in {folders}"
+
+
+def _from_path(path: Path, scenarios: tuple[str, ...], delivery: Delivery) -> None:
+    if not path.exists():
+        raise ConfigError(f"data.aliexpress.path: {path} does not exist")
+    origin = path.parent if path.is_file() else path
+    held = {scenario: _held(origin, scenario) for scenario in scenarios}
+    missing = [scenario for scenario, files in held.items() if not files]
+    if missing:
+        faults = "\n".join(f"  {scenario}: {_expected(scenario)}" for scenario in missing)
+        raise DataError(
+            f"data.aliexpress.path: {origin} lacks scenarios\n{faults}\n"
+            f"Get them from {HOME}, or take them out of data.aliexpress.scenarios."
+        )
+    for scenario, files in held.items():
+        for file in files:
+            delivery.take(origin / file, file)
+        delivery.progress(f"{scenario}: {', '.join(files)}")
+
+
+def _from_url(base: str, scenarios: tuple[str, ...], delivery: Delivery) -> None:
+    for scenario in scenarios:
+        name = tianchi.file_name(scenario)
+        url = f"{base.rstrip('/')}/{name}"
+        delivery.download(url, name, zip_form)
+        delivery.progress(f"{scenario}: {name}, {(delivery.folder / name).stat().st_size / 2**20:,.1f} MiB")
+
+
+def _alone(config: Data, scenario: str) -> Data:
+    return with_values(config, "aliexpress", scenarios=(scenario,))
+
+
+SOURCE = Source(
+    name="aliexpress",
+    scenarios=lambda config: config.aliexpress.scenarios,
+    obtain=obtain,
+    open=open_folder,
+    alone=_alone,
+)

@@ -1,0 +1,1 @@
+"""MovieLens: the published archives, and the log of ratings they hold."""

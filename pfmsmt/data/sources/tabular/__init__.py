@@ -1,0 +1,1 @@
+"""The user's own log, as CSV or Parquet."""

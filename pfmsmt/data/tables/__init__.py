@@ -1,0 +1,1 @@
+"""Tables as users bring them: reading files, and the rules for values."""

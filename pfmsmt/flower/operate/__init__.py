@@ -1,0 +1,1 @@
+"""Flower's programs on this machine: starting, registering, keys, the demo."""

@@ -1,0 +1,66 @@
+"""How requests reach sites and answers come back: as messages over Flower's Grid."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from pfmsmt.flower.plan import Plan
+from pfmsmt.flower.server.nodes import Nodes
+from pfmsmt.flower.wire import Best, pack_request, read_answer
+from pfmsmt.methods import Upload
+from pfmsmt.training.client import Request
+from pfmsmt.training.exchange import Answers, Failure
+from pfmsmt.training.scores import Validation
+
+KINDS = {"train": "train", "validate": "evaluate"}
+"""Kind of request -> Flower's message type."""
+
+Refusal = Callable[[str, Request | None, Any], str | None]
+"""(client, request, answer) -> what is wrong with the answer, or None; see `Acceptance.refusal`"""
+
+
+class OverGrid:
+    """The exchange of one run with its sites."""
+
+    def __init__(self, nodes: Nodes, clients: Sequence[str], plan: Plan, refusal: Refusal) -> None:
+        """`plan` goes with every request; `refusal` checks answers."""
+        self._nodes, self._clients, self._plan, self._refusal = nodes, clients, plan, refusal
+
+    def __enter__(self) -> "OverGrid":
+        """Wait until all sites are connected, at most until the deadline; then a quorum may go on."""
+        self._nodes.wait(self._clients)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the Grid to Flower."""
+
+    def __call__(self, requests: Mapping[str, Request]) -> Answers:
+        """Send every client its request and wait for all, at most until the deadline."""
+        (kind,) = {KINDS[request.kind] for request in requests.values()}
+        found = self._ask(requests, kind)
+        answers: dict[str, Upload | Validation] = {}
+        failures: dict[str, Failure] = {}
+        for client, answer in found.items():
+            fault = answer if isinstance(answer, Failure) else self._refusal(client, requests[client], answer)
+            if fault is None:
+                answers[client] = answer
+            else:
+                failures[client] = fault if isinstance(fault, Failure) else Failure(fault)
+        return answers, failures
+
+    def finish(self, clients: Iterable[str]) -> tuple[dict[str, Best], dict[str, str]]:
+        """Ask sites to keep their best models; return what they tell of them, and client -> why one did not."""
+        found = self._ask(dict.fromkeys(clients), "query.keep")
+        faults = {
+            client: answer.reason if isinstance(answer, Failure) else self._refusal(client, None, answer)
+            for client, answer in found.items()
+        }
+        kept = {client: found[client] for client, fault in faults.items() if fault is None}
+        return kept, {client: fault for client, fault in faults.items() if fault is not None}
+
+    def _ask(self, requests: Mapping[str, Request | None], kind: str) -> dict[str, Any]:
+        """Return what every client answered, or its failure."""
+        questions = {client: pack_request(client, self._plan, request) for client, request in requests.items()}
+        found = self._nodes.ask(questions, kind)
+        return {
+            client: answer if isinstance(answer, Failure) else read_answer(answer) for client, answer in found.items()
+        }

@@ -1,0 +1,1 @@
+"""One scenario's site: it answers the server and keeps its own state."""

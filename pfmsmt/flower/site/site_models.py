@@ -1,0 +1,64 @@
+"""What a finished run leaves at a site: its personalised model, on its disk and in the site's own MLflow store."""
+
+import json
+
+import pandas as pd
+
+from pfmsmt.core.files import write_json, write_text
+from pfmsmt.core.layout import CLIENTS, MODELS, RUNS, run_name
+from pfmsmt.data.schema import Schema
+from pfmsmt.flower.plan import Plan
+from pfmsmt.flower.site.state import PLAN, STATE, Site
+from pfmsmt.flower.wire import Best
+from pfmsmt.tracking import connect
+from pfmsmt.tracking.promotion import place
+from pfmsmt.tracking.registry import CHAMPION
+from pfmsmt.training.history import History
+from pfmsmt.training.results import write_models
+
+
+def keep_model(site: Site, asked: str, plan: Plan, track: bool) -> Best:
+    """Write `models/<method>-seed<seed>/`; with `track`, log and register the model. Repeating it registers no more.
+
+    Private parts never leave the site, so neither does its model: the server learns round and validation alone.
+
+    Raises:
+        FederationError: see `Site.check` and `Site.last`.
+        TrainingError: the site never validated a model in this run.
+        TrackingError: the site's MLflow store refuses; the model is on disk.
+    """
+    schema = site.check(asked, plan)
+    done = site.folder / RUNS / f"{run_name(plan.method, plan.seed)}.json"
+    if done.exists():
+        known = json.loads(done.read_text(encoding="utf-8"))
+        if known["run"] == plan.run:
+            return Best(**known["best"])
+    folder = site.folder / MODELS / run_name(plan.method, plan.seed)
+    found = write_models(folder, site.last(plan, schema), schema, History(), plan.train.calibration)[site.client]
+    best = Best(found["round"], found["mean_auc"], found["validation"])
+    write_text(site.folder / STATE / plan.run / PLAN, plan.model_dump_json(indent=2) + "\n")
+    ids = _register(site, plan, schema, best) if track else {}
+    write_json(done, {"run": plan.run, "best": best._asdict(), **ids})
+    site.forget_others(plan.run, run_name(plan.method, plan.seed))
+    return best
+
+
+def _register(site: Site, plan: Plan, schema: Schema, best: Best) -> dict[str, str]:
+    """Make the model the site's champion in its own MLflow store; return run, model and version."""
+    tracking = connect(site.folder)
+    with tracking.training_run(
+        method=plan.method, seed=plan.seed, dataset=schema.source, fingerprint=schema.fingerprint,
+        params={"federation": plan.run, "scenario": site.client, "method": plan.method, "seed": plan.seed},
+        config_file=site.folder / STATE / plan.run / PLAN,
+    ) as tracked:  # fmt: skip
+        model = tracked.log_scenario_model(
+            f"{plan.method}-{site.client}",
+            site.folder / MODELS / run_name(plan.method, plan.seed) / site.client,
+            pd.read_parquet(site.folder / CLIENTS / site.client / "example.parquet"),
+            params={"scenario": site.client, "best_round": best.round},
+            step=plan.train.rounds + 1,
+        )
+    chosen = {"method": plan.method, "seed": plan.seed, "federation": plan.run, "val_mean_auc": best.mean_auc}
+    version = tracking.register_version(site.client, model, chosen)
+    place(tracking, site.client, version, CHAMPION, margin=0.0)
+    return {"run_id": tracked.id, "model_id": model, "version": version}

@@ -1,0 +1,196 @@
+"""Conflict coordination: the common update that does most for the worst-off client, from inner products alone.
+
+CAGrad (Liu et al. 2021, eq. 3 and its dual), as FedHCA2 (Lu et al. 2024) uses it between federated clients:
+
+    g = argmax_g min_s <D_s, g>   subject to   |g - m| <= c |m|,   m = sum_s p_s D_s
+
+Dual: w = argmin over the simplex of <D_w, m> + c |m| |D_w| with D_w = sum_s w_s D_s; then
+g = m + c |m| / |D_w| D_w, here scaled by 1 / (1 + c) so that identical clients get exactly their own update.
+
+Between clients who is opposed to whom is read from the directions that emerge over rounds (directions.py; ours), as a
+round's updates are mostly noise; how far g may turn from the mean, c |m|, is measured on the updates themselves.
+
+The dual of conflict coordination, exactly: a convex problem over a small simplex (the algorithm is ours).
+
+    minimise  <b, w> + c |w|_G   over w >= 0, sum w = 1      with b = G p, |w|_G = sqrt(w' G w)      (coordination.py)
+
+For a set A of clients whose weights may differ from zero, the optimum has a closed form. With u = G_A^-1 1,
+v = G_A^-1 b_A, alpha = sum u, beta = sum v, gamma = <b_A, v>:
+
+    lambda = (beta + sqrt(beta^2 - alpha (gamma - c^2))) / alpha,     w_A = (lambda u - v) / (lambda alpha - beta)
+
+and where the root is not real the objective falls without end along beta / alpha u - v. So, as active set methods do
+(Lawson & Hanson 1974): go towards the optimum of A, dropping each client whose weight reaches zero on the way; once
+there, let in the client along whose weight the objective falls most; stop when it falls along none.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOLERANCE = 1e-6
+"""Accepted duality gap, relative to |m|^2 (1 + c) or to the steepest slope."""
+
+
+class Coordination(NamedTuple):
+    """How to build the common update g = sum_s coefficients[s] D_s."""
+
+    coefficients: NDArray[np.float64]
+    """[S]"""
+    converged: bool
+    """False: the solver failed and `coefficients` are those of plain averaging."""
+
+
+def coordinate(
+    signal: NDArray[np.float64], gram: NDArray[np.float64], shares: NDArray[np.float64], radius: float
+) -> Coordination:
+    """Find the common update of S clients from what is known of their directions.
+
+    Who shows no direction takes part with its share of the mean, and nobody turns for it.
+
+    Args:
+        signal: [S, S] inner products of directions; where the diagonal is not positive there is none. Free of noise's
+            own products, it need not be positive semidefinite: the nearest such matrix takes its place.
+        gram: [S, S] inner products of this round's updates.
+        shares: [S] weights p of the mean, on the simplex.
+        radius: c, 0 <= c < 1; 0 gives the mean itself.
+
+    Raises:
+        ValueError: as `conflict_averse`.
+    """
+    if not np.isfinite(signal).all():
+        return Coordination(shares.copy(), False)
+    known = np.diag(signal) > 0
+    there = np.ix_(known, known)
+    values, vectors = np.linalg.eigh(signal[there])
+    nearest = (vectors * np.clip(values, 0.0, None)) @ vectors.T
+    together = shares[known].sum()
+    found = conflict_averse(nearest, shares[known] / together, radius, gram[there])
+    coefficients = shares.copy()
+    coefficients[known] = together * found.coefficients
+    return Coordination(coefficients, found.converged)
+
+
+def conflict_averse(
+    products: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    radius: float,
+    gram: NDArray[np.float64] | None = None,
+) -> Coordination:
+    """Find the conflict-averse common update of S clients.
+
+    Args:
+        products: [S, S] inner products that say who is opposed to whom; positive semidefinite.
+        shares: [S] weights p of the mean, on the simplex.
+        radius: c, 0 <= c < 1; 0 gives the mean itself.
+        gram: [S, S] inner products of the updates that are combined, in which |g - m| <= c |m| is measured; those of
+            `products` if left out.
+
+    Raises:
+        ValueError: radius outside [0, 1), or shapes that do not fit.
+    """
+    if not 0 <= radius < 1:
+        raise ValueError(f"radius c = {radius} is outside [0, 1)")
+    clients = len(shares)
+    gram = products if gram is None else gram
+    for name, matrix in (("products", products), ("gram", gram)):
+        if matrix.shape != (clients, clients):
+            raise ValueError(f"{name} has shape {matrix.shape}, expected {(clients, clients)}")
+    mean_norm = _length(shares, products)
+    if radius == 0 or clients == 1 or mean_norm == 0:
+        return Coordination(shares.copy(), True)
+    # In units of |m| the problem is the same at any scale of the updates.
+    scaled = products / mean_norm**2
+    solved = minimise_dual(scaled, shares, radius)
+    cancelled = _length(solved, scaled) <= TOLERANCE
+    if not cancelled and not optimality_gap(scaled, shares, radius, solved) <= TOLERANCE * (1 + radius):
+        return Coordination(shares.copy(), False)
+    length = _length(solved, gram)
+    if cancelled or length == 0:
+        # Opposed updates cancel, so no update helps everybody. The mean is as good as any if it harms nobody; else the
+        # dual does not tell which update costs the worst client least.
+        harmless = float((scaled @ shares).min()) >= -TOLERANCE
+        return Coordination(shares / (1 + radius) if harmless else shares.copy(), harmless)
+    return Coordination((shares + radius * _length(shares, gram) / length * solved) / (1 + radius), True)
+
+
+def _length(weights: NDArray[np.float64], gram: NDArray[np.float64]) -> float:
+    """Return |sum_s weights_s D_s|."""
+    return math.sqrt(max(float(weights @ gram @ weights), 0.0))
+
+
+RIDGE = 1e-13
+"""Added to G's diagonal, relative to it: clients with the very same direction, or with none, leave G_A singular."""
+SLOPE_TOLERANCE = 1e-9
+"""A client is let in if the objective falls along its weight by more than this, relative to its steepest slope."""
+
+
+def minimise_dual(products: NDArray[np.float64], shares: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+    """Return the weights w [S]; whether they are the optimum, `optimality_gap` tells.
+
+    Args:
+        products: G [S, S], positive semidefinite, scaled so that |shares|_G = 1.
+        shares: p [S] on the simplex.
+        radius: c, 0 < c < 1.
+    """
+    along_mean = products @ shares
+    squares = np.diag(products)
+    lifted = products + np.diag(RIDGE * np.maximum(squares, RIDGE * squares.max()))
+    right = np.stack([np.ones_like(along_mean), along_mean], axis=1)
+    weights, free = shares.copy(), shares > 0
+    # Every client enters and leaves once or twice; the bound is there for rounding alone.
+    for _ in range(10 * len(shares) + 10):
+        inside = np.flatnonzero(free)
+        held = weights[inside]
+        direction, longest = _towards_optimum(lifted[inside][:, inside], right[inside], held, radius)
+        ratios = np.divide(held, -direction, out=np.full(len(inside), np.inf), where=direction < 0)
+        first = ratios.argmin()
+        if ratios[first] < longest:
+            weights[inside] = np.maximum(held + ratios[first] * direction, 0.0)
+            weights[inside[first]], free[inside[first]] = 0.0, False
+            continue
+        weights[inside] = np.maximum(held + direction, 0.0)
+        slopes = dual_slopes(products, along_mean, weights, radius)
+        steepest = slopes.argmin()
+        if free[steepest] or slopes[steepest] >= slopes[inside].min() - SLOPE_TOLERANCE * np.abs(slopes).max():
+            break
+        free[steepest] = True
+    return np.asarray(weights / weights.sum())
+
+
+def optimality_gap(
+    products: NDArray[np.float64], shares: NDArray[np.float64], radius: float, weights: NDArray[np.float64]
+) -> float:
+    """Return the Frank-Wolfe gap at `weights`, relative to the steepest slope or 1.
+
+    The problem is convex, so the gap bounds how far the objective is above its minimum, however `weights` were found.
+    """
+    slopes = dual_slopes(products, products @ shares, weights, radius)
+    return float(slopes @ weights - slopes.min()) / max(1.0, float(np.abs(slopes).max()))
+
+
+def dual_slopes(
+    products: NDArray[np.float64], along_mean: NDArray[np.float64], weights: NDArray[np.float64], radius: float
+) -> NDArray[np.float64]:
+    """Return the objective's gradient [S]."""
+    ahead = products @ weights
+    return np.asarray(along_mean + radius / max(math.sqrt(max(float(weights @ ahead), 0.0)), 1e-12) * ahead)
+
+
+def _towards_optimum(
+    products: NDArray[np.float64], right: NDArray[np.float64], weights: NDArray[np.float64], radius: float
+) -> tuple[NDArray[np.float64], float]:
+    """Return the direction [A] from `weights`, and how far along it the objective falls: 1 to the optimum, or inf.
+
+    `right` [A, 2] holds 1 and b_A.
+    """
+    solved = np.linalg.solve(products, right)
+    (alpha, beta), gamma = solved.sum(axis=0), right[:, 1] @ solved[:, 1]
+    ray = beta / alpha * solved[:, 0] - solved[:, 1]
+    square = beta**2 - alpha * (gamma - radius**2)
+    if square <= 0:
+        return ray, math.inf
+    root = math.sqrt(square)
+    return solved[:, 0] / alpha + ray / root - weights, 1.0

@@ -1,0 +1,1 @@
+"""The data card as pages and pictures."""

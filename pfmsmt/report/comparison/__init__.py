@@ -1,0 +1,1 @@
+"""The comparison of methods, from what evaluation and training left on disk."""

@@ -1,0 +1,171 @@
+"""Reads the files that evaluation and training wrote, and refuses what does not fit together."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from pfmsmt.core.errors import DataError
+from pfmsmt.report.comparison.results import Diagnostics, Results, RunResult, Scores, TaskScore
+
+HISTORY = {"round": "int64", "scenario": "str", "task": "str", "auc": "float64", "logloss": "float64"}
+ROC = {"scenario": "str", "task": "str", "false_positive_rate": "float64", "true_positive_rate": "float64"}
+CALIBRATION = {"scenario": "str", "task": "str", "predicted": "float64", "actual": "float64", "rows": "int64"}
+TRAFFIC = {"round": "int64", "client": "str", "bytes_up": "int64", "bytes_down": "int64"}
+DIAGNOSTICS = dict.fromkeys(("group", "quantity", "client", "other"), "category") | {"round": "int", "value": "float"}
+
+File = TypeVar("File")
+
+
+@dataclass(frozen=True)
+class _MetricsFile:
+    method: str
+    seed: int
+    scenarios: dict[str, dict[str, TaskScore]]
+
+
+@dataclass(frozen=True)
+class _OracleFile:
+    scenarios: dict[str, dict[str, TaskScore]]
+
+
+def load_results(
+    runs: Iterable[tuple[str, int]],
+    *,
+    evaluation: Path,
+    models: Path,
+    oracle: Path | None = None,
+    scenarios: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    references: Iterable[str] = ("centralized",),
+    confidence: float | None = None,
+) -> Results:
+    """Load the runs to compare.
+
+    Args:
+        runs: (method, seed), in the order to show; folders of other runs, left from earlier, are ignored.
+        evaluation: holds `<method>-seed<seed>/{metrics.json,roc.csv,calibration.csv}`.
+        models: holds `<method>-seed<seed>/history.csv` and, if the method mixes clients, `diagnostics.parquet` and
+            `traffic.csv`.
+        oracle: scores of the true probabilities; a file that does not exist is no oracle.
+        scenarios: the order to show; None is the order of the first run's file.
+        tasks: likewise.
+        references: methods that are shown but never marked best.
+        confidence: of the intervals in metrics.json, for the headings.
+
+    Raises:
+        DataError: nothing to compare; a file is missing or damaged; runs hold different scenarios or tasks, or were
+            scored on different test rows.
+    """
+    wanted = list(runs)
+    if not wanted:
+        raise DataError("there is no run to compare; name at least one in train.methods and train.seeds")
+    loaded = [_load_run(method, seed, evaluation, models) for method, seed in wanted]
+    first = loaded[0].scores
+    names = tuple(scenarios) if scenarios is not None else tuple(first)
+    task_names = tuple(tasks) if tasks is not None else tuple(next(iter(first.values()), ()))
+    for run in loaded:
+        place = evaluation / f"{run.method}-seed{run.seed}" / "metrics.json"
+        _check_cells(run.scores, names, task_names, place)
+        _check_same_rows(run, loaded[0], place)
+    ceiling = None
+    if oracle is not None and oracle.exists():
+        ceiling = _parse(oracle, _OracleFile, "download").scenarios
+        _check_cells(ceiling, names, task_names, oracle)
+    order = list(dict.fromkeys(run.method for run in loaded))
+    return Results(
+        runs=tuple(sorted(loaded, key=lambda run: (order.index(run.method), run.seed))),
+        scenarios=names,
+        tasks=task_names,
+        oracle=ceiling,
+        references=frozenset(references),
+        confidence=confidence,
+    )
+
+
+def _load_run(method: str, seed: int, evaluation: Path, models: Path) -> RunResult:
+    name = f"{method}-seed{seed}"
+    path = evaluation / name / "metrics.json"
+    found = _parse(path, _MetricsFile, "evaluate")
+    if (found.method, found.seed) != (method, seed):
+        raise DataError(
+            f"{path} belongs to {found.method}-seed{found.seed}, not to {name}; run `dvc repro -f evaluate`"
+        )
+    return RunResult(
+        method=method,
+        seed=seed,
+        scores=found.scenarios,
+        history=_read_table(models / name / "history.csv", HISTORY, "train"),
+        roc=_read_table(evaluation / name / "roc.csv", ROC, "evaluate"),
+        calibration=_read_table(evaluation / name / "calibration.csv", CALIBRATION, "evaluate"),
+        diagnostics=_read_diagnostics(models / name),
+    )
+
+
+def _read_diagnostics(folder: Path) -> Diagnostics | None:
+    path = folder / "diagnostics.parquet"
+    if not path.exists():
+        return None
+    try:
+        table = pd.read_parquet(path, columns=list(DIAGNOSTICS)).astype(DIAGNOSTICS)
+    except (ValueError, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise DataError(f"{path} is damaged: {reason}; run `dvc repro -f train`") from None
+    for (group, quantity), part in table[table["other"] != ""].groupby(["group", "quantity"], observed=True):
+        clients = part["client"].nunique()
+        if len(part) != clients**2 * part["round"].nunique():
+            raise DataError(
+                f"{path}: {quantity} of group {group} is not a {clients} x {clients} matrix in every round; "
+                "run `dvc repro -f train`"
+            )
+    return Diagnostics(table, _read_table(folder / "traffic.csv", TRAFFIC, "train"))
+
+
+def _parse(path: Path, kind: type[File], stage: str) -> File:
+    try:
+        return TypeAdapter(kind).validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run `dvc repro {stage}` first") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        detail = str(error)
+        if isinstance(error, ValidationError):
+            fault = error.errors()[0]
+            detail = f"{'.'.join(map(str, fault['loc'])) or 'the whole file'}: {fault['msg']}"
+        raise DataError(f"{path} is damaged: {detail}; run `dvc repro -f {stage}`") from None
+
+
+def _read_table(path: Path, columns: dict[str, str], stage: str) -> pd.DataFrame:
+    numbers = {name: [""] for name, kind in columns.items() if kind != "str"}
+    try:
+        # only an empty cell is "undefined": a scenario may well be called NA
+        frame = pd.read_csv(path, keep_default_na=False, na_values=numbers, dtype=columns, usecols=list(columns))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run `dvc repro {stage}` first") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged: {error}; run `dvc repro -f {stage}`") from None
+    return frame[list(columns)]
+
+
+def _check_cells(scores: Scores, scenarios: Sequence[str], tasks: Sequence[str], path: Path) -> None:
+    missing = [f"{scenario}/{task}" for scenario in scenarios for task in tasks if task not in scores.get(scenario, {})]
+    extra = [scenario for scenario in scores if scenario not in scenarios]
+    if missing or extra or not scenarios or not tasks:
+        raise DataError(
+            f"{path} does not hold the scenarios and tasks to compare (missing: {', '.join(missing) or 'none'}; "
+            f"not expected: {', '.join(extra) or 'none'}); run `dvc repro -f evaluate`"
+        )
+
+
+def _check_same_rows(run: RunResult, first: RunResult, path: Path) -> None:
+    for scenario, tasks in run.scores.items():
+        for task, score in tasks.items():
+            other = first.scores[scenario].get(task, score)
+            if (score.rows, score.positives) != (other.rows, other.positives):
+                raise DataError(
+                    f"{path}: {scenario}/{task} was scored on {score.rows} rows with {score.positives} positives, but "
+                    f"{first.method}-seed{first.seed} on {other.rows} with {other.positives}; "
+                    "run `dvc repro -f evaluate` so that all methods are scored on the same test rows"
+                )

@@ -1,0 +1,78 @@
+"""Means over seeds and scenarios. What is undefined is left out of a mean and counted, never filled in."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pfmsmt.report.comparison.results import Results
+
+METRICS = ("auc", "gauc", "logloss", "ece")
+"""What metrics.json holds for each scenario and task."""
+
+Place = tuple[str, str]
+"""scenario, task"""
+
+
+class Estimate(NamedTuple):
+    """A value over the seeds of one method."""
+
+    value: float | None
+    deviation: float | None
+    """Sample standard deviation over seeds (n - 1); None with fewer than two."""
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are defined; None if there is none."""
+    defined = [value for value in values if value is not None]
+    return statistics.fmean(defined) if defined else None
+
+
+def estimate(results: Results, method: str, metric: str, places: Sequence[Place]) -> Estimate:
+    """Average one metric over places within each seed, then over seeds."""
+    by_seed = [mean(getattr(tree[s][t], metric) for s, t in places) for tree in results.scores(method)]
+    defined = [value for value in by_seed if value is not None]
+    return Estimate(mean(defined), statistics.stdev(defined) if len(defined) > 1 else None)
+
+
+def places(results: Results, task: str | None = None) -> list[Place]:
+    """Return every scenario with every task, or with one."""
+    return [(scenario, name) for scenario in results.scenarios for name in results.tasks if task in (None, name)]
+
+
+def metrics_tree(results: Results) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
+    """Return method -> scenario -> task -> metric, each the mean over seeds."""
+    return {
+        method: {
+            scenario: {
+                task: {metric: estimate(results, method, metric, [(scenario, task)]).value for metric in METRICS}
+                for task in results.tasks
+            }
+            for scenario in results.scenarios
+        }
+        for method in results.shown
+    }
+
+
+def summary_tree(results: Results) -> dict[str, dict[str, float | int | None]]:
+    """Return method -> mean_auc, mean_<task>_auc (with several seeds also *_std), undefined_aucs, seeds."""
+    return {method: _summary(results, method) for method in results.shown}
+
+
+def _summary(results: Results, method: str) -> dict[str, float | int | None]:
+    names: dict[str, str | None] = {"mean_auc": None} | {f"mean_{task}_auc": task for task in results.tasks}
+    summary: dict[str, float | int | None] = {}
+    for name, task in names.items():
+        summary[name], deviation = estimate(results, method, "auc", places(results, task))
+        if results.several_seeds and deviation is not None:
+            summary[f"{name}_std"] = deviation
+    aucs = (estimate(results, method, "auc", [place]).value for place in places(results))
+    summary["undefined_aucs"] = sum(auc is None for auc in aucs)
+    summary["seeds"] = len(results.scores(method))
+    return summary
+
+
+def ranked(results: Results) -> list[tuple[str, float]]:
+    """Return the methods that could be deployed with their mean AUC, best first."""
+    means = [(name, estimate(results, name, "auc", places(results)).value) for name in results.methods]
+    defined = [(name, value) for name, value in means if value is not None and results.deployable(name)]
+    return sorted(defined, key=lambda pair: -pair[1])

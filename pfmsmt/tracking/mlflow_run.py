@@ -1,0 +1,213 @@
+"""One training run: flat, with every round's metrics at step = round."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pfmsmt.core.errors import TrackingError
+from pfmsmt.data.schema import Schema
+from pfmsmt.tracking.logged_models import discard_models, log_model
+from pfmsmt.tracking.origin import environment, git_state, source_tags
+from pfmsmt.tracking.store import readable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities import Metric
+
+    from pfmsmt.tracking.store import Store
+
+_ROUNDS = 10
+_SECONDS = 10.0
+_METRICS_PER_CALL = 1000
+_PARAMS_PER_CALL = 100
+_COLUMNS_BYTES = 1_048_575
+_NAME = re.compile(r"[\w.\- :]+(/[\w.\- :]+)*")
+
+
+class TrainingRun:
+    """A run while its training goes on; made by `Tracking.training_run`."""
+
+    def __init__(self, tracking: "Store", run_id: str, logged: Mapping[tuple[str, int], float]) -> None:
+        """`logged`: the points, (name, step) -> value, that a resumed run has already."""
+        self.id = run_id
+        self._tracking = tracking
+        self._logged = logged
+        self._buffer: list[Metric] = []
+        self._rounds = 0
+        self._flushed = time.monotonic()
+        self._models: dict[str, int] = {}
+
+    def log_round(self, round: int, metrics: Mapping[str, float | None]) -> None:
+        """Keep one round's metrics, to be sent with those of a few more rounds; None and non-finite are left out.
+
+        Raises:
+            TrackingError: a name that MLflow refuses (it allows letters, digits, `_ - . : /` and spaces), or the
+                store does not take them.
+        """
+        self._buffer += [
+            metric
+            for metric in as_metrics(metrics, step=round)
+            if self._logged.get((metric.key, round)) != metric.value
+        ]
+        self._rounds += 1
+        if self._rounds >= _ROUNDS or time.monotonic() - self._flushed > _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is kept. Call it before a checkpoint: what a kill destroys must come after the checkpoint.
+
+        Raises:
+            TrackingError: the store does not take it; it is kept for the next attempt.
+        """
+        with readable(self._tracking.uri, f"logging metrics to run {self.id}"):
+            while self._buffer:
+                self._tracking.client.log_batch(self.id, metrics=self._buffer[:_METRICS_PER_CALL])
+                del self._buffer[:_METRICS_PER_CALL]
+        self._rounds = 0
+        self._flushed = time.monotonic()
+
+    def log_files(self, files: Path | Iterable[Path], artifact_path: str | None = None) -> None:
+        """Copy files, or all that a folder holds, to the run's artifacts."""
+        self._tracking.log_run_files(self.id, files, artifact_path)
+
+    def log_scenario_model(
+        self, name: str, folder: Path, example: "pd.DataFrame", params: Mapping[str, Any], step: int
+    ) -> str:
+        """Log one scenario's model and return its id; `step` is the round it is of. See `models.log_model`."""
+        model_id = log_model(self._tracking, self.id, name, folder, example, params)
+        self._models[model_id] = step
+        return model_id
+
+    def finish(self) -> None:
+        """Send the rest; link the models, which a run that is killed before must not keep as its outputs."""
+        from mlflow.entities import LoggedModelOutput
+
+        self.flush()
+        client = self._tracking.client
+        with readable(self._tracking.uri, f"closing run {self.id}"):
+            if self._models:
+                client.log_outputs(self.id, [LoggedModelOutput(*entry) for entry in self._models.items()])
+            client.set_terminated(self.id, "FINISHED")
+
+
+def as_metrics(metrics: Mapping[str, float | None], step: int, **fields: str | None) -> list["Metric"]:
+    """Turn finite values into MLflow's entities; further fields are those of `mlflow.entities.Metric`."""
+    from mlflow.entities import Metric
+
+    bad = [name for name in metrics if not _NAME.fullmatch(name)]
+    if bad:
+        raise TrackingError(f"metric name {bad[0]!r}: use letters, digits, `_ - . :`, spaces, and `/` between parts")
+    now = int(time.time() * 1000)
+    return [
+        Metric(name, float(value), now, step, **fields)
+        for name, value in metrics.items()
+        if value is not None and math.isfinite(value)
+    ]
+
+
+@contextmanager
+def training_run(
+    tracking: "Store",
+    *,
+    method: str,
+    seed: int,
+    dataset: str,
+    fingerprint: str,
+    params: Mapping[str, Any],
+    config_file: Path,
+    data: Schema | None = None,
+    resume_id: str | None = None,
+    resume_round: int = 0,
+) -> Iterator[TrainingRun]:
+    """See `Tracking.training_run`."""
+    client = tracking.client
+    if resume_id:
+        run = _reopen(tracking, resume_id, resume_round)
+    else:
+        tags = {"role": "federation", "method": method, "seed": str(seed), "dataset": dataset}
+        tags |= {"data_fingerprint": fingerprint} | git_state(tracking.root) | source_tags()
+        if tracking.launcher_run_id:
+            tags["launcher_run_id"] = tracking.launcher_run_id
+        with readable(tracking.uri, "creating a run"):
+            created = client.create_run(tracking.experiment_id, tags=tags, run_name=f"{method}-seed{seed}")
+        run = TrainingRun(tracking, created.info.run_id, {})
+    try:
+        if not resume_id:
+            _describe(tracking, run.id, dataset, fingerprint, params, config_file, data)
+        yield run
+        run.finish()
+    except BaseException as error:
+        # What goes wrong here must not hide why the training stopped.
+        with suppress(TrackingError):
+            run.flush()
+        with suppress(TrackingError), readable(tracking.uri, "closing a run"):
+            client.set_tag(run.id, "failure", (str(error) or type(error).__name__)[:5000])
+            client.set_terminated(run.id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+
+
+def described(schema: Schema) -> tuple[str | None, str]:
+    """Return a data set's columns and its counts, as MLflow's page of a data set shows them (JSON)."""
+    columns = [
+        *({"type": "string" if f.text else "long", "name": f.name, "required": True} for f in schema.categorical),
+        *({"type": "double", "name": f.name, "required": True} for f in schema.numerical),
+        *({"type": "integer", "name": task.name, "required": True} for task in schema.tasks),
+    ]
+    text = json.dumps({"mlflow_colspec": columns})
+    counts = {s: {split: held.model_dump() for split, held in splits.items()} for s, splits in schema.counts.items()}
+    rows = sum(held.rows for splits in schema.counts.values() for held in splits.values())
+    profile = json.dumps({"num_rows": rows, "num_columns": len(columns), "scenarios": counts})
+    # MLflow refuses longer ones.
+    return text if len(text) <= _COLUMNS_BYTES else None, profile
+
+
+def _reopen(tracking: "Store", run_id: str, resume_round: int) -> TrainingRun:
+    """Continue a killed run. MLflow cannot delete points, so those it has are remembered and not logged twice.
+
+    Models that it had begun to log are deleted: the training that goes on logs them all.
+    """
+    tracking.check_run(run_id)
+    client = tracking.client
+    with readable(tracking.uri, f"reopening run {run_id}"):
+        run = client.get_run(run_id)
+        if run.info.status != "FINISHED":
+            discard_models(tracking, run)
+        client.update_run(run_id, status="RUNNING")
+        data = run.data
+        if "failure" in data.tags:
+            client.delete_tag(run_id, "failure")
+        earlier = data.tags.get("resumed_at_round")
+        client.set_tag(run_id, "resumed_at_round", f"{earlier}, {resume_round}" if earlier else str(resume_round))
+        points = {
+            (point.key, point.step): point.value
+            for name in data.metrics
+            for point in client.get_metric_history(run_id, name)
+        }
+    return TrainingRun(tracking, run_id, points)
+
+
+def _describe(
+    tracking: "Store",
+    run_id: str,
+    dataset: str,
+    fingerprint: str,
+    params: Mapping[str, Any],
+    config_file: Path,
+    schema: Schema | None,
+) -> None:
+    from mlflow.entities import Dataset, DatasetInput, Param
+
+    entries = [Param(name, str(value)) for name, value in params.items()]
+    with readable(tracking.uri, f"describing run {run_id}"):
+        for first in range(0, len(entries), _PARAMS_PER_CALL):
+            tracking.client.log_batch(run_id, params=entries[first : first + _PARAMS_PER_CALL])
+        source = json.dumps({"fingerprint": fingerprint})
+        data = Dataset(dataset, fingerprint[:36], "local", source, *(described(schema) if schema else (None, None)))
+        tracking.client.log_inputs(run_id, [DatasetInput(data)])
+        tracking.client.log_dict(run_id, environment(), "environment.json")
+        tracking.client.log_artifact(run_id, str(config_file))

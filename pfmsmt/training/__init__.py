@@ -1,0 +1,1 @@
+"""Federated rounds: the driver, the clients, and a run from data to models."""

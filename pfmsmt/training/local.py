@@ -1,0 +1,272 @@
+"""Local training: some optimiser steps on one client's own rows. Legend: B batch, T tasks."""
+
+import math
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pfmsmt.config import Train
+from pfmsmt.core import arrays
+from pfmsmt.core.errors import TrainingError
+from pfmsmt.core.types import NamedArrays, Role, Stream
+from pfmsmt.data.shards.resident import ClientData
+from pfmsmt.methods import LocalResult
+from pfmsmt.models.heads import loss, task_losses
+from pfmsmt.models.large_table import LargeTable
+from pfmsmt.models.mmoe import MMoE
+from pfmsmt.models.spec import ModelSpec
+from pfmsmt.models.template import Binding
+
+PRIVATE_TABLE = "private_embedding.table"
+VERSION = f"{PRIVATE_TABLE}/version"
+"""Of a large table, among the optimiser's state: it stands for the table and for its moments."""
+
+DECAY_FLOOR = 0.1
+"""The cosine decay ends at this share of the learning rate."""
+
+
+class Learner(NamedTuple):
+    """A client's model, data and budget, as local training needs them."""
+
+    model: MMoE
+    binding: Binding
+    data: ClientData
+    batch_size: int
+    budget: Train
+    device: torch.device
+    large: LargeTable | None = None
+    """The table of private fields, where it is trained in place: no named array holds it."""
+
+    def rewind(self, optimizer: NamedArrays) -> None:
+        """Put a large table where it was when local training returned `optimizer`.
+
+        Raises:
+            ValueError: it cannot go back so far.
+        """
+        if self.large is not None:
+            self.large.rewind(int(optimizer.get(VERSION, 0)))
+
+
+def build_learner(
+    client: str,
+    spec: ModelSpec,
+    data: ClientData,
+    batch_size: int,
+    budget: Train,
+    seed: int,
+    device: torch.device,
+    *,
+    in_place: bool = True,
+) -> Learner:
+    """Build a client's model on `device`, with its initial values, and move its training rows there.
+
+    Args:
+        in_place: a private table of `train.large_table_rows` or more may be trained in place.
+    """
+    model = MMoE(spec).initialise(seed, client).to(device)
+    train = data._replace(train=data.train.to(device))
+    private = model.private_embedding
+    # Metal has no sparse tensors.
+    if private is None or len(private.table) < budget.large_table_rows or not in_place or device.type == "mps":
+        return Learner(model, Binding(model), train, batch_size, budget, device)
+    private.sparse = True
+    return Learner(model, Binding(model, private.table), train, batch_size, budget, device, LargeTable(private.table))
+
+
+def client_batch_size(mean: int, rows: int, mean_rows: float) -> int:
+    """Return client s's batch size, in proportion to its rows: all clients take the same number of steps.
+
+    At least 2, because BatchNorm needs two rows.
+    """
+    return max(2, round(mean * rows / mean_rows))
+
+
+def local_train(
+    parameters: NamedArrays,
+    optimizer: NamedArrays,
+    data: Learner,
+    stream: Stream,
+    *,
+    federated: Collection[Role],
+    learning_rate: float,
+    private_learning_rate: float,
+    private_weight_decay: float = 0.0,
+    frozen: Collection[Role] = (),
+    anchor: NamedArrays | None = None,
+    regularizer: float = 0.0,
+    steps: int | None = None,
+    by_task: Collection[Role] = (),
+) -> LocalResult:
+    """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
+
+    Plain SGD, because what is averaged must be proportional to the gradient (docs/method.md, a round). The regulariser
+    (mu / 2) |theta - anchor|^2, over the learned tensors whose role is in `anchor`, takes an implicit step after each
+    of the optimisers', theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu: stable for any mu. The rate
+    is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form (AdamW, Loshchilov and
+    Hutter 2019), not scaled by the gradient's moments. Running statistics are not pulled.
+
+    A large table (`Learner.large`) is trained in place by lazy Adam; it is in neither `parameters` nor what comes
+    back, and starts from the version that `optimizer` names.
+
+    Args:
+        parameters: every tensor of the model.
+        optimizer: Adam's state of private tensors from an earlier call, or nothing.
+        data: the client's model and rows.
+        stream: names the randomness of batches and dropout.
+        federated: roles that leave the client.
+        learning_rate: of SGD.
+        private_learning_rate: of Adam.
+        private_weight_decay: of Adam, decoupled (AdamW): a step also takes rate x decay x theta off theta.
+        frozen: roles that keep their values.
+        anchor: what arrays are pulled towards, whole roles; roles that it leaves out move freely.
+        regularizer: mu.
+        steps: `train.local_steps` if left out.
+        by_task: federated roles whose movement is also told task by task (a backward pass for each task).
+
+    Raises:
+        TrainingError: the loss is not finite; round, client and value are named.
+        ValueError: a role of `by_task` is not federated, or frozen: its movements would not be plain SGD's.
+    """
+    if not set(by_task) <= set(federated) - set(frozen):
+        raise ValueError(f"by_task names {sorted(set(by_task) - (set(federated) - set(frozen)))}, not trained by SGD")
+    model, binding, budget = data.model, data.binding, data.budget
+    binding.write(parameters)
+    data.rewind(optimizer)
+    model.train()
+    steps = budget.local_steps if steps is None else steps
+    rate = _decay(stream.round, budget)
+    shared: list[Tensor] = [
+        p for p in model.parameters() if binding.role(p) in federated and binding.role(p) not in frozen
+    ]
+    own: dict[str, Tensor] = {
+        name: p for name, p in model.named_parameters() if binding.role(p) not in {*federated, *frozen}
+    }
+    large = data.large if PRIVATE_TABLE in own else None
+    if large is not None:
+        del own[PRIVATE_TABLE]
+    for parameter in model.parameters():
+        parameter.requires_grad_(binding.role(parameter) not in frozen)
+    if large is not None:
+        large.begin(int(optimizer.get(VERSION, 0)), private_learning_rate * rate, private_weight_decay)
+    sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
+    adam = _adam(own, optimizer, private_learning_rate * rate, private_weight_decay, data.device) if own else None
+    pulls = []
+    if anchor and regularizer > 0:
+        strengths = (learning_rate * rate * regularizer, private_learning_rate * rate * regularizer)
+        pulls = _pulls(binding, anchor, zip((shared, list(own.values())), strengths, strict=True))
+    trained = [*shared, *own.values(), *([] if large is None else [large.table])]
+    split = (
+        _TaskSplit(trained, [p for p in shared if binding.role(p) in by_task], model.spec.tasks) if by_task else None
+    )
+    weights = torch.tensor(budget.task_weights, dtype=torch.float32, device=data.device)
+    rows = data.data.train
+    total = torch.zeros((), device=data.device)
+    first = (stream.round - 1) * budget.local_steps
+    seed = int(stream.generator("dropout").integers(2**63))
+    model.dropout.generator = torch.Generator(data.device).manual_seed(seed)
+    for batch in rows.batches(stream, data.batch_size, first, steps):
+        model.zero_grad()
+        logits = model(batch.codes, batch.values)
+        if split:
+            value = split.backward(task_losses(logits, batch.labels, weights, model.spec), learning_rate * rate)
+        else:
+            value = loss(logits, batch.labels, weights, model.spec)
+            value.backward()  # type: ignore[no-untyped-call]
+        total += value.detach()
+        for optimizer_ in (sgd, adam, large):
+            if optimizer_ is not None:
+                optimizer_.step()
+        with torch.no_grad():
+            for pulled, anchors, share in pulls:
+                torch._foreach_lerp_(pulled, anchors, share)
+    mean = float(total) / max(steps, 1)
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"round {stream.round}, client {stream.client}: the training loss became {mean}; "
+            "lower this method's learning rates in params.yaml, or look for extreme values in the client's data"
+        )
+    state = dict(optimizer) if adam is None else {**optimizer, **_adam_state(own, adam)}
+    if large is not None:
+        state[VERSION] = np.array(large.finish())
+    # A forward pass moves BatchNorm's running statistics, even where nothing of it is trained.
+    final = {**binding.read(), **arrays.select(parameters, binding.template, frozen)}
+    told = split.movements(binding, by_task) if split else {}
+    return LocalResult(final, state, mean, rows.rows, told)
+
+
+class _TaskSplit:
+    """Sums up what each task's loss moves under plain SGD, which is linear in the gradient."""
+
+    def __init__(self, trained: list[Tensor], followed: list[Tensor], tasks: tuple[str, ...]) -> None:
+        self._trained, self._tasks = trained, tasks
+        self._moved = {task: {id(p): (p, torch.zeros_like(p)) for p in followed} for task in tasks}
+
+    def backward(self, losses: Tensor, rate: float) -> Tensor:
+        """Set the gradients of the summed loss, and add up each task's own steps; return the summed loss."""
+        for task, own in zip(self._tasks, losses, strict=True):
+            gradients = torch.autograd.grad(own, self._trained, retain_graph=True, allow_unused=True)
+            for parameter, gradient in zip(self._trained, gradients, strict=True):
+                if gradient is None:
+                    continue
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                if id(parameter) in self._moved[task]:
+                    self._moved[task][id(parameter)][1].sub_(gradient, alpha=rate)
+        return losses.sum()
+
+    @torch.no_grad()
+    def movements(self, binding: Binding, roles: Collection[Role]) -> dict[str, NamedArrays]:
+        """Return the movements by task and wire name; overwrites the followed parameters."""
+        found: dict[str, NamedArrays] = {}
+        for task, moved in self._moved.items():
+            for parameter, movement in moved.values():
+                parameter.copy_(movement)
+            found[task] = arrays.select(binding.read(), binding.template, roles)
+        return found
+
+
+def _decay(round_: int, budget: Train) -> float:
+    if budget.learning_rate_decay == "none":
+        return 1.0
+    progress = (round_ - 1) / budget.rounds
+    return DECAY_FLOOR + (1 - DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _pulls(
+    binding: Binding, anchor: NamedArrays, groups: Iterable[tuple[list[Tensor], float]]
+) -> list[tuple[list[Tensor], list[Tensor], float]]:
+    """For (tensors, a), return those whose role the anchor holds, its values for them, and a / (1 + a)."""
+    roles = {binding.template[name].role for name in anchor}
+    now = binding.read()
+    binding.write(anchor)
+    pulls = []
+    for tensors, strength in groups:
+        pulled = [tensor for tensor in tensors if binding.role(tensor) in roles]
+        if pulled:
+            pulls.append((pulled, [tensor.detach().clone() for tensor in pulled], strength / (1 + strength)))
+    binding.write(now)
+    return pulls
+
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def _adam(
+    own: dict[str, Tensor], state: NamedArrays, rate: float, decay: float, device: torch.device
+) -> torch.optim.AdamW:
+    adam = torch.optim.AdamW(own.values(), lr=rate, weight_decay=decay, fused=device.type in ("cpu", "cuda"))
+    for name, tensor in own.items():
+        if f"{name}/step" in state:
+            adam.state[tensor] = {key: torch.tensor(state[f"{name}/{key}"], device=device) for key in _MOMENTS}
+    return adam
+
+
+def _adam_state(own: dict[str, Tensor], adam: torch.optim.AdamW) -> NamedArrays:
+    return {
+        f"{name}/{key}": adam.state[tensor][key].cpu().numpy().copy()
+        for name, tensor in own.items()
+        for key in _MOMENTS
+        if tensor in adam.state
+    }

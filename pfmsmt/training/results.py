@@ -1,0 +1,105 @@
+"""What a finished run leaves on disk: every scenario's best model, its history and its result."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pfmsmt.config import CalibrationChoice
+from pfmsmt.core.errors import TrainingError
+from pfmsmt.core.files import new_folder, write_json
+from pfmsmt.core.types import Template
+from pfmsmt.data.encoder import Encoded
+from pfmsmt.data.schema import ScenarioSchema, Schema
+from pfmsmt.models.calibration import Calibration, CalibrationName, fit_calibration
+from pfmsmt.models.saved import SavedModel, build_model, save_model
+from pfmsmt.training.client import Client
+from pfmsmt.training.federation import POOLED_CLIENT, Federation, scenario_parameters
+from pfmsmt.training.history import History
+from pfmsmt.training.scores import score
+from pfmsmt.training.validate import ROWS_AT_ONCE
+
+FILES = ("result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics.parquet")
+"""Beside the models; `train` logs them to the run."""
+
+
+def best_rounds(federation: Federation, schema: Schema) -> dict[str, dict[str, Any]]:
+    """Return scenario -> {round, mean_auc, validation} of the model that was kept, chosen on validation rows.
+
+    `mean_auc` is None where no task's AUC is defined.
+
+    Raises:
+        TrainingError: a client never validated a model.
+    """
+    found = {}
+    for scenario in schema.scenarios:
+        best = _client_of(federation, scenario).best
+        if best is None:
+            raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to keep")
+        own = best.validation[scenario]
+        defined = any(cell["auc"] is not None for cell in own.values())
+        mean = score({scenario: own}).auc if defined else None
+        found[scenario] = {"round": best.round, "mean_auc": mean, "validation": own}
+    return found
+
+
+def _client_of(federation: Federation, scenario: str) -> Client:
+    return federation.clients.get(scenario) or federation.clients[POOLED_CLIENT]
+
+
+def write_models(
+    folder: Path, federation: Federation, schema: Schema, history: History, calibration: CalibrationChoice = "none"
+) -> dict[str, dict[str, Any]]:
+    """Write every scenario's best model, and what FILES holds.
+
+    Args:
+        calibration: fitted to each scenario's own validation rows, and kept with its model.
+
+    Returns:
+        `best_rounds`, as `result.json` holds it.
+
+    Raises:
+        TrainingError: a client never validated a model, or a calibration did not converge; nothing is written.
+    """
+    best = best_rounds(federation, schema)
+    schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
+    with new_folder(folder) as temporary:
+        for position, scenario_schema in enumerate(schemas):
+            scenario = scenario_schema.scenario
+            client = _client_of(federation, scenario)
+            spec, parameters = client.learner.model.spec, client.best_parameters()
+            code = None
+            if scenario not in federation.clients:
+                spec, parameters = scenario_parameters(parameters, spec, schemas, scenario)
+                code = position
+            line = None if calibration == "none" else _calibrate(calibration, client, scenario_schema)
+            save_model(temporary / scenario, spec, parameters, scenario_schema, code, line)
+        write_results(temporary, best, federation.template, history)
+    return best
+
+
+def _calibrate(kind: CalibrationName, client: Client, schema: ScenarioSchema) -> Calibration:
+    """Fit a scenario's calibration to its validation rows."""
+    rows = client.learner.data.validation[schema.scenario]
+    # A pooled client's codes are tagged and shifted, as its whole model wants them.
+    whole = SavedModel(build_model(client.learner.model.spec, client.best_parameters()), schema)
+    blocks = [
+        whole.log_odds(Encoded(block.codes.cpu().numpy(), block.values.cpu().numpy()))
+        for block in rows.blocks(ROWS_AT_ONCE)
+    ]
+    log_odds = np.concatenate(blocks) if blocks else np.zeros((0, len(schema.tasks)))
+    return fit_calibration(kind, log_odds, rows.labels.cpu().numpy())
+
+
+def write_results(folder: Path, best: Mapping[str, Any], template: Template, history: History) -> None:
+    """Write what FILES holds into a folder; `diagnostics.parquet` where the method has any."""
+    columns = ["round", "scenario", "task", "auc", "logloss"]
+    pd.DataFrame(history.rows, columns=columns).to_csv(folder / "history.csv", index=False)
+    write_json(folder / "result.json", {"best": best})
+    history.ledger.table(template).to_csv(folder / "ledger.csv", index=False)
+    history.ledger.traffic().to_csv(folder / "traffic.csv", index=False)
+    diagnostics = history.diagnostics()
+    if diagnostics is not None:
+        diagnostics.to_parquet(folder / "diagnostics.parquet", index=False, compression="zstd")

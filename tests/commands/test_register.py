@@ -1,0 +1,115 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pfmsmt.commands.register import register
+from pfmsmt.core.errors import ConfigError, DataError
+from pfmsmt.data.schema import read_schema
+from pfmsmt.models.saved import load_model
+from pfmsmt.tracking import connect
+from pfmsmt.tracking.promotion import history
+from pfmsmt.tracking.registry import aliases, find_version
+
+CLIENTS = Path("data/clients")
+
+
+def test_champions_are_chosen_by_validation_and_predict_what_was_evaluated(
+    project, configure, train_all, monkeypatch, tmp_path
+):
+    import mlflow
+
+    config = configure({"train.methods": ["centralized", "fedavg", "local"]})
+    tracking = train_all(config)
+    assert len(tracking.client.search_runs([tracking.experiment_id])) == 3
+    champions = json.loads((project / "champions.json").read_text())
+    found = {
+        model.name: {alias: str(v) for alias, v in model.aliases.items()}
+        for model in tracking.client.search_registered_models()
+    }
+    assert found == {f"pfmsmt-{s}": {"champion": "1"} for s in ("ES", "NL", "US")}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for scenario, champion in champions.items():
+        assert champion["alias"] == "champion"
+        best = {
+            m: json.loads((project / f"models/{m}-seed0/result.json").read_text())["best"][scenario]["mean_auc"]
+            for m in ("fedavg", "local")
+        }
+        assert champion["method"] == max(best, key=best.__getitem__)
+        assert champion["val_mean_auc"] == best[champion["method"]]
+        example = pd.read_parquet(project / CLIENTS / scenario / "example.parquet")
+        loaded = mlflow.pyfunc.load_model(f"models:/pfmsmt-{scenario}@champion").predict(example)
+        saved = load_model(project / "models" / f"{champion['method']}-seed0" / scenario)
+        assert list(loaded.columns) == ["ctr", "ctcvr"]
+        np.testing.assert_array_equal(loaded.to_numpy(), saved.predict(example).to_numpy())
+    for run in tracking.client.search_runs([tracking.experiment_id]):
+        assert "comparison" in {file.path for file in tracking.client.list_artifacts(run.info.run_id)}
+    assert not [p for p in (project / "mlruns").rglob("*") if p.suffix in (".pkl", ".pickle", ".pth")]
+
+
+def test_centralized_is_never_a_champion(project, configure, train_all):
+    config = configure({"train.methods": ["centralized"]})
+    with pytest.raises(ConfigError, match=r"register\.methods: none of these is in train\.methods"):
+        train_all(config)
+    assert not (project / "champions.json").exists()
+
+
+def test_registering_again_makes_no_new_version(project, configure, train_all):
+    config = configure({"train.methods": ["local"]})
+    tracking = train_all(config)
+    before = (project / "champions.json").read_bytes()
+    register(config, read_schema(CLIENTS / "schema.json"), connect(project), project)
+    assert (project / "champions.json").read_bytes() == before
+    assert len(tracking.client.search_model_versions("name = 'pfmsmt-NL'")) == 1
+
+
+def test_every_version_says_where_it_comes_from_and_how_good_it_is(project, configure, train_all):
+    tracking = train_all(configure({"train.methods": ["local"]}))
+    scores = json.loads((project / "evaluation/local-seed0/metrics.json").read_text())["scenarios"]["NL"]
+    tags = find_version(tracking, "NL", "champion").tags
+    assert {name: tags[name] for name in ("method", "seed", "dataset", "calibration", "test_calibrated")} == {
+        "method": "local", "seed": "0", "dataset": "synthetic", "calibration": "platt", "test_calibrated": "true",
+    }  # fmt: skip
+    assert len(tags["data_fingerprint"]) == 64
+    assert "git_commit" in tags
+    for task in ("ctr", "ctcvr"):
+        for metric in ("auc", "gauc", "logloss", "ece"):
+            assert float(tags[f"test_{task}_{metric}"]) == scores[task][metric]
+    assert float(tags["test_mean_auc"]) == np.mean([scores[task]["auc"] for task in ("ctr", "ctcvr")])
+    result = json.loads((project / "models/local-seed0/result.json").read_text())["best"]["NL"]
+    assert float(tags["val_ctr_auc"]) == result["validation"]["ctr"]["auc"]
+    assert [(entry.action, entry.after) for entry in history(tracking, "NL")] == [("register", "1")]
+
+
+def test_a_second_choice_becomes_champion_or_challenger_as_asked(project, configure, train_all, capsys):
+    tracking = train_all(configure({"train.methods": ["local", "fedavg"], "register.methods": ["local"]}))
+    schema = read_schema(CLIENTS / "schema.json")
+    changes = {"train.methods": ["local", "fedavg"], "register.methods": ["fedavg"], "register.margin": 0.0}
+    register(configure(changes | {"register.alias": "challenger"}), schema, tracking, project)
+    assert aliases(tracking)["NL"] == {"champion": "1", "challenger": "2"}
+    assert json.loads((project / "champions.json").read_text())["NL"]["alias"] == "challenger"
+    capsys.readouterr()
+    register(configure(changes), schema, tracking, project)
+    output = capsys.readouterr().out
+    for scenario, found in aliases(tracking).items():
+        assert found["champion"] == "2"
+        first, second = (find_version(tracking, scenario, number).metric("val_mean_auc") for number in ("1", "2"))
+        last = history(tracking, scenario)[-1]
+        assert (last.action, last.before, last.after, bool(last.objections)) == ("register", "1", "2", second < first)
+        assert (f"pfmsmt-{scenario} version 2 replaces version 1, but" in output) == (second < first)
+
+
+def test_a_missing_or_damaged_result_is_named(project, configure, train_all):
+    config = configure({"train.methods": ["local"]})
+    train_all(config, "train")
+    (project / "models/local-seed0/result.json").write_text("{}")
+    schema = read_schema(CLIENTS / "schema.json")
+    with pytest.raises(DataError, match=r"result\.json cannot be read"):
+        register(config, schema, connect(project), project)
+    shutil.rmtree(project / "models")
+    with pytest.raises(DataError, match=r"result\.json cannot be read .*train@local-0"):
+        register(config, schema, connect(project), project)

@@ -1,0 +1,73 @@
+"""Two rounds over Flower's messages give what two rounds in one process give, bit for bit."""
+
+import pandas as pd
+import pytest
+import torch
+
+from pfmsmt.data.schema import read_schema
+from pfmsmt.flower.plan import across_sites
+from pfmsmt.flower.wire import read_request
+from pfmsmt.training.exchange import InProcess
+from pfmsmt.training.federation import build_federation
+from pfmsmt.training.history import History
+from pfmsmt.training.results import write_models
+from pfmsmt.training.rounds import run_rounds
+from tests.support.in_process_grid import InProcessGrid
+
+CHANGES = {"federate.rounds": 2, "federate.local_epochs": 0.25, "methods.pf_msmtrec.coordinate": "clients_and_tasks"}
+
+
+@pytest.fixture
+def in_one_process(project):
+    """Return a function that runs a method in this process and writes all that is to be compared."""
+
+    def run(config, name):
+        schema, folder = read_schema(project / "data/clients/schema.json"), project.parent / "here"
+        config = across_sites(config, schema)
+        federation = build_federation(config, schema, project / "data/clients", name, 0, torch.device("cpu"))
+        server = federation.method.init(federation.clients["NL"].initial_parameters, federation.names)
+        history = History()
+        with InProcess(federation.clients, 1, 1) as exchange:
+            results = list(run_rounds(federation.method, exchange, server, federation.names, rounds=2, quorum=1.0))
+        for result in results:
+            history.add(result)
+        write_models(folder / "models", federation, schema, history, config.train.calibration)
+        for client in federation.clients.values():
+            client.save(folder / "state", 2)
+        parameters = {k: federation.method.broadcast(results[-1].server, k) for k in federation.names}
+        return folder, parameters
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "wire"),
+    [("pf_msmtrec", "float32"), ("fedavg", "float32"), ("ditto", "float32"), ("pf_msmtrec", "float16"),
+     ("fedavg", "float16")],
+)  # fmt: skip
+def test_two_rounds_are_the_same_bit_for_bit(configure, in_one_process, request, project, equal_arrays, name, wire):
+    config = configure({**CHANGES, "train.wire": wire})
+    here, parameters = in_one_process(config, name)
+    sites = request.getfixturevalue("sites")
+    grid = InProcessGrid(sites)
+    request.getfixturevalue("serve")(grid, name)
+
+    phases = 2 if name == "pf_msmtrec" else 1
+    assert len(grid.passed) == 2 * 3 * (2 * (phases + 1) + 1)
+    last = {m.site: read_request(m.content) for m in grid.passed if m.direction == "down"
+            if (r := read_request(m.content).request) and r.kind == "validate" and r.round == 2}  # fmt: skip
+    for site, folder in sites.items():
+        assert equal_arrays(last[site].request.arrays, parameters[site])
+        (run,) = (folder / "state").glob("*/")
+        state = run / f"000002.{phases}" / f"{site}.safetensors"
+        assert state.read_bytes() == (here / "state" / f"{site}.safetensors").read_bytes()
+        for file in ("weights.safetensors", "model.json"):
+            kept = folder / f"models/{name}-seed0" / site / file
+            assert kept.read_bytes() == (here / "models" / site / file).read_bytes()
+
+    server = project / f"models/{name}-seed0"
+    for file in ("history.csv", "ledger.csv", "traffic.csv", "result.json"):
+        assert (server / file).read_text() == (here / "models" / file).read_text(), file
+    if name == "pf_msmtrec":
+        tables = [pd.read_parquet(folder / "diagnostics.parquet") for folder in (server, here / "models")]
+        pd.testing.assert_frame_equal(*tables, check_exact=True)

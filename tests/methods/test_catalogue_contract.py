@@ -1,0 +1,164 @@
+"""What every method owes to the driver: pure functions, no dependence on order, state that survives the disk."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pfmsmt.core.types import Role, Stream
+from pfmsmt.methods import ClientState
+from pfmsmt.methods.catalogue import build_method
+from pfmsmt.methods.ditto import GLOBAL
+from pfmsmt.training.tree import read_tree, write_tree
+from tests.support.quadratic import (
+    EVERY_METHOD,
+    TEMPLATE,
+    blocks,
+    build,
+    federation,
+    quadratic_train,
+    run,
+    same,
+    values,
+)
+
+VARIANTS = [
+    *((name, {}) for name in EVERY_METHOD),
+    ("fedavg", {"server_optimizer": "plain"}),
+    ("ditto", {"regularizer": 0.0}),
+    ("pf_msmtrec", {"server_optimizer": "plain", "tower_steps": 0, "gate": "private"}),
+    ("pf_msmtrec", {"aggregation": "uniform", "federated_batch_norm": False, "regularizer": 0.5}),
+    ("pf_msmtrec", {"aggregation": "identity", "conflict": 0.0, "tower_steps": 1}),
+    ("pf_msmtrec", {"aggregation": "learned", "private_weight_decay": 0.1, "server_weight_decay": 0.1}),
+    ("pf_msmtrec", {"coordinate": "clients_and_tasks", "regularizer": 0.1}),
+]
+each_variant = pytest.mark.parametrize(("name", "changes"), VARIANTS)
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inputs_are_not_changed(name, changes, dtype):
+    method = build(name, **changes)
+    start, data = values(0, dtype=dtype), federation(3, dtype=dtype)
+    originals = copy.deepcopy((start, data))
+    server = method.init(start, tuple(data))  # `run` makes all arrays read-only; here they are also compared
+    states = {k: method.init_client(start) for k in data}
+    for number in (1, 2):
+        for index, phase in enumerate(method.phases):
+            uploads = {}
+            for k in data:
+                received = phase.broadcast(server, k)
+                before = copy.deepcopy((server, received, states[k]))
+                uploads[k], new = phase.client_update(received, states[k], data[k], Stream(0, k, number, index))
+                assert same((server, received, states[k]), before)
+                states[k] = new
+            before = copy.deepcopy((server, uploads))
+            update = phase.server_update(server, uploads)
+            assert same((server, uploads), before)
+            server = update.server
+    before = copy.deepcopy((server, states))
+    for k in data:
+        served = method.personalise(method.broadcast(server, k), states[k])
+        assert served.keys() == TEMPLATE.keys()
+        assert all(array.dtype == dtype for array in served.values())
+    assert same((server, states), before)
+    assert same((start, data), originals)
+    run(method, start, data)
+
+
+@each_variant
+def test_order_of_clients_is_irrelevant_bit_for_bit(name, changes):
+    method, start, data = build(name, **changes), values(0, dtype=np.float32), federation(4, dtype=np.float32)
+    forward = run(method, start, data, order=["ES", "FR", "NL", "US"])
+    for order in (["US", "NL", "FR", "ES"], ["FR", "US", "ES", "NL"]):
+        other = run(method, start, data, order=order)
+        assert same(other.served, forward.served)
+        assert same(other.server, forward.server)
+        assert same(tuple(other.diagnostics), tuple(forward.diagnostics))
+        assert same(tuple(other.metrics), tuple(forward.metrics))
+
+
+@each_variant
+def test_repeated_calls_give_the_same(name, changes):
+    method, start, data = build(name, **changes), values(0), federation(3)
+    assert same(run(method, start, data)[:3], run(method, start, data)[:3])
+
+
+@each_variant
+def test_states_survive_the_disk(name, changes, tmp_path: Path):
+    """Stop after every round, write server and clients, read them, go on: nothing differs from going straight on."""
+    method, start, data = build(name, **changes), values(0), federation(3)
+    straight = run(method, start, data, rounds=3)
+    server, states = method.init(start, tuple(data)), {k: method.init_client(start) for k in data}
+    for number in (1, 2, 3):
+        for index, phase in enumerate(method.phases):
+            uploads = {}
+            for k in data:
+                received = phase.broadcast(server, k)
+                uploads[k], states[k] = phase.client_update(received, states[k], data[k], Stream(0, k, number, index))
+            server = phase.server_update(server, uploads).server
+        write_tree(tmp_path / "server", server, {})
+        server = read_tree(tmp_path / "server")[0]
+        for k in data:
+            write_tree(tmp_path / k, states[k]._asdict(), {})
+            tree = read_tree(tmp_path / k)[0]
+            states[k] = ClientState(tree.get("private", {}), tree.get("optimizer", {}))
+    served = {k: method.personalise(method.broadcast(server, k), states[k]) for k in data}
+    assert same(served, straight.served)
+    assert same(server, straight.server)
+
+
+@each_variant
+def test_private_arrays_stay_at_the_client(name, changes):
+    """Neither adapters nor private tables in any message; BatchNorm only where it is federated."""
+    method, data = build(name, **changes), federation(3)
+    outcome = run(method, values(0), data)
+    learned = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING}
+    allowed = {
+        "local": frozenset(),
+        "centralized": frozenset(),
+        "fedavg": {*learned, Role.NORM},
+        "fedprox": {*learned, Role.NORM},
+        "ditto": {*learned, Role.NORM},
+        "fedbn": learned,
+        "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+        "pf_msmtrec": {Role.EXPERT, Role.TOWER, Role.EMBEDDING}
+        | ({Role.GATE} if changes.get("gate") != "private" else set())
+        | ({Role.NORM} if changes.get("federated_batch_norm") is False else set()),
+    }[name]
+    travelled = {TEMPLATE[n].role for _, _, names in outcome.sent for n in names}
+    assert travelled == allowed
+    held = {n for k in data for n in method.broadcast(outcome.server, k)}
+    assert {TEMPLATE[n].role for n in held} == allowed
+    # Ditto has two models: all of the personal one stays, and of the global one what FedAvg keeps.
+    kept = {(n.startswith(GLOBAL), TEMPLATE[n.removeprefix(GLOBAL)].role) for n in outcome.states["ES"].private}
+    own = set(Role) if name == "ditto" else set(Role) - allowed
+    assert {role for is_global, role in kept if not is_global} == own
+    assert {role for is_global, role in kept if is_global} == (set(Role) - allowed if name == "ditto" else set())
+    assert all(state.private.keys() == outcome.states["ES"].private.keys() for state in outcome.states.values())
+
+
+@pytest.mark.parametrize("gate", ["federated", "private"])
+def test_pf_msmtrec_uploads_experts_first_then_towers(gate):
+    outcome = run(build("pf_msmtrec", gate=gate, tower_steps=2), values(0), federation(2), rounds=1)
+    heads = {Role.TOWER, Role.GATE} if gate == "federated" else {Role.TOWER}
+    up = {phase: {TEMPLATE[n].role for n in names} for phase, way, names in outcome.sent if way == "up"}
+    assert up == {"experts": {Role.EXPERT, Role.EMBEDDING}, "towers": heads}
+
+
+@pytest.mark.parametrize("name", EVERY_METHOD)
+def test_every_method_learns(name):
+    """The sum of squared distances to the targets falls, or the contract would hold for a method that does nothing."""
+    data, start = federation(3), values(0)
+    served = run(build(name), start, data, rounds=20).served
+
+    def distance(parameters, k):
+        return sum(float(np.sum((parameters[n] - data[k].target[n]) ** 2)) for n in parameters)
+
+    assert sum(distance(served[k], k) for k in data) < sum(distance(start, k) for k in data)
+
+
+def test_unknown_method_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=f"no method 'fedsgd'; there are {', '.join(EVERY_METHOD)}"):
+        build_method("fedsgd", blocks(), quadratic_train, TEMPLATE)

@@ -1,0 +1,205 @@
+"""The exact identities of docs/method.md, on closed-form clients."""
+
+import numpy as np
+import pytest
+
+from pfmsmt.core.types import NEVER_LEAVES, Role
+from tests.support.quadratic import (
+    EVERY_METHOD,
+    EVERYTHING_OFF,
+    PLAIN,
+    RATES,
+    TEMPLATE,
+    WITHOUT_TASK,
+    Quadratic,
+    assert_close,
+    build,
+    federation,
+    run,
+    same,
+    values,
+)
+
+ADAM = {"server_optimizer": "adam", "server_learning_rate": 0.05, "server_beta1": 0.9, "server_beta2": 0.99}
+
+
+@pytest.mark.parametrize("server", [PLAIN, ADAM])
+@pytest.mark.parametrize("coupling", [0.0, 0.5, 1.0])
+def test_pf_msmtrec_with_everything_off_is_fedavg(server, coupling):
+    start, data = values(0, WITHOUT_TASK), federation(4, WITHOUT_TASK)
+    off = build("pf_msmtrec", WITHOUT_TASK, **{**EVERYTHING_OFF, **server, "coupling": coupling})
+    plain = build("fedavg", WITHOUT_TASK, **RATES, **server)
+    first, second = run(off, start, data, rounds=4), run(plain, start, data, rounds=4)
+    for k in data:
+        assert_close(first.served[k], second.served[k], atol=1e-9 if server is ADAM else 1e-13)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float32, 1e-6), (np.float64, 1e-12)])
+def test_pf_msmtrec_with_everything_off_is_fedavg_up_to_the_order_of_summation(dtype, rtol):
+    """Rows are mixed by one matrix product, the mean is summed client by client."""
+    start, data = values(0, WITHOUT_TASK, dtype), federation(4, WITHOUT_TASK, dtype)
+    off = build("pf_msmtrec", WITHOUT_TASK, **EVERYTHING_OFF)
+    plain = build("fedavg", WITHOUT_TASK, **RATES, **PLAIN)
+    first, second = run(off, start, data).served, run(plain, start, data).served
+    for k in data:
+        for n, expected in second[k].items():
+            assert first[k][n].dtype == dtype
+            # Relative to the array's largest number: a sum that nearly cancels has no digits to agree in.
+            np.testing.assert_allclose(first[k][n], expected, rtol=0, atol=rtol * np.abs(expected).max(), err_msg=n)
+
+
+def test_fedavg_is_the_weighted_mean_of_locally_trained_parameters():
+    """One round, 3 steps at rate 0.1: theta' = target + 0.9^3 (theta - target), then sum n_k theta'_k / sum n."""
+    start, data = values(0), federation(3)
+    served = run(build("fedavg", **RATES, **PLAIN), start, data, rounds=1).served
+    shares = {"ES": 10 / 60, "FR": 20 / 60, "NL": 30 / 60}
+    for k in data:
+        trained = {j: {n: t + 0.9**3 * (start[n] - t) for n, t in data[j].target.items()} for j in data}
+        for n, slot in TEMPLATE.items():
+            own = slot.role in (Role.TASK, Role.PRIVATE)
+            expected = trained[k][n] if own else sum(shares[j] * trained[j][n] for j in data)
+            np.testing.assert_allclose(served[k][n], expected, rtol=0, atol=1e-14)
+
+
+def test_local_and_centralized_are_plain_gradient_descent():
+    start, data = values(0), federation(3)
+    for name in ("local", "centralized"):
+        served = run(build(name, learning_rate=0.1), start, data, rounds=4).served
+        for k in data:
+            assert_close(served[k], {n: t + 0.9**12 * (start[n] - t) for n, t in data[k].target.items()})
+
+
+PERSONAL = {**PLAIN, **RATES, "tower_steps": 0, "regularizer": 0.0, "conflict": 0.4}
+
+
+@pytest.mark.parametrize("aggregation", ["similarity", "learned", "uniform", "identity"])
+@pytest.mark.parametrize("gate", ["federated", "private"])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_one_client_trains_locally(aggregation, gate, batch_norm):
+    start, data = values(0), federation(1)
+    alone = run(build("local", learning_rate=0.1), start, data).served["ES"]
+    changes = {**PERSONAL, "aggregation": aggregation, "gate": gate, "federated_batch_norm": batch_norm}
+    assert_close(run(build("pf_msmtrec", **changes), start, data).served["ES"], alone)
+    assert_close(run(build("fedavg", **RATES, **PLAIN), start, data).served["ES"], alone)
+
+
+@pytest.mark.parametrize("aggregation", ["similarity", "learned", "uniform", "identity"])
+def test_identical_clients_train_locally(aggregation):
+    start, target = values(0), values(1)
+    data = {k: Quadratic(target, 10 + i) for i, k in enumerate(("ES", "FR", "NL"))}
+    alone = run(build("local", learning_rate=0.1), start, data).served["ES"]
+    for method in (build("pf_msmtrec", **{**PERSONAL, "aggregation": aggregation}), build("fedavg", **RATES, **PLAIN)):
+        for served in run(method, start, data, rounds=3).served.values():
+            assert_close(served, alone)
+
+
+def test_identical_clients_with_two_phases_take_their_own_steps():
+    """Bodies move 3 steps a round; heads 3 + 2, as phase 2 goes on where phase 1 left them."""
+    start, target = values(0), values(1)
+    data = {k: Quadratic(target, 10 + i) for i, k in enumerate(("ES", "FR", "NL"))}
+    outcome = run(build("pf_msmtrec", **{**PERSONAL, "tower_steps": 2}), start, data, rounds=2)
+    steps = {role: 10 if role in (Role.TOWER, Role.GATE) else 6 for role in Role}
+    expected = {n: t + 0.9 ** steps[TEMPLATE[n].role] * (start[n] - t) for n, t in target.items()}
+    for served in outcome.served.values():
+        assert_close(served, expected)
+    assert {float(state.optimizer["count"]) for state in outcome.states.values()} == {10.0}
+
+
+def test_conflict_zero_is_the_mean():
+    """With lambda = 1 and c = 0 every client receives G + mean update: fedavg on the federated roles."""
+    start, data = values(0), federation(3)
+    coordinated = build("pf_msmtrec", **{**PERSONAL, "conflict": 0.0, "coupling": 1.0, "federated_batch_norm": False})
+    served = run(coordinated, start, data).served
+    mean = run(build("fedavg", **RATES, **PLAIN), start, data).served
+    for k in data:
+        assert_close(served[k], mean[k])
+
+
+def test_identity_without_coupling_is_local_training():
+    start, data = values(0), federation(3)
+    alone = run(build("local", learning_rate=0.1), start, data).served
+    served = run(build("pf_msmtrec", **{**PERSONAL, "aggregation": "identity", "coupling": 0.0}), start, data).served
+    for k in data:
+        assert_close(served[k], alone[k])
+
+
+def test_a_regulariser_pulls_federated_arrays_towards_what_was_received():
+    """Rate 0.1, mu = 0.5, one step after another from a: theta <- theta - 0.1 ((theta - t) + 0.5 (theta - a))."""
+    start, data = values(0), federation(1)
+    served = run(build("pf_msmtrec", **{**PERSONAL, "regularizer": 0.5}), start, data, rounds=1).served["ES"]
+    for n, slot in TEMPLATE.items():
+        theta, target = start[n], data["ES"].target[n]
+        mu = 0.5 if slot.role in (Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING) else 0.0
+        for _ in range(3):
+            theta = theta - 0.1 * ((theta - target) + mu * (theta - start[n]))
+        np.testing.assert_allclose(served[n], theta, rtol=0, atol=1e-14)
+
+
+def test_a_regulariser_pulls_in_the_second_phase_as_in_the_first():
+    """Heads take 3 + 2 steps, all of them pulled towards the heads that the round began with."""
+    start, data = values(0), federation(1)
+    changes = {**PERSONAL, "regularizer": 0.5, "tower_steps": 2}
+    served = run(build("pf_msmtrec", **changes), start, data, rounds=1).served["ES"]
+    for n, slot in TEMPLATE.items():
+        if slot.role in (Role.TOWER, Role.GATE):
+            theta, target = start[n], data["ES"].target[n]
+            for _ in range(5):
+                theta = theta - 0.1 * ((theta - target) + 0.5 * (theta - start[n]))
+            np.testing.assert_allclose(served[n], theta, rtol=0, atol=1e-14)
+
+
+def test_a_regulariser_of_zero_is_none():
+    start, data = values(0), federation(3)
+    tiny = run(build("pf_msmtrec", **{**PERSONAL, "regularizer": 1e-300}), start, data).served
+    none = run(build("pf_msmtrec", **{**PERSONAL, "regularizer": 0.0}), start, data).served
+    assert same(tiny, none)
+
+
+KEEPS = {
+    "local": set(Role),
+    "centralized": set(Role),
+    "ditto": set(Role),
+    "fedavg": NEVER_LEAVES,
+    "fedprox": NEVER_LEAVES,
+    "fedbn": NEVER_LEAVES | {Role.NORM},
+    "fedper": NEVER_LEAVES | {Role.TOWER, Role.GATE},
+    "pf_msmtrec": NEVER_LEAVES | {Role.NORM},
+}
+"""Roles of what a client serves from its own training."""
+
+
+@pytest.mark.parametrize("name", EVERY_METHOD)
+def test_decay_is_of_what_a_client_keeps_and_of_nothing_that_it_sends(name):
+    """Three steps at rate 0.1 with decay 0.5: theta <- 0.95 theta - 0.1 (theta - t); what is sent goes without."""
+    changes = {"learning_rate": 0.1, "weight_decay": 0.5}
+    if name not in ("local", "centralized"):
+        changes = {**PLAIN, **RATES, "private_weight_decay": 0.5}
+    if name in ("pf_msmtrec", "ditto", "fedprox"):
+        changes["regularizer"] = 0.0
+    if name == "pf_msmtrec":
+        changes |= {"tower_steps": 0, "conflict": 0.0}
+    start, data = values(0), federation(1)
+    served = run(build(name, **changes), start, data, rounds=1).served["ES"]
+    for n, slot in TEMPLATE.items():
+        theta, target = start[n], data["ES"].target[n]
+        for _ in range(3):
+            theta = (0.95 if slot.role in KEEPS[name] else 1.0) * theta - 0.1 * (theta - target)
+        np.testing.assert_allclose(served[n], theta, rtol=0, atol=1e-14, err_msg=n)
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY_METHOD if name not in ("local", "centralized")])
+def test_the_servers_decay_is_of_what_it_steps(name):
+    """One client, plain, rate 1, decay 1/4: 3/4 theta + (theta' - theta) = theta' - theta / 4; not of BatchNorm."""
+    changes = {**PLAIN, **RATES, "server_weight_decay": 0.25}
+    if name in ("pf_msmtrec", "ditto", "fedprox"):
+        changes["regularizer"] = 0.0
+    if name == "pf_msmtrec":
+        changes |= {"tower_steps": 0, "conflict": 0.0}
+    start, data = values(0), federation(1)
+    method = build(name, **changes)
+    outcome = run(method, start, data, rounds=1)
+    for n, found in method.broadcast(outcome.server, "ES").items():
+        target = data["ES"].target[n]
+        trained = target + 0.9**3 * (start[n] - target)
+        taken = 0.0 if TEMPLATE[n].role is Role.NORM else 0.25
+        np.testing.assert_allclose(found, trained - taken * start[n], rtol=0, atol=1e-14, err_msg=n)

@@ -1,0 +1,292 @@
+"""The benchmarks run at tiny sizes and print what they promise."""
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from pfmsmt.config import Methods
+from pfmsmt.training.privacy import epsilon
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(*words):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, *words]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_server_step():
+    out = run("benchmarks/server_step.py", "--quick")
+    rows = re.findall(r"^(adam|plain) +(\d+) +(\de\+\d+) +(\d+\.\d+) +(\d+\.\d+)$", out, re.MULTILINE)
+    assert [row[:3] for row in rows] == [
+        (optimizer, clients, parameters)
+        for optimizer in ("adam", "plain") for clients in ("2", "4") for parameters in ("1e+03", "1e+04")
+    ]  # fmt: skip
+    for _, clients, parameters, seconds, nanoseconds in rows:
+        assert 0 < float(seconds) < 10
+        per_unit = float(seconds) / int(clients) / float(parameters) * 1e9
+        assert abs(float(nanoseconds) - per_unit) <= 0.01 + 0.5e-5 / int(clients) / float(parameters) * 1e9
+    assert len(re.findall(r"with [PS] at [PS] = \S+ +exponent -?\d+\.\d\d; from each size to the next -?\d", out)) == 8
+    share = re.search(r"^share of a round (\d+\.\d\d)%, without validation (\d+\.\d\d)%$", out, re.MULTILINE)
+    assert share is not None
+    assert 0 < float(share[1]) <= float(share[2]) < 100
+
+
+def test_server_step_skips_what_does_not_fit():
+    """0.0007 GiB are 751,619 bytes; a client needs 46.4 bytes a parameter with Adam, 30.4 with plain steps."""
+    out = run("benchmarks/server_step.py", "--quick", "--memory", "0.0007", "--rounds", "0")
+    fits = re.findall(r"^(adam|plain) +(\d) +(\de\+\d+) +\d+\.\d+ ", out, re.MULTILINE)
+    skipped = re.findall(
+        r"^(adam|plain) +(\d) +(\de\+\d+) +skipped: needs \d+\.\d GiB, 0\.0 GiB are free", out, re.MULTILINE
+    )
+    assert ("plain", "2", "1e+04") in fits
+    assert ("plain", "4", "1e+04") in skipped
+    assert ("adam", "2", "1e+04") in skipped
+    assert ("adam", "4", "1e+03") in fits
+    assert len(fits) + len(skipped) == 8
+    assert "too few sizes" in out
+
+
+def test_experts():
+    out = run("benchmarks/experts.py", "--only", "default", "--steps", "1", "--turns", "1")
+    found = re.search(r"^default +batched +([\d,]+) +list +([\d,]+) +ratio (\d+\.\d\d)", out, re.MULTILINE)
+    ours, peer = (int(found[i].replace(",", "")) for i in (1, 2))
+    assert float(found[3]) == pytest.approx(ours / peer, abs=0.01)
+
+
+def test_loading():
+    out = run("benchmarks/loading.py", "--rows", "3000", "--steps", "2", "--turns", "1")
+    loading = re.search(
+        r"^loading +shard to tensors +([\d,]+) +pandas +([\d,]+) +ratio (\d+\.\d\d)$", out, re.MULTILINE
+    )
+    ours, peer = (int(loading[i].replace(",", "")) for i in (1, 2))
+    assert float(loading[3]) == pytest.approx(ours / peer, abs=0.006)
+    batches = re.search(
+        r"^batches +memory ([\d,]+) +streamed ([\d,]+) +DataLoader ([\d,]+) +model ([\d,]+)$", out, re.M
+    )
+    *delivered, model = (int(batches[i].replace(",", "")) for i in (1, 2, 3, 4))
+    faster = re.search(r"consumes: memory (.+) x, streamed (.+) x, DataLoader (.+) x$", out, re.MULTILINE)
+    for rate, times in zip(delivered, faster.groups(), strict=True):
+        assert float(times) == pytest.approx(rate / model, rel=0.02, abs=0.06)
+
+
+def test_large_table():
+    out = run("benchmarks/large_table.py", "--only", "in_place", "--methods", "local", "--table-rows", "3000",
+              "--dim", "2", "--rounds", "2")  # fmt: skip
+    assert out.startswith("local, in place: built in ")
+    found = re.search(r"a round (\d\.\d{3}) s, (\d\.\d{3}) s of it training; .* peak memory (-?\d+) MB above", out)
+    assert found is not None
+    assert 0 < float(found[2]) < float(found[1])
+    assert re.search(r"checkpoint (\d+) MB, written in \d+\.\d\d s; built and read again in \d+\.\d\d s", out)
+    assert re.search(r"model written in \d+\.\d s, loaded in \d+\.\d s; peak memory \d+ MB in all$", out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_served_forms():
+    out = run("benchmarks/served_forms.py", "--rows", "1", "3", "--turns", "2")
+    assert re.search(r"^ms for rows +1 +3 +ready after$", out, re.MULTILINE)
+    names = ["as it is"] + ["torch.compile"] * any(map(shutil.which, ("g++", "clang++")))
+    for name in names:
+        assert re.search(rf"^{name} +\d+\.\d{{3}} +\d+\.\d{{3}} +\d+\.\d s$", out, re.MULTILINE)
+    assert ("torch.compile is left out" in out) == (len(names) == 1)
+
+
+@pytest.mark.slow
+def test_tuning():
+    out = run("benchmarks/tuning.py", "--trials", "11")
+    assert re.search(r"^11 trials of 4 rounds, 1 at a time: \d+\.\d s, \d+\.\d s of training$", out, re.MULTILINE)
+    found = re.search(r"^overhead per trial: (\d+\.\d{3}) s, all included; -?\d+\.\d{3} s without", out, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) > 0
+    sizes = re.findall(r"^resident memory, (.+): (\d+) MB after trial 10, (\d+) MB after trial 11 ", out, re.MULTILINE)
+    assert [name for name, *_ in sizes] == ["worker", "main process"]
+    assert all(int(size) > 50 for _, *both in sizes for size in both)
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """Import one of the scripts."""
+    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    try:
+        yield importlib.import_module
+    finally:
+        sys.path.remove(str(REPOSITORY / "benchmarks"))
+
+
+@pytest.mark.slow
+def test_messages(benchmark, capsys):
+    messages = benchmark("messages")
+    messages.main(["--quick", "--seeds", "0"])
+    _, head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["CTR", "CTCVR", "std", "KiB", "up", "a", "round", "epsilon"]
+    found = {line[:26].rstrip(): line[26:].split() for line in lines}
+    assert list(found) == [setting.name for setting in messages.SETTINGS]
+    sizes = {name: float(cells[2]) for name, cells in found.items()}
+    assert sizes["float16"] == pytest.approx(sizes["as it is"] / 2, rel=0.01)
+    assert sizes["local"] < 0.01 * sizes["as it is"]
+    # Two rounds of two phases are four uploads.
+    told = {name: float(cells[3].replace(",", "")) for name, cells in found.items() if "noise" in name}
+    assert told["clip 0.2, noise 1"] == pytest.approx(epsilon(1.0, 4, 1e-5), abs=0.05)
+    assert list(told.values()) == sorted(told.values(), reverse=True)
+    assert {cells[3] for name, cells in found.items() if "noise" not in name} == {"none"}
+
+
+@pytest.fixture
+def quality(benchmark, monkeypatch, capsys, tmp_path):
+    """Return a function that runs the benchmark's main in this process, which has loaded what it needs already."""
+    places = ("--results", str(tmp_path / "results"), "--work", str(tmp_path / "work"))
+
+    def run_here(*words):
+        monkeypatch.setattr(sys, "argv", ["quality.py", *words, *places, "--quick", "--processes", "2"])
+        benchmark("quality").main()
+        return capsys.readouterr().out
+
+    run_here.places = places
+    return run_here
+
+
+@pytest.mark.slow
+def test_quality_tunes_runs_and_prints(quality, tmp_path):
+    chosen = ("--settings", "default", "--methods", "pf_msmtrec", "local")
+    run("benchmarks/quality.py", "tune", *chosen, "--trials", "2", *quality.places, "--quick", "--processes", "1")
+    study = yaml.safe_load((tmp_path / "results/tuned/default/local.yaml").read_text())
+    assert study["study"]["trials"] == 2
+    assert set(study["params"]) == {"model.dropout", "methods.local.learning_rate", "methods.local.weight_decay"}
+    out = quality("run", *chosen, "--seeds", "2")
+    assert len(re.findall(r"^default \d (?:pf_msmtrec|local) full 0\.\d{4} ", out, re.MULTILINE)) == 4
+    assert quality("run", *chosen, "--seeds", "2") == "", "what is in quality.csv is not repeated"
+    quality("run", "--settings", "default", "--variants", "no phase 2", "--seeds", "2")
+    runs = pd.read_csv(tmp_path / "results/quality.csv")
+    assert {tuple(row) for row in runs[["seed", "method", "variant"]].to_numpy()} == {
+        (seed, method, "full") for seed in (0, 1) for method in ("pf_msmtrec", "local", "oracle")
+    } | {(seed, "pf_msmtrec", "no phase 2") for seed in (0, 1)}
+    assert runs.groupby(["seed", "method", "variant"]).size().eq(4 * 2).all(), "scenarios x tasks"
+    table = quality("table")
+    mean = runs[(runs.method == "local") & (runs.task == "ctr")].groupby("seed").auc.mean()
+    assert f"| local | {mean.mean():.4f} ± {mean.std():.4f} |" in table
+    assert "Modules of pf_msmtrec, default" in table
+
+
+@pytest.fixture(scope="module")
+def quality_table(benchmark):
+    return benchmark("quality_table")
+
+
+def test_methods_are_compared_only_if_they_were_tuned_with_the_same_number_of_trials(benchmark, tmp_path):
+    worlds = benchmark("worlds")
+    bench = worlds.Bench(tmp_path, tmp_path / "results", None, True)
+
+    def write(setting, method, trials):
+        path = bench.tuned_file(setting, method)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump({"study": {"trials": trials}, "params": {"model.dropout": trials / 10}}))
+
+    for method, trials in (("local", 3), ("ditto", 3), ("fedbn", 4)):
+        write("default", method, trials)
+    worlds.check_studies(bench, "strong_conflict", ["local", "ditto"])
+    assert bench.tuned("strong_conflict", "local") == {"model.dropout": 0.3}, "there are no studies of its own"
+    with pytest.raises(ValueError, match=r"default: methods .* different numbers of trials: local 3, fedbn 4"):
+        worlds.check_studies(bench, "default", ["local", "fedbn"])
+    write("strong_conflict", "local", 5)
+    with pytest.raises(FileNotFoundError, match=r"strong_conflict/ditto.yaml does not exist; run: quality.py tune"):
+        worlds.check_studies(bench, "strong_conflict", ["local", "ditto"])
+
+
+@pytest.mark.parametrize("setting", ["default", "no_conflict", "strong_conflict", "movielens"])
+def test_the_committed_studies_are_of_every_method_with_the_same_number_of_trials(benchmark, setting):
+    worlds = benchmark("worlds")
+    bench = worlds.Bench(REPOSITORY, REPOSITORY / "benchmarks/results", None, False)
+    worlds.check_studies(bench, setting, list(Methods.model_fields))
+    for method in Methods.model_fields:
+        worlds.configure(bench, setting, 0, bench.tuned(setting, method))
+
+
+def test_paired_differences_have_students_interval(quality_table):
+    """Differences 0.01, 0.02, 0.03: mean 0.02, deviation 0.01, t(0.975, 2) = 4.3027, half width 0.024842."""
+    cells = [
+        {"setting": "s", "seed": seed, "method": method, "variant": "full", "scenario": "A", "task": "ctr",
+         "auc": 0.7 + ahead * (0.01 * (seed + 1)), "rows": 100, "positives": 10}
+        for seed in range(3)
+        for method, ahead in (("pf_msmtrec", 1), ("local", 0), ("oracle", 2))
+    ]  # fmt: skip
+    found = quality_table.tables(pd.DataFrame(cells))
+    lines = {line.split("|")[1].strip(): line for line in found.splitlines() if line.startswith("|")}
+    assert "| 0.7000 ± 0.0000 |" in lines["local"]
+    assert "| +0.0200 [-0.0048, +0.0448] |" in lines["local"]
+    assert "| 0.7200 ± 0.0100 |" in lines["pf_msmtrec"]
+    assert lines["pf_msmtrec"].endswith("| 50% |")
+    assert lines["oracle"].endswith("| 100% |")
+
+
+def test_pairs_of_variants_show_what_a_module_adds_and_to_whom(quality_table):
+    """Two seeds, scenarios A and B, one task. Coordination takes 0.02 and 0.04 from A and gives B, the worst, 0.01 and
+    0.03. Means: -0.005 in both; worst +0.01, +0.03: 0.02 +- t(0.975, 1) = 12.7062 times 0.01414 / sqrt 2."""
+    aucs = {
+        "full": [(0.8, 0.8), (0.8, 0.8)],
+        "nothing private, plain mean": [(0.8, 0.5), (0.9, 0.6)],
+        "nothing private, coordinated mean": [(0.78, 0.51), (0.86, 0.63)],
+    }
+    cells = [
+        {"setting": "s", "seed": seed, "method": "pf_msmtrec", "variant": variant, "scenario": scenario, "task": "ctr",
+         "auc": value, "rows": 100, "positives": 10}
+        for variant, seeds in aucs.items()
+        for seed, pair in enumerate(seeds)
+        for scenario, value in zip("AB", pair, strict=True)
+    ]  # fmt: skip
+    found = quality_table.tables(pd.DataFrame(cells))
+    assert (
+        "| conflict coordination | nothing private, plain mean | nothing private, coordinated mean | "
+        "-0.0050 [-0.0050, -0.0050] | -0.0050 [-0.0050, -0.0050] | +0.0200 [-0.1071, +0.1471] |"
+    ) in found
+    assert "personalised aggregation" not in found
+
+
+def test_standard_error_is_hanley_and_mcneils(quality_table):
+    """AUC 0.8, 20 positives, 80 negatives: Q1 = 2/3, Q2 = 1.28/1.8; variance (.16 + 19 (.0267) + 79 (.0711)) / 1600."""
+    variance = (0.16 + 19 * (2 / 3 - 0.64) + 79 * (1.28 / 1.8 - 0.64)) / 1600
+    found = quality_table.standard_error(pd.Series([0.8]), pd.Series([20]), pd.Series([80]))
+    assert found[0] == pytest.approx(variance**0.5, rel=1e-12)
+
+
+def test_the_results_page_shows_the_tables_of_the_committed_runs(quality_table):
+    runs = pd.read_csv(REPOSITORY / "benchmarks/results/quality.csv")
+    page = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
+    missing = [line for line in quality_table.tables(runs).splitlines() if line.startswith("|") and line not in page]
+    assert missing == [], "print them with: python benchmarks/quality.py table"
+
+
+def test_data(tmp_path):
+    out = run("benchmarks/data.py", "--quick", "--folder", str(tmp_path))
+    lines = re.findall(r"^(pfmsmt|usual) +([\d,]+) +(\d+\.\d\d) +([\d,]+) +([\d,]+)$", out, re.MULTILINE)
+    assert [line[:2] for line in lines] == [("pfmsmt", "3,000"), ("pfmsmt", "6,000"), ("usual", "3,000")]
+    for _, rows, seconds, speed, _ in lines:
+        assert int(speed.replace(",", "")) == pytest.approx(int(rows.replace(",", "")) / float(seconds), rel=0.01)
+    assert re.search(r"to the power -?\d+\.\d\d from 3,000 to 6,000", out)
+    slowest = min(int(speed.replace(",", "")) for name, _, _, speed, _ in lines if name == "pfmsmt")
+    assert f"slowest {slowest:,} rows/s" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw-3000", "raw-6000"]
+
+
+@pytest.mark.slow
+def test_serving():
+    out = run("benchmarks/serving.py", "--quick")
+    assert re.search(r"^largest difference of the two servers' probabilities: \d\.\de-\d\d$", out, re.MULTILINE)
+    rows = re.findall(
+        r"^(\S.*?) +([\d.]+) ms +[\d.]+ ms.* ([\d.]+) \(goal (\d): (reached|missed)\)$", out, re.MULTILINE
+    )
+    assert [row[0] for row in rows] == ["1 row, JSON", "200 rows, JSON", "1,000 rows, Arrow", "32 clients, 200 rows"]
+    for _, milliseconds, factor, goal, reached in rows:
+        assert float(milliseconds) > 0
+        assert (float(factor) >= float(goal)) == (reached == "reached") or float(factor) == float(goal)
+    assert re.search(r"^swaps under load: 5 swaps, \d+ answers, 0 failed or without one version$", out, re.MULTILINE)
