@@ -31,7 +31,10 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show traceback
 
 @app.command("repro")
 def _repro(stages: Annotated[list[str] | None, typer.Argument(help="Stages; all if left out.")] = None) -> None:
-    """Run `dvc repro` with this environment's programs; `mlflow run .` comes through here."""
+    """Run `dvc repro` with this environment's programs.
+
+    `mlflow run .` comes through here.
+    """
     _run([_program("dvc"), "repro", *(stages or [])])
 
 
@@ -50,7 +53,7 @@ def _ui(
     port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
     links_only: Annotated[bool, typer.Option("--links-only", help="Print the links; start nothing.")] = False,
 ) -> None:
-    """Start the MLflow UI, the light way, and print links to its useful pages."""
+    """Start the MLflow UI and print links to its useful pages."""
     tracking = connect(Path.cwd())
     say("Pages of the MLflow UI:")
     for name, link in tracking.deep_links(f"http://127.0.0.1:{port}").items():
@@ -69,7 +72,10 @@ def _serve(
     port: Annotated[int | None, typer.Option(help="serve.port if left out.", min=1, max=65535)] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Answer without a token, wherever it listens.")] = False,
 ) -> None:
-    """Serve all scenarios' champions over HTTP; PFMSMT_SERVE_TOKEN is the bearer token that requests must carry."""
+    """Serve all scenarios' champions over HTTP.
+
+    PFMSMT_SERVE_TOKEN is the bearer token that requests must carry.
+    """
     settings = load_config().serve
     changes = {"host": host or settings.host, "port": port or settings.port}
     tracking = connect(Path.cwd())
@@ -86,7 +92,7 @@ def _predict(
     version: Annotated[str, typer.Option(help="Version or alias.")] = "champion",
     keep: Annotated[list[str] | None, typer.Option(help="Column to copy to the target; may be repeated.")] = None,
 ) -> None:
-    """Predict the rows of a Parquet file of any size with a registered model."""
+    """Predict a Parquet file of any size with a registered model."""
     settings = load_config().serve
     tracking = connect(Path.cwd())
     from pfmsmt.serving.file import predict_file
@@ -124,7 +130,10 @@ def _tune(
         Path | None, typer.Option(help="Write the best values to this .yaml file, or folder with a file a method.")
     ] = None,
 ) -> None:
-    """Search for the parameters that validate best; params.yaml's tune block says in which ranges."""
+    """Search for the parameters that validate best.
+
+    params.yaml's tune block says in which ranges.
+    """
     from pfmsmt.tuning.command import SearchRequest, tune
 
     # `--methods a b` reaches us as `--methods a` and an argument b.

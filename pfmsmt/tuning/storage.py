@@ -1,4 +1,4 @@
-"""The store of studies: a journal file, or a database for many machines."""
+"""The store of studies: a journal file, or a shared database."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,9 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pfmsmt.core.errors import TuningError
-from pfmsmt.core.layout import TUNING
+from pfmsmt.core.layout import TUNING_JOURNAL
 from pfmsmt.tuning.trials import retry_trial
 
-JOURNAL = TUNING / "optuna.journal"
 HEARTBEAT = 60
 """Seconds between two signs of life that a running trial leaves in a database."""
 GRACE = 180
@@ -33,7 +32,7 @@ def full_address(address: str | None, root: Path) -> str:
         TuningError: `address` is neither.
     """
     if not address:
-        return str(root.absolute() / JOURNAL)
+        return str(root.absolute() / TUNING_JOURNAL)
     if not is_database(address):
         return str(root.absolute() / address)
     try:
@@ -59,7 +58,7 @@ def is_database(address: str) -> bool:
 
 
 def check_store_exists(address: str) -> None:
-    """Make sure that a store's file exists, so that it can be continued.
+    """Make sure that a store in a file exists.
 
     Raises:
         TuningError: it does not.

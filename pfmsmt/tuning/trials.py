@@ -1,4 +1,4 @@
-"""Trials in the store: their attributes, their failures, and killed ones' second chance.
+"""Trials in the store: attributes, failures, and retries of killed ones.
 
 Optuna knows a trial's parameters, values and state. Beside these, the store holds the attributes below: which process
 runs a trial, why one failed, and how often its values have been tried. A trial that failed with a reason stays failed.

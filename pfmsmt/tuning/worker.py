@@ -57,7 +57,7 @@ class StudySetup:
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker waits for a request: to run a trial, or to stop."""
+    """The worker waits for a request."""
 
 
 @dataclass(frozen=True)
