@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,18 +73,17 @@ def dvc_repository(tmp_path) -> Path:
     return root
 
 
-LONGEST = ("test_readme.py", "test_processes.py", "test_experiment.py", "test_tune.py", "test_benchmarks.py")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first, so that none is left running alone at the end.
 
-
-def pytest_collection_modifyitems(items):
-    """Start the longest files first, then other slow tests, so that none is left running alone at the end."""
-
-    def place(item: pytest.Item) -> int:
-        if item.path.name in LONGEST:
-            return LONGEST.index(item.path.name)
-        return len(LONGEST) + (item.get_closest_marker("slow") is None)
-
-    items.sort(key=place)
+    How long a file takes is what its tests' `slow` markers say in all. Files stay whole (`--dist loadfile`).
+    """
+    seconds: dict[Path, float] = defaultdict(float)
+    for item in items:
+        marker = item.get_closest_marker("slow")
+        if marker is not None:
+            seconds[item.path] += marker.args[0]
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -165,6 +165,37 @@ def project(
     (folder / "params.yaml").write_text(yaml.safe_dump(small_tree()), encoding="utf-8")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def filled_store(tmp_path_factory, empty_database: Path) -> Path:
+    """NL with two versions (champion 1, challenger 2) and ES with one; tests get a copy of the database."""
+    from pfmsmt.tracking import connect
+    from tests.support.shelves import Shelf
+
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(empty_database, folder)
+    (folder / "params.yaml").write_text("seed: 0\n")
+    with bare_environment():
+        shelf = Shelf(connect(folder), folder)
+        shelf.add("NL", 0, "champion")
+        shelf.add("NL", 1, "challenger", val=0.72)
+        shelf.add("ES", 2, "champion")
+    return folder
+
+
+@pytest.fixture
+def shelf(filled_store: Path, tmp_path: Path, clean_environment, monkeypatch):
+    """A registry with small models of two scenarios, of which a test may change what it likes."""
+    from pfmsmt.tracking import connect
+    from tests.support.shelves import Shelf
+
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    for name in ("mlflow.db", "params.yaml"):
+        shutil.copy(filled_store / name, folder)
+    monkeypatch.chdir(folder)
+    return Shelf(connect(folder), folder)
 
 
 @pytest.fixture
