@@ -46,6 +46,7 @@ def test_the_package_has_twelve_rooms_and_nothing_beside_them():
     assert inside == ROOMS | {"__init__.py", "__main__.py", "py.typed"}
 
 
+@pytest.mark.slow(3)
 def test_imports_keep_to_their_floors():
     lint = Path(sys.executable).with_name("lint-imports")
     assert lint.exists(), "import-linter is missing: install the dev extra"
@@ -130,6 +131,11 @@ def test_every_folder_of_tests_is_named_after_a_room():
     assert {module.room for module in TESTS} <= ROOMS | {"product", "support", "tests"}
 
 
+def test_a_slow_test_says_how_many_seconds_it_takes():
+    """The longest files start first, by these."""
+    assert_none(module.name for module in TESTS if re.search(r"mark\.slow\b(?!\()", module.text))
+
+
 def test_tests_share_helpers_through_the_support_package_alone():
     stems = {module.stem for module in TESTS} - {"__init__"}
     imported = [(module.name, name) for module in TESTS for name in imported_names(module)]
@@ -137,6 +143,7 @@ def test_tests_share_helpers_through_the_support_package_alone():
     assert_none(f"{user} imports {n}" for user, n in inside if not n.startswith(("tests.support", "tests.conftest")))
 
 
+@pytest.mark.slow(1.5)
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

@@ -14,7 +14,7 @@ import yaml
 from pfmsmt.data.schema import read_schema
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(20)
 
 
 def example():

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(150)
 
 SMALL = {
     r"train_rows: \d+, test_rows: \d+": "train_rows: 400, test_rows: 300",

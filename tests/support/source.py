@@ -15,13 +15,17 @@ class Module(NamedTuple):
     name: str
     """Dotted, as it is imported; a package's ends with `.__init__`."""
     tree: ast.Module
-    lines: int
+    text: str
 
     @property
     def room(self) -> str:
         """The folder under pfmsmt/ that holds it; `pfmsmt` and `stages` for what lies in no room."""
         first, *rest = self.name.split(".")
         return rest[0] if len(rest) > 1 else first
+
+    @property
+    def lines(self) -> int:
+        return len(self.text.splitlines())
 
     @property
     def stem(self) -> str:
@@ -33,7 +37,7 @@ def modules(folder: Path) -> list[Module]:
     for path in sorted(folder.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        found.append(Module(name, ast.parse(text), len(text.splitlines())))
+        found.append(Module(name, ast.parse(text), text))
     return found
 
 

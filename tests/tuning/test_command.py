@@ -20,7 +20,7 @@ from pfmsmt.tuning.space import changed_config
 from tests.support.searching import FLOAT, REPOSITORY, SMALL, files, load, search, tuning_runs
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_a_search_with_two_workers_in_a_database(project, configure, schema, shards, capsys, monkeypatch):
     config = configure(SMALL)
     client = connect(project).client
@@ -115,7 +115,7 @@ def test_a_search_with_two_workers_in_a_database(project, configure, schema, sha
     assert read.methods.fedavg.learning_rate == tuned["methods.fedavg.learning_rate"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_same_seed_same_trials_and_test_shards_are_never_read(project, configure, capsys):
     configure({**SMALL, "tune.pruner": "median", "train.rounds": 6})
     search(project, "pf_msmtrec", trials=7)
@@ -184,6 +184,7 @@ def test_names_of_methods():
         read_methods([" "])
 
 
+@pytest.mark.slow(2)
 def test_the_command_takes_methods_in_a_row_and_its_errors_are_readable(project, configure, run_python):
     configure(SMALL)
     done = run_python("-m", "pfmsmt.commands.main", "tune", "--methods", "local", "fedavg", "fedproxx", "--trials", "2")

@@ -18,7 +18,7 @@ from pfmsmt.tuning.trials import RETRY_OF, is_retried
 from tests.support.searching import REPOSITORY, SMALL, load, search, tuning_runs
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_trials_that_fail_are_recorded_and_five_in_a_row_end_the_search(project, configure):
     space = {
         "methods.local.learning_rate": {"type": "categorical", "choices": [0.008, 1e30]},
@@ -67,7 +67,7 @@ def wait_for_trial(project, number):
     raise AssertionError(f"trial {number} was not begun")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_what_is_killed_loses_its_running_trial_alone(project, configure):
     configure({**SMALL, "train.rounds": 80})
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -106,7 +106,7 @@ def test_no_trial_begins_after_the_timeout(project, configure):
     assert [trial.state for trial in load(project, "tune-local").trials] == [TrialState.WAITING]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_dvc_sees_the_tuned_method_as_changed_and_no_other(project, configure, dvc_repository):
     """A real repository in which everything is up to date; the outputs themselves do not matter here."""
     root = dvc_repository

@@ -45,6 +45,7 @@ def killed_worker(store):
     assert done.returncode == -9
 
 
+@pytest.mark.slow(1)
 def test_a_killed_trial_is_failed_and_tried_again_with_its_values(store, study):
     study.enqueue_trial({"y": 7}, {START: True})
     killed_worker(store)
@@ -63,6 +64,7 @@ def test_a_killed_trial_is_failed_and_tried_again_with_its_values(store, study):
     assert again.suggest_int("y", 0, 9) == 7
 
 
+@pytest.mark.slow(3)
 def test_values_that_kill_every_worker_are_given_up(store, study):
     for _ in range(MAX_RETRIES + 1):
         killed_worker(store)
@@ -100,6 +102,7 @@ def test_a_trial_that_failed_by_itself_is_not_tried_again(study):
     assert reason_of(failed) == "TrainingError: diverged"
 
 
+@pytest.mark.slow(1)
 def test_a_database_retries_what_another_machine_left_without_heartbeat(tmp_path):
     silence_optuna()
     url = f"sqlite:///{tmp_path / 'a.db'}"
