@@ -153,7 +153,7 @@ def quality(benchmark, monkeypatch, capsys, tmp_path):
     places = ("--results", str(tmp_path / "results"), "--work", str(tmp_path / "work"))
 
     def run_here(*words):
-        monkeypatch.setattr(sys, "argv", ["quality.py", *words, *places, "--quick", "--processes", "2"])
+        monkeypatch.setattr(sys, "argv", ["quality.py", *words, *places, "--quick", "--processes", "1"])
         benchmark("quality").main()
         return capsys.readouterr().out
 
