@@ -107,7 +107,9 @@ def tune(
     more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="M")] = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="Trials of each method in all, finished ones included; tune.trials if left out.", min=1),
+        typer.Option(
+            help="Trials of each method in all, finished ones included; the trials of tune.yaml if left out.", min=1
+        ),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds for each method, after which no trial is begun.", min=0)
@@ -124,7 +126,7 @@ def tune(
         Path | None, typer.Option(help="Write the best values to this .yaml file, or folder with a file a method.")
     ] = None,
 ) -> None:
-    """Search for the parameters that validate best; params.yaml's tune block says in which ranges."""
+    """Search for the parameters that validate best; tune.yaml says in which ranges."""
     from pfmsmt.tuning.command import Wish
     from pfmsmt.tuning.command import tune as run
 

@@ -140,7 +140,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         for key, value in found.best.items():
             rows.append((f"  {key}", _shown(found.start[key]), _shown(value)))
         if found.outside:
-            notes.append(f"* {', '.join(found.outside)}: outside of tune.space; the first trial had the nearest value")
+            notes.append(f"* {', '.join(found.outside)}: outside of the space; the first trial had the nearest value")
         states = ", ".join(f"{number} {state}" for state, number in sorted(found.states.items()))
         running = f", {found.elsewhere} still running elsewhere" if found.elsewhere else ""
         notes.append(f"{found.study}: {states}{running}; the best is trial {found.best_trial}")

@@ -93,8 +93,8 @@ RANGES = [
     ("train.averaging", [1.0, 1.5, -0.1, float("nan")]),
     ("train.task_weights", [[], [-1.0]]),
     ("train.quorum", [0, 1.1]),
-    ("train.device", ["gpu", "cuda:x", "cpu:1", "cuda:", ""]),
-    ("train.workers", [0, -1, "many"]),
+    ("run.device", ["gpu", "cuda:x", "cpu:1", "cuda:", ""]),
+    ("run.workers", [0, -1, "many"]),
     ("methods.pf_msmtrec.rank", [-1]),
     ("methods.pf_msmtrec.private_experts", [-1, 1.5]),
     ("methods.pf_msmtrec.conflict", [1, -0.1, float("nan")]),
@@ -153,7 +153,7 @@ def test_the_ends_of_a_range_are_in_it(key, values):
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:1"])
 def test_devices(device):
-    assert parse_config(changed("train.device", device)).train.device == device
+    assert parse_config(changed("run.device", device)).run.device == device
 
 
 @pytest.mark.parametrize(
