@@ -107,9 +107,7 @@ def tune(
     more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="M")] = None,
     trials: Annotated[
         int | None,
-        typer.Option(
-            help="Trials of each method in all, finished ones included; the trials of tune.yaml if left out.", min=1
-        ),
+        typer.Option(help="Trials of each method in all, finished ones included; tune.yaml's if left out.", min=1),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds for each method, after which no trial is begun.", min=0)

@@ -167,7 +167,7 @@ def test_same_seed_same_trials_and_test_shards_are_never_read(project, configure
         (
             {"tune.space": {"methods.fedavg.learning_rate": FLOAT}},
             {},
-            r"no key of model, train, privacy or methods\.local",
+            r"no key of model, .*, privacy or methods\.local",
         ),
         ({"run.device": "cuda:7"}, {}, r"run\.device: cuda:7 is not here"),
     ],

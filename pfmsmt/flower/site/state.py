@@ -124,7 +124,8 @@ class Site:
         if longer or plan.privacy.noise < noise:
             raise FederationError(
                 f"site {self.client} sends nothing longer than clip {clip}, or with less noise than {noise:g} "
-                f"(privacy of its params.yaml); the server's run has clip {plan.privacy.clip} and noise {plan.privacy.noise:g}"
+                f"(privacy of its params.yaml); the server's run has clip {plan.privacy.clip} and noise "
+                f"{plan.privacy.noise:g}"
             )
 
     def last(self, plan: Plan, schema: Schema) -> Federation:
