@@ -28,7 +28,7 @@ TUNE_FILE = Path("tune.yaml")
 class Config(Frozen):
     """All settings of a project; a key that no file has is at its default."""
 
-    seed: Seed = Field(default=0, description="Of generated data, the validation split and the bootstrap.")
+    seed: Seed = Field(default=0, description="Seed of generated data, of the validation split and of the bootstrap.")
     data: Data = Field(default=Data(), description="Which data, and how they become client shards.")
     model: Model = Field(default=Model(), description="The MMoE of every client.")
     train: Train = Field(default=Train(), description="What decides the numbers of a training, for every method.")

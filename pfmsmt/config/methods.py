@@ -21,12 +21,13 @@ class ServerOptimizer(Frozen):
         default="adam", description="How the server applies the clients' averaged update."
     )
     server_learning_rate: Positive = Field(
-        default=0.02, description="Of adam; plain uses it as a factor, where 1 is the mean itself."
+        default=0.02, description="Rate of adam; plain uses it as a factor, where 1 is the mean itself."
     )
-    server_beta1: float = Field(default=0.9, ge=0, lt=1, description="Of adam: share of the past in the mean.")
-    server_beta2: float = Field(default=0.99, ge=0, lt=1, description="Of adam: share of the past in the variance.")
+    server_beta1: float = Field(default=0.9, ge=0, lt=1, description="adam's share of the past in the mean.")
+    server_beta2: float = Field(default=0.99, ge=0, lt=1, description="adam's share of the past in the variance.")
     server_weight_decay: NonNegative = Field(
-        default=0.03, description="Of the server's step, decoupled: a step also takes rate x this x the parameter."
+        default=0.03,
+        description="Decay of the server's step, decoupled: a step also takes rate x this x the parameter.",
     )
 
     @model_validator(mode="after")
@@ -38,10 +39,10 @@ class ServerOptimizer(Frozen):
 class Federated(ServerOptimizer):
     """What every federated method has; `methods.fedavg`, `fedbn` and `fedper` differ in the shared roles alone."""
 
-    learning_rate: Positive = Field(default=0.2, description="Of clients' SGD on federated parameters.")
-    private_learning_rate: Positive = Field(default=0.01, description="Of clients' Adam on private parameters.")
+    learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
+    private_learning_rate: Positive = Field(default=0.01, description="Rate of clients' Adam on private parameters.")
     private_weight_decay: NonNegative = Field(
-        default=2.0, description="Of that Adam, decoupled: a step also takes rate x this x the parameter."
+        default=2.0, description="Decay of that Adam, decoupled: a step also takes rate x this x the parameter."
     )
 
     @model_validator(mode="after")
@@ -77,7 +78,7 @@ class PfMsmtrec(Proximal):
     rank: int = Field(
         default=0,
         ge=0,
-        description="Of task-specific adapters in every layer of the shared experts; 0 switches them off.",
+        description="Rank of task-specific adapters in every layer of the shared experts; 0 switches them off.",
     )
     federated_batch_norm: bool = Field(
         default=True, description="true: BatchNorm stays with the client (FedBN); false: it is averaged."
@@ -93,11 +94,11 @@ class PfMsmtrec(Proximal):
         default="similarity",
         description="Rows of the weights A; uniform: by numbers of examples; identity: a client's own update only.",
     )
-    temperature: Positive = Field(default=0.1, description="Of the similarity's softmax; large is uniform.")
+    temperature: Positive = Field(default=0.1, description="Temperature of the similarity's softmax; large is uniform.")
     smoothing: float = Field(
         default=0.9, ge=0, lt=1, description="Share of the past in the updates that are compared and coordinated."
     )
-    learned_rate: Positive = Field(default=0.1, description="Of learned rows of A, a round.")
+    learned_rate: Positive = Field(default=0.1, description="Rate of learned rows of A, a round.")
     coupling: Fraction = Field(
         default=0.2, description="lambda: share of the coordinated global part in what a client receives."
     )
@@ -113,9 +114,9 @@ class PfMsmtrec(Proximal):
 class PlainLearning(Frozen):
     """`methods.local` and `methods.centralized`: nothing is federated, Adam trains everything."""
 
-    learning_rate: Positive = Field(default=0.008, description="Of Adam.")
+    learning_rate: Positive = Field(default=0.008, description="Rate of Adam.")
     weight_decay: NonNegative = Field(
-        default=2.0, description="Decoupled: a step also takes rate x this x the parameter."
+        default=2.0, description="Decay of Adam, decoupled: a step also takes rate x this x the parameter."
     )
 
     @model_validator(mode="after")

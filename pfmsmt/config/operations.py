@@ -14,7 +14,7 @@ class Evaluate(Frozen):
     bootstrap: int = Field(
         default=200, ge=0, description="Replicates, drawn by search, for the intervals; 0 switches them off."
     )
-    confidence: OpenFraction = Field(default=0.95, description="Of the intervals.")
+    confidence: OpenFraction = Field(default=0.95, description="Confidence of the intervals.")
     bins: int = Field(default=15, ge=2, description="Bins of equal size for the calibration error.")
     batch_size: Count = Field(default=8192, description="Rows that are scored at a time.")
     calibrated: bool = Field(
@@ -65,7 +65,7 @@ class Serve(Frozen):
         default="none", description="shadow: scored and compared, not returned; split: answers a share of requests."
     )
     challenger_share: Fraction = Field(
-        default=0.1, description="Of split: share of requests, by a hash of their X-Request-Key."
+        default=0.1, description="Share of requests that split gives it, by a hash of their X-Request-Key."
     )
     batch_rows: Count = Field(default=4096, description="Rows of concurrent requests that are scored together.")
     threads: Count = Field(default=1, description="Threads of torch within one matrix product.")

@@ -42,7 +42,7 @@ class Train(Frozen):
         description="One run is made for each of these methods and each seed.",
     )
     seeds: tuple[Seed, ...] = Field(
-        default=(0,), min_length=1, description="Of runs: initial values, order of batches, dropout."
+        default=(0,), min_length=1, description="Seeds of the runs: initial values, order of batches, dropout."
     )
     rounds: Count = Field(default=60, description="Communication rounds.")
     local_steps: Count = Field(default=8, description="Optimiser steps of each client in a round.")
@@ -52,7 +52,7 @@ class Train(Frozen):
         description="Rows of a batch, on average over clients; a client takes them in proportion to its data.",
     )
     learning_rate_decay: Literal["cosine", "none"] = Field(
-        default="cosine", description="Of clients' learning rates; cosine: down to a tenth over the rounds."
+        default="cosine", description="How clients' learning rates fall; cosine: down to a tenth over the rounds."
     )
     averaging: float = Field(
         default=0.8, ge=0, lt=1, description="Share of the past in the averaged parameters that are scored and served."
@@ -81,7 +81,7 @@ class Train(Frozen):
         ),
     )
     calibration: CalibrationChoice = Field(
-        default="platt", description="Of probabilities, fitted on validation rows and kept with each model."
+        default="platt", description="Calibration of probabilities, fitted on validation rows and kept with each model."
     )
 
     @field_validator("task_weights")

@@ -1,0 +1,59 @@
+"""The `pfmsmt params` commands: what the keys of params.yaml mean, and how an old file gets the new ones."""
+
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfmsmt.config import PARAMS_FILE, Config, load_config
+from pfmsmt.config.keys import value_at
+from pfmsmt.config.reference import Setting, as_yaml, below, reference, reference_page
+from pfmsmt.config.upgrade import upgrade as upgrade_file
+from pfmsmt.core.console import say
+
+params = typer.Typer(help="Explain the keys of params.yaml, or upgrade an old file.", no_args_is_help=True)
+
+_File = Annotated[Path, typer.Option(help="The params file; tune.yaml lies beside it.")]
+_WIDTH = 100
+
+
+@params.command()
+def show(
+    key: Annotated[str | None, typer.Argument(help="A key or a block, such as train; all if left out.")] = None,
+    file: _File = PARAMS_FILE,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead.")] = False,
+) -> None:
+    """Print keys with their present values, defaults, ranges and meanings."""
+    if markdown:
+        if key is not None:
+            raise typer.BadParameter("the page has all keys; leave KEY out")
+        say(reference_page().rstrip())
+        return
+    settings = reference() if key is None else below(key)
+    config = load_config(file)
+    for setting in settings:
+        say(_described(setting, config))
+
+
+@params.command()
+def upgrade(file: _File = PARAMS_FILE) -> None:
+    """Rewrite an old params.yaml to the present keys, with its values and comments."""
+    changes = upgrade_file(file)
+    if not changes:
+        say(f"{file} is current; nothing was changed")
+        return
+    for change in changes:
+        say(change)
+    say(f"{file} is rewritten, and trains as before")
+
+
+def _described(setting: Setting, config: Config) -> str:
+    present = "" if "<" in setting.key else f" = {_present(setting.key, config)}"
+    default = f"default: {setting.default}" if setting.default else "must be given"
+    lines = textwrap.wrap(setting.meaning, _WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+    return "\n    ".join([f"{setting.key}{present}", *lines, f"value: {setting.kind}; {default}"])
+
+
+def _present(key: str, config: Config) -> str:
+    return as_yaml(value_at(config.model_dump(mode="json", by_alias=True), key))
