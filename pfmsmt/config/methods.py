@@ -27,7 +27,7 @@ class ServerOptimizer(Frozen):
     server_beta2: float = Field(default=0.99, ge=0, lt=1, description="adam's share of the past in the variance.")
     server_weight_decay: NonNegative = Field(
         default=0.03,
-        description="Decay of the server's step, decoupled: a step also takes rate x this x the parameter.",
+        description="Decay of that step, decoupled: a step also takes rate x this x the parameter.",
     )
 
     @model_validator(mode="after")

@@ -44,7 +44,7 @@ class Train(Frozen):
     seeds: tuple[Seed, ...] = Field(
         default=(0,), min_length=1, description="Seeds of the runs: initial values, order of batches, dropout."
     )
-    rounds: Count = Field(default=60, description="Communication rounds.")
+    rounds: Count = Field(default=60, description="Communication rounds of a training.")
     local_steps: Count = Field(default=8, description="Optimiser steps of each client in a round.")
     batch_size: int = Field(
         default=256,
