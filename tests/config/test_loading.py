@@ -120,15 +120,14 @@ def test_a_misspelt_key_of_the_search_is_named_with_its_file(tmp_path):
     assert message(search("trails", 1)) == "tune.yaml: trails: unknown key; did you mean 'trials'?"
     shutil.copy(ROOT / "params.yaml", tmp_path)
     for content, expected in (
-        ("trials: 0\ntrails: 1\n", f"{tmp_path}/tune.yaml: trials: input should be greater than or equal to 1 (it is 0)\n"
-         f"{tmp_path}/tune.yaml: trails: unknown key; did you mean 'trials'?"),
-        ("- 1\n", f"{tmp_path}/tune.yaml: expected a mapping of keys at the top"),
-        ("space: 3\n", f"{tmp_path}/tune.yaml: space: input should be a valid dictionary (it is 3)"),
+        ("trails: 1\n", "trails: unknown key; did you mean 'trials'?"),
+        ("- 1\n", "expected a mapping of keys at the top"),
+        ("space: 3\n", "space: input should be a valid dictionary (it is 3)"),
     ):  # fmt: skip
         (tmp_path / "tune.yaml").write_text(content)
         with pytest.raises(ConfigError) as caught:
             load_config(tmp_path / "params.yaml")
-        assert str(caught.value) == expected
+        assert str(caught.value) == f"{tmp_path}/tune.yaml: {expected}"
 
 
 def test_without_a_file_the_search_has_its_defaults(tmp_path):
@@ -299,7 +298,7 @@ def test_devices(device):
         (
             "methods.shared.server_weight_decay",
             50.0,
-            "methods.shared: server_learning_rate x server_weight_decay is 1: a step would take all of a parameter away",
+            "methods.shared: server_learning_rate x server_weight_decay is 1: a step would take all of a parameter",
         ),
         ("methods.fedavg", None, "methods.fedavg: input should be a valid dictionary"),
         (
