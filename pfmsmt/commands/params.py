@@ -1,4 +1,4 @@
-"""The `pfmsmt params` commands: what the keys of params.yaml mean, and how an old file gets the new ones."""
+"""The `pfmsmt params` commands explain the keys of params.yaml and upgrade old files."""
 
 import textwrap
 from pathlib import Path
@@ -9,7 +9,6 @@ import typer
 from pfmsmt.config import PARAMS_FILE, Config, load_config
 from pfmsmt.config.keys import value_at
 from pfmsmt.config.reference import Setting, as_yaml, below, reference, reference_page
-from pfmsmt.config.upgrade import upgrade as upgrade_file
 from pfmsmt.core.console import say
 
 params = typer.Typer(help="Explain the keys of params.yaml, or upgrade an old file.", no_args_is_help=True)
@@ -18,8 +17,8 @@ _File = Annotated[Path, typer.Option(help="The params file; tune.yaml lies besid
 _WIDTH = 100
 
 
-@params.command()
-def show(
+@params.command("show")
+def show_params(
     key: Annotated[str | None, typer.Argument(help="A key or a block, such as train; all if left out.")] = None,
     file: _File = PARAMS_FILE,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead.")] = False,
@@ -36,10 +35,13 @@ def show(
         say(_described(setting, config))
 
 
-@params.command()
-def upgrade(file: _File = PARAMS_FILE) -> None:
-    """Rewrite an old params.yaml to the present keys, with its values and comments."""
-    changes = upgrade_file(file)
+@params.command("upgrade")
+def upgrade_params(file: _File = PARAMS_FILE) -> None:
+    """Rewrite an old params.yaml to the present keys, keeping values and comments."""
+    # Not at the top: no other command needs ruamel.yaml.
+    from pfmsmt.config.upgrade import upgrade
+
+    changes = upgrade(file)
     if not changes:
         say(f"{file} is current; nothing was changed")
         return

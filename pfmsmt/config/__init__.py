@@ -1,4 +1,4 @@
-"""All settings of a project: one frozen model for each block of params.yaml."""
+"""Settings of a project: one frozen model for each block of params.yaml."""
 
 from pfmsmt.config.data import AliExpress, Data, Label, MovieLens, ScenarioSize, Synthetic, Tabular, Tenrec
 from pfmsmt.config.kinds import METHOD_NAMES, CalibrationChoice, Deployable, MethodName

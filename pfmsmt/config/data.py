@@ -123,7 +123,7 @@ class Tenrec(Frozen):
 
 
 class Label(Frozen):
-    """A task and the column of zeros and ones that holds its label."""
+    """A task and the column that holds its label."""
 
     task: ScenarioName = Field(description="Name of the task, such as ctr.")
     column: ColumnName = Field(description="Column of zeros and ones.")
@@ -236,7 +236,7 @@ class Tabular(Frozen):
 
 
 class Data(Frozen):
-    """Which data, and how they become client shards."""
+    """The source of the data, and their way into client shards."""
 
     source: Literal["synthetic", "aliexpress", "movielens", "tenrec", "tabular"] = Field(
         default="synthetic", description="Which data: generated ones, a public data set, or your own log (tabular)."

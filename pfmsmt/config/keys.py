@@ -1,4 +1,4 @@
-"""Dotted keys, such as `methods.local.learning_rate`: values at them, and where old ones are now."""
+"""Dotted keys, such as `methods.local.learning_rate`, and where old ones are now."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ UPGRADE = "`pfmsmt params upgrade` rewrites the file"
 
 
 def set_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Set values by dotted keys in a tree of plain values; a block that it does not have is added."""
+    """Set values by dotted keys in a tree of plain values, adding missing blocks."""
     for key, value in values.items():
         *path, last = key.split(".")
         block = tree
@@ -22,7 +22,7 @@ def set_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def value_at(tree: Any, key: str) -> Any:
-    """Return what stands at a dotted key of a `Config` or of a tree of plain values.
+    """Return what stands at a dotted key of a `Config` or a tree.
 
     Raises:
         KeyError, AttributeError: nothing does.

@@ -26,7 +26,7 @@ TUNE_FILE = Path("tune.yaml")
 
 
 class Config(Frozen):
-    """All settings of a project; a key that no file has is at its default."""
+    """All settings of a project; a key in no file has its default."""
 
     seed: Seed = Field(default=0, description="Seed of generated data, of the validation split and of the bootstrap.")
     data: Data = Field(default=Data(), description="Which data, and how they become client shards.")
@@ -57,7 +57,7 @@ class Config(Frozen):
 
 
 def load_config(path: Path = PARAMS_FILE) -> Config:
-    """Parse and check a params file, and the tune.yaml beside it if there is one.
+    """Parse and check a params file, and a tune.yaml beside it.
 
     Raises:
         ConfigError: missing, no valid YAML, an unknown key, or a value out of range; every fault is listed.
@@ -90,7 +90,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def parse_config(tree: Mapping[str, Any], name: str = "params.yaml") -> Config:
-    """Check a tree of plain values, the search under `tune`; `name` is what errors call params.yaml.
+    """Check a tree of plain values, with the search under `tune`.
+
+    Args:
+        tree: as params.yaml has it.
+        name: what errors call params.yaml.
 
     Raises:
         ConfigError: see `load_config`.
@@ -102,7 +106,7 @@ def _parse(tree: Mapping[str, Any], name: str, faults: list[str]) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        found = _telling([dict(fault) for fault in error.errors()])
+        found = _causes([dict(fault) for fault in error.errors()])
         search = str(Path(name).with_name(TUNE_FILE.name))
         faults = [*faults, *(f"{search if f['loc'][:1] == ('tune',) else name}: {_describe(f)}" for f in found)]
     if faults:
@@ -110,8 +114,11 @@ def _parse(tree: Mapping[str, Any], name: str, faults: list[str]) -> Config:
     return config
 
 
-def _telling(faults: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out what only follows from another fault: a list short of its bad entry, `auto` where a number stands."""
+def _causes(faults: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what only follows from another fault.
+
+    That is a list that is short of its bad entry, and the word `auto` where a number stands.
+    """
     return [
         fault
         for fault in faults

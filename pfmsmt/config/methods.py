@@ -1,4 +1,4 @@
-"""The `methods` block: a block for each method, and one that federated methods share."""
+"""The `methods` block: one for each method, and one that is shared."""
 
 from typing import Any, Literal, Self
 
@@ -8,14 +8,14 @@ from pfmsmt.config.kinds import Fraction, Frozen, NonNegative, Positive
 
 
 def _keeps(block: BaseModel, rate: str, decay: str) -> None:
-    """Refuse a decoupled decay that would turn the parameters' sign in a single step."""
+    """Refuse a decoupled decay that would turn a parameter's sign at once."""
     taken = getattr(block, rate) * getattr(block, decay)
     if taken >= 1:
         raise ValueError(f"{rate} x {decay} is {taken:g}: a step would take all of a parameter away; keep it below 1")
 
 
 class ServerOptimizer(Frozen):
-    """How the server applies an averaged update (FedOpt, Reddi et al. 2021)."""
+    """The step that applies an averaged update (FedOpt, Reddi et al. 2021)."""
 
     server_optimizer: Literal["adam", "plain"] = Field(
         default="adam", description="How the server applies the clients' averaged update."
@@ -37,7 +37,10 @@ class ServerOptimizer(Frozen):
 
 
 class Federated(ServerOptimizer):
-    """What every federated method has; `methods.fedavg`, `fedbn` and `fedper` differ in the shared roles alone."""
+    """Settings of every federated method.
+
+    `methods.fedavg`, `fedbn` and `fedper` have no others: they differ in the shared roles alone.
+    """
 
     learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
     private_learning_rate: Positive = Field(default=0.01, description="Rate of clients' Adam on private parameters.")
@@ -52,7 +55,7 @@ class Federated(ServerOptimizer):
 
 
 class Proximal(Federated):
-    """What methods with a proximal term have: mu or lambda of half of it times |theta - received|^2."""
+    """Settings of methods with a proximal term, mu/2 |theta - received|^2."""
 
     regularizer: NonNegative = Field(default=0.0, description="mu of mu/2 |theta - received|^2; 0 switches it off.")
 
@@ -130,7 +133,10 @@ WITH_SHARED = ("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto")
 
 
 class Methods(Frozen):
-    """One block for each method; a federated method has what `shared` has where its own block is silent."""
+    """One block for each method.
+
+    A federated method has what `shared` has where its own block is silent.
+    """
 
     shared: Federated = Field(default=Federated(), description="What all federated methods have in common.")
     pf_msmtrec: PfMsmtrec = Field(default=PfMsmtrec(), description="Personalised federated learning, ours.")

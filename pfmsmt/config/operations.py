@@ -1,4 +1,4 @@
-"""What comes after and around training: the `evaluate`, `register`, `serve`, `federate` and `tune` blocks."""
+"""The blocks around training: `evaluate`, `register`, `serve`, `federate` and `tune`."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from pfmsmt.config.kinds import Count, Deployable, Fraction, Frozen, NonNegative
 
 
 class Evaluate(Frozen):
-    """How the test shards are scored."""
+    """The scoring of test shards."""
 
     bootstrap: int = Field(
         default=200, ge=0, description="Replicates, drawn by search, for the intervals; 0 switches them off."
@@ -24,7 +24,7 @@ class Evaluate(Frozen):
 
 
 class Register(Frozen):
-    """Which methods may become a registered model, and what may replace a champion."""
+    """Candidates for the registry, and what may replace a champion."""
 
     methods: tuple[Deployable, ...] = Field(
         default=("pf_msmtrec", "fedavg", "local"),
@@ -81,7 +81,10 @@ class Serve(Frozen):
 
 
 class Parameter(Frozen):
-    """What a search may give one key: float and int lie between low and high, both included."""
+    """Values that a search may give one key.
+
+    A float or int lies between low and high, both included.
+    """
 
     type: Literal["float", "int", "categorical"] = Field(description="What the values are.")
     low: float | int | None = Field(default=None, description="Smallest value of a float or int.")
@@ -132,7 +135,10 @@ class Federate(Frozen):
 
 
 class Tune(Frozen):
-    """The search of `pfmsmt tune`. Whether the space fits the other blocks is checked there."""
+    """The search of `pfmsmt tune`.
+
+    Whether the space fits the other blocks is checked there.
+    """
 
     objective: str = Field(
         default="mean",

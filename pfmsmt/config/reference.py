@@ -1,4 +1,7 @@
-"""Every key with its range, default and meaning, as the models have them: one list for the terminal and the docs."""
+"""Every key with its range, default and meaning, from the models.
+
+The terminal and the documentation show this one list.
+"""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -12,7 +15,8 @@ from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config
 from pfmsmt.config.methods import WITH_SHARED, Federated
 from pfmsmt.core.errors import ConfigError
 
-Schema = Mapping[str, Any]
+JsonSchema = Mapping[str, Any]
+"""A part of what pydantic says of the models."""
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
@@ -29,7 +33,7 @@ class Setting(NamedTuple):
 
     @property
     def file(self) -> str:
-        """Where the key stands."""
+        """The file in which the key stands."""
         return str(TUNE_FILE if self.key.startswith("tune.") else PARAMS_FILE)
 
     @property
@@ -61,7 +65,7 @@ def below(key: str) -> list[Setting]:
 
 
 def reference_page() -> str:
-    """Return all keys as a page in Markdown, a table for each block."""
+    """Return all keys as a Markdown page with a table per block."""
     lines = [
         "# Settings",
         "",
@@ -84,16 +88,16 @@ def reference_page() -> str:
 
 
 def as_yaml(value: Any) -> str:
-    """Return a plain value on one line, as YAML has it behind a key."""
+    """Return a plain value as YAML has it behind a key."""
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).removesuffix("...\n").strip()
 
 
 @cache
-def _schema() -> Schema:
+def _schema() -> JsonSchema:
     return Config.model_json_schema()
 
 
-def _settings(schema: Schema, place: str) -> Iterator[Setting]:
+def _settings(schema: JsonSchema, place: str) -> Iterator[Setting]:
     for name, part in schema["properties"].items():
         key = f"{place}.{name}" if place else name
         block = _block(part)
@@ -110,19 +114,19 @@ def _settings(schema: Schema, place: str) -> Iterator[Setting]:
                 yield from _settings(held, f"{key}.{mark}")
 
 
-def _block(part: Schema) -> Schema | None:
-    """Return the keys of a part that is a block, None for one that is a value."""
+def _block(part: JsonSchema) -> JsonSchema | None:
+    """Return the schema of a part that is a block, None for a value."""
     name = str(part.get("$ref", "")).rpartition("/")[2]
-    found: Schema | None = _schema()["$defs"].get(name)
+    found: JsonSchema | None = _schema()["$defs"].get(name)
     return found
 
 
-def _meaning(part: Schema) -> str:
+def _meaning(part: JsonSchema) -> str:
     # A block whose field says the same as its model says it once.
     return str(part.get("description") or (_block(part) or {})["description"])
 
 
-def _kind(part: Schema) -> str:
+def _kind(part: JsonSchema) -> str:
     if "$ref" in part:
         return "block"
     if "anyOf" in part:
@@ -137,7 +141,7 @@ def _kind(part: Schema) -> str:
     return f"{names.get(part.get('type', ''), 'any value')}{_range(part)}"
 
 
-def _plural(part: Schema) -> str:
+def _plural(part: JsonSchema) -> str:
     kind = _kind(part)
     words = {"block": "blocks", "text": "texts", "any value": "any values"}
     if kind.startswith(("whole number", "number")):
@@ -146,7 +150,7 @@ def _plural(part: Schema) -> str:
     return words.get(kind, kind)
 
 
-def _range(part: Schema) -> str:
+def _range(part: JsonSchema) -> str:
     found = {sign: part[bound] for bound, sign in _BOUNDS.items() if bound in part}
     low = next((f"{value:,} {sign.replace('>', '<')}" for sign, value in found.items() if ">" in sign), None)
     high = next((f"{sign} {value:,}" for sign, value in found.items() if "<" in sign), None)

@@ -98,7 +98,7 @@ class Train(Frozen):
 
 
 class Run(Frozen):
-    """Where and how fast a training runs."""
+    """The machine's part in a training: device, threads, memory."""
 
     device: str = Field(
         default="auto", description="auto (cuda where there is one, else mps, else cpu), cuda, cuda:N, mps or cpu."
@@ -125,7 +125,7 @@ class Run(Frozen):
 
 
 class Privacy(Frozen):
-    """What uploads are before they leave a client."""
+    """The form of uploads when they leave a client."""
 
     wire: Literal["float32", "float16"] = Field(
         default="float32",

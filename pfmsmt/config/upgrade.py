@@ -1,4 +1,4 @@
-"""Rewrites a params.yaml of version 0.1.0 to the keys of today, with its values and comments."""
+"""Rewrites a params.yaml of version 0.1.0 to the keys of today."""
 
 import copy
 import io
@@ -33,7 +33,9 @@ class Rewritten(NamedTuple):
 
 
 def upgrade(path: Path) -> list[str]:
-    """Rewrite a params file, and write the tune.yaml beside it; both whole, or nothing.
+    """Rewrite a params file with its values and comments, and write tune.yaml.
+
+    Both are written whole, or nothing is.
 
     Returns:
         what was changed, a line each; none where the file is current.
@@ -125,7 +127,10 @@ def _carry(source: CommentedMap, target: CommentedMap, key: str) -> None:
 
 
 def _share(tree: CommentedMap) -> list[str]:
-    """Say once what federated methods have in common; a line of its own that is a comment keeps its key where it is."""
+    """Say once what federated methods have in common.
+
+    A key with comments on lines of their own stays where it is.
+    """
     methods: CommentedMap | None = tree.get("methods")
     if not isinstance(methods, CommentedMap) or "shared" in methods:
         return []
@@ -183,7 +188,7 @@ def _spaced(text: str, keys: list[str]) -> str:
 
 
 def _check(path: Path, old: dict[str, Any], done: Rewritten) -> None:
-    """Hold the rewritten files against the old one: the effective configuration is the same."""
+    """Refuse rewritten files whose effective configuration is another one."""
     before = copy.deepcopy(old)
     for key, new in MOVED.items():
         name = key.partition(".")[2]

@@ -27,7 +27,9 @@ from pfmsmt.tuning.trials import OUTSIDE, START, is_retried, state_of
 
 
 def apply(values: Mapping[str, Any], path: Path) -> None:
-    """Set values by dotted keys, adding a key that is not there; the file is changed whole or not at all.
+    """Set values by dotted keys, adding keys that are not there.
+
+    The file is changed whole or not at all.
 
     Raises:
         ConfigError: the file has lost a key and is no longer valid, or a value stands in a form that cannot be replaced
@@ -75,7 +77,7 @@ def _find(root: Node, key: str) -> _Place:
 
 
 def _check_valid(text: str, key: str, path: Path) -> None:
-    """Refuse to add a key to a file that has it under a name that is not valid."""
+    """Refuse to add a key to a file that is not valid."""
     try:
         parse_config(yaml.safe_load(text), str(path))
     except ConfigError as error:
@@ -89,7 +91,7 @@ def _is_flow(node: Node) -> bool:
 
 
 def _added(text: str, place: _Place, value: Any) -> str:
-    """Add a key behind the others of its block, on a line of its own; within braces, on theirs."""
+    """Add a key on a line behind the others of its block, or within its braces."""
     node = place.node
     start, end = node.start_mark.index, node.end_mark.index
     if _is_flow(node) and (node.value or place.within_flow):

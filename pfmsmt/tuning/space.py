@@ -37,7 +37,7 @@ def keys_of(method: str) -> list[str]:
 
 
 def is_shared(key: str) -> bool:
-    """Tell whether a key is of all methods: one of `model`, `train` or `privacy`."""
+    """Tell whether a key belongs to all methods, not to one."""
     return not key.startswith("methods.")
 
 
