@@ -1,4 +1,4 @@
-"""A real server in front of the registry of tests/conftest.py."""
+"""Real servers in front of the registry that tests/conftest.py fills."""
 
 from pathlib import Path
 
