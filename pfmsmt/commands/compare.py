@@ -1,4 +1,4 @@
-"""Compares all runs: files of the comparison, and its table in the terminal."""
+"""Compares all runs, in files and in the terminal."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`pfmsmt models` lists, compares and promotes the registered versions of scenarios' models."""
+"""`pfmsmt models`: list, compare and promote registered models."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +40,7 @@ def list_versions(
 def show_version(
     scenario: _Scenario, version: Annotated[str, typer.Option(help="Version or alias.")] = CHAMPION
 ) -> None:
-    """Show a version's tags and columns, and all changes of the scenario's champion."""
+    """Show a version's tags and columns, and the scenario's former champions."""
     tracking = connect(Path.cwd())
     found = registry.find_version(tracking, scenario, version)
     schema = promotion.read_schema(tracking, found)
@@ -60,7 +60,10 @@ def promote_version(
     version: Annotated[str, typer.Option(help="Version or alias.")] = CHALLENGER,
     force: Annotated[bool, typer.Option("--force", help="In spite of what speaks against it.")] = False,
 ) -> None:
-    """Make a version the champion; refused if it validated worse by more than register.margin, or does not fit."""
+    """Make a version the champion.
+
+    Refused if it validated worse by more than register.margin, or does not fit what requests hold.
+    """
     margin = load_config().register_.margin
     done = promotion.promote(connect(Path.cwd()), scenario, version, margin, force=force)
     for text in done.objections:
@@ -81,7 +84,10 @@ def diff_versions(
     first: Annotated[str, typer.Argument(help="Version or alias.")] = CHAMPION,
     second: Annotated[str, typer.Argument(help="Version or alias.")] = CHALLENGER,
 ) -> None:
-    """Show where two versions differ: tags, training parameters, columns; and what speaks against the second."""
+    """Show where two versions differ, and what speaks against the second.
+
+    Compared are tags, training parameters and columns.
+    """
     tracking = connect(Path.cwd())
     a, b = (registry.find_version(tracking, scenario, which) for which in (first, second))
     before, after = (promotion.read_schema(tracking, entry) for entry in (a, b))

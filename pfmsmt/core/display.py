@@ -1,6 +1,7 @@
-"""Tables for people: one type, printed as Markdown and as terminal text; the report room prints it as HTML too.
+"""Tables for people: one type, as Markdown and as terminal text.
 
-A table holds values, not texts: how a value is written stands in its column's heading, so that all forms agree.
+`report.page` prints the same tables as HTML. A table holds values, not texts: a column's heading says how its values
+are written, so that all forms agree.
 """
 
 import textwrap
@@ -71,7 +72,10 @@ class DisplayTable(NamedTuple):
 
     @property
     def groups(self) -> tuple[tuple[str, int], ...]:
-        """Each group's name and number of columns, from the left; columns without one are a group each."""
+        """Each group's name and number of columns, from the left.
+
+        A column without a group is one by itself, without a name.
+        """
         found: list[tuple[str, int]] = []
         for heading in self.headings:
             if heading.group and found and found[-1][0] == heading.group:
@@ -94,13 +98,16 @@ def plain_row(*values: Value) -> Row:
 
 
 def text_table(names: Sequence[str], rows: Sequence[Sequence[Value]], right: Sequence[str] = ()) -> DisplayTable:
-    """Return a table whose columns are flush left, but for those named in `right`."""
+    """Return a table of left-aligned columns, except for those in `right`."""
     headings = tuple(Heading(name, align="right" if name in right else "left") for name in names)
     return DisplayTable(headings, tuple(plain_row(*row) for row in rows))
 
 
 def markdown_table(table: DisplayTable) -> str:
-    """Return the rows in GitHub's form of Markdown, the best values in bold; title and texts are the caller's."""
+    """Return the rows as GitHub's Markdown, the best values in bold.
+
+    Title, explanation and notes are left to the caller.
+    """
     rules = [{"left": "---", "right": "---:"}[heading.align] for heading in table.headings]
     lines = [[_in_cell(heading.full_name) for heading in table.headings], rules]
     for row in table.rows:
@@ -128,9 +135,10 @@ GAP = 2
 
 
 def terminal_table(table: DisplayTable, width: int | None = None) -> str:
-    """Return the rows as plain text, a line each, and a second line for a row with deviations.
+    """Return the rows as plain text.
 
-    An asterisk marks the best values and `-` an undefined one; notes of cells are left out, there is no room.
+    An asterisk marks the best values and `-` an undefined one. A row with deviations has a second line for them.
+    Notes of cells are left out, as there is no room for them.
 
     Args:
         width: characters of a line. A wider table goes on below, with its first column again; a group of columns is
@@ -172,7 +180,7 @@ def _printed_lines(table: DisplayTable) -> list[list[_Printed]]:
 
 
 def _widths(table: DisplayTable, lines: Sequence[Sequence[_Printed]]) -> list[int]:
-    """Return each column's width; the last of a group makes room for the group's name."""
+    """Return each column's width; a group's last makes room for its name."""
     widths = [max((len(line[c].text) for line in lines), default=0) for c in range(len(table.headings))]
     for name, columns in _runs(table):
         room = sum(widths[column] for column in columns) + GAP * (len(columns) - 1)
@@ -188,7 +196,7 @@ def _runs(table: DisplayTable) -> Iterator[tuple[str, range]]:
 
 
 def _blocks(table: DisplayTable, widths: Sequence[int], width: int | None) -> list[list[int]]:
-    """Cut the columns into runs that fit, each after the first column again."""
+    """Cut the columns into blocks that fit, each begun by the first."""
     blocks = [[0]]
     for _, columns in _runs(table):
         own = [column for column in columns if column > 0]
@@ -199,7 +207,7 @@ def _blocks(table: DisplayTable, widths: Sequence[int], width: int | None) -> li
 
 
 def _room(columns: Sequence[int], widths: Sequence[int]) -> int:
-    """Return the characters of some columns, with the asterisk that may stand behind the last."""
+    """Return the width of some columns, the last one's asterisk included."""
     return sum(widths[column] + GAP for column in columns) - (GAP - 1)
 
 

@@ -1,4 +1,4 @@
-"""Pictures share their methods' looks, grids of panels, legend and heat maps here.
+"""The look of all pictures: colours, grids of panels, legends, heat maps.
 
 A method has one look in every picture and table. Nothing here touches matplotlib's global state, and the same input
 gives the same PNG bytes.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 
 class Look(NamedTuple):
-    """Colour, and a line style so that colour is never the only difference."""
+    """Colour and line style, so that colour is never the only difference."""
 
     colour: str
     line: tuple[int, tuple[float, ...]]
@@ -49,7 +49,10 @@ SPARE_LINES = (SOLID, LONG, SHORT, DOTS)
 
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """Return each method's look; methods without one of their own get spare ones in their order."""
+    """Return each method's look.
+
+    Methods without one of their own get spare ones in their order.
+    """
     unknown = [method for method in methods if method not in KNOWN_LOOKS]
     spare = {
         method: Look(
@@ -87,17 +90,17 @@ class Picture(NamedTuple):
         return path
 
     def data_uri(self) -> str:
-        """Return the bytes as an address that a page can hold itself."""
+        """Return the bytes as an address that a page itself holds."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode('ascii')}"
 
 
 def empty_figure(width: float, height: float) -> Figure:
-    """Return a white figure, in inches, that makes room for what its panels hold."""
+    """Return a white figure of a size in inches."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def panel_grid(figure: Figure, rows: int, columns: int, *, share_x: Share = "none", share_y: Share = "none") -> Panels:
-    """Fill a figure with plain panels that have faint lines behind what they show."""
+    """Fill a figure with plain panels that have faint grid lines."""
     grid = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y)
     for axes in grid.flat:
         plain(axes)
@@ -114,7 +117,7 @@ def plain(axes: Axes) -> None:
 
 
 def panel_title(axes: Axes, text: str, size: float = 9) -> None:
-    """Put a panel's title above its left end."""
+    """Put a title above a panel's left end."""
     axes.set_title(text, fontsize=size, color=INK, loc="left")
 
 

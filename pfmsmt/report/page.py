@@ -1,4 +1,4 @@
-"""A report of tables and pictures, written as Markdown and as one HTML file that opens offline."""
+"""A page of tables and pictures, as Markdown and as offline HTML."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -13,7 +13,7 @@ from pfmsmt.report.drawing import Picture
 
 
 class Page(NamedTuple):
-    """All that a report shows, free of any markup."""
+    """All that a report shows, without markup."""
 
     title: str
     headline: str
@@ -76,7 +76,7 @@ def _bullets(lines: tuple[str, ...] | list[str]) -> str:
 
 
 def html_page(page: Page) -> str:
-    """Return the report as one page without any reference to another file."""
+    """Return the report as HTML that refers to no other file."""
     shown = page._replace(colours=page.colours or {})
     return _template().render(page=shown, undefined_mark=UNDEFINED)
 

@@ -1,4 +1,4 @@
-"""The data card in words: what is there, and what deserves attention."""
+"""Facts of the data card, in words and for its tables."""
 
 from pfmsmt.data.card.card import DataCard
 from pfmsmt.data.card.drift import Drift
@@ -13,7 +13,7 @@ MANY_UNKNOWN = 0.1
 
 
 def card_headline(card: DataCard) -> str:
-    """Return one sentence: what is there."""
+    """Say in one sentence how much data there are."""
     counts = [split.counts for splits in card.profile.values() for split in splits.values()]
     rows = sum(held.rows for held in counts)
     return (
@@ -24,18 +24,18 @@ def card_headline(card: DataCard) -> str:
 
 
 def groups_word(card: DataCard) -> str:
-    """Return what a group is: searches, users."""
+    """Return a noun for the schema's groups: searches, users."""
     word = card.schema.group.removesuffix("_id")
     return "searches" if word == "search" else f"{word}s"
 
 
 def rate_name(task: str) -> str:
-    """Return how a task's rate is called."""
+    """Return the name of a task's rate: CTR, finish rate."""
     return task.upper() if task in ("ctr", "ctcvr") else f"{task} rate"
 
 
 def findings(card: DataCard) -> tuple[str, ...]:
-    """Say what deserves a word, the gravest first."""
+    """Say what a reader should know before training, the gravest first."""
     lines = []
     if card.left_out:
         kinds = ", ".join(f"{kind} ({count:,})" for kind, count in card.left_out.items())
@@ -80,7 +80,10 @@ def _count(names: list[str], of: int, where: str) -> str:
 
 
 def unknown_share(card: DataCard, column: str) -> tuple[str, float] | None:
-    """Return (scenario, share of its test rows) with the most categories out of vocabulary; None for numbers."""
+    """Return the scenario with most unknown categories in test, and their share.
+
+    None for a numerical column.
+    """
     found = {s: card.profile[s]["test"].column(column) for s in card.schema.scenarios}
     shares = {s: one.unknown for s, one in found.items() if isinstance(one, Categorical)}
     return max(shares.items(), key=lambda item: item[1]) if shares else None
@@ -92,6 +95,9 @@ def worst_in_time(card: DataCard, column: str) -> tuple[str, Drift]:
 
 
 def worst_between(card: DataCard, column: str) -> tuple[tuple[str, str], Drift] | None:
-    """Return the two scenarios whose columns lie farthest apart; None for private ones and a single scenario."""
+    """Return the two scenarios whose columns lie farthest apart.
+
+    None for a private column, whose codes are each client's own, and for a single scenario.
+    """
     found = card.between.get(column)
     return max(found.items(), key=lambda item: item[1].divergence) if found else None

@@ -1,4 +1,4 @@
-"""The data card as a page: a table of scenarios, a table of columns, and pictures."""
+"""The data card as a page: scenarios, columns and pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ def card_page(card: DataCard, pictures: Sequence[Picture]) -> Page:
 
 
 def scenario_table(card: DataCard) -> DisplayTable:
-    """Return rows, groups and rates of each scenario and split, and of all together."""
+    """Return rows, groups and rates by scenario and split, then in all."""
     tasks = [task.name for task in card.schema.tasks]
     rows: list[Row] = []
     for split in SPLITS:
@@ -81,7 +81,7 @@ _COLUMN_EXPLANATION = (
 
 
 def column_table(card: DataCard) -> DisplayTable:
-    """Return for each feature column its kind, and where it is poor or drifts."""
+    """Return each feature column's kind, gaps and drift."""
     rows = []
     kinds = {f.name: "categorical" if f.federated else "private" for f in card.schema.categorical}
     for column in card.columns:
@@ -89,7 +89,7 @@ def column_table(card: DataCard) -> DisplayTable:
         sizes = [one.distinct for one in held if isinstance(one, Categorical)]
         unknown = unknown_share(card, column)
         pair = worst_between(card, column)
-        # An empty text, not None: here a blank says that there is nothing to report, not that a value is undefined.
+        # A blank, not None: there is nothing to report, which differs from an undefined value.
         rows.append(
             plain_row(
                 column,

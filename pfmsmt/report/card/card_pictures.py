@@ -28,7 +28,12 @@ def card_pictures(card: DataCard) -> tuple[Picture, ...]:
 
 
 def _figure(columns: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure with panels side by side; `width` is a panel's, in inches."""
+    """Return a figure with panels side by side.
+
+    Args:
+        width: of a panel, in inches.
+        height: of the figure, in inches.
+    """
     figure = empty_figure(max(width * columns, 6.5), height)
     return figure, panel_grid(figure, 1, columns)[0]
 

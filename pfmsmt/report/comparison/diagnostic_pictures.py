@@ -1,6 +1,6 @@
-"""Pictures that explain a run: which clients agree, which listen to which, and the server's step over the rounds.
+"""Pictures that explain a run: attention, agreement and the server's steps.
 
-Legend: S clients.
+Legend: S clients. A[i, j] is the weight of client j's update in what client i receives.
 """
 
 import math
@@ -72,7 +72,7 @@ class _Matrices(NamedTuple):
 
 
 def listening_picture(name: str, diagnostics: Diagnostics) -> Picture:
-    """Draw A of each group: what each client (row) takes from each (column)."""
+    """Draw each group's A as a heat map, receivers down."""
     found = _late(diagnostics.table, "listening")
     top = max(float(np.nanmax(matrix)) for matrix in found.groups.values())
     figure = _heat_maps(found, "Blues", 0.0, top, ("listens", "to"))
@@ -83,7 +83,10 @@ def listening_picture(name: str, diagnostics: Diagnostics) -> Picture:
 
 
 def cosine_picture(name: str, diagnostics: Diagnostics) -> Picture:
-    """Draw the cosines of where the clients' updates point in each group; the diagonal, always 1, is left out."""
+    """Draw the cosines between clients' updates in each group.
+
+    The diagonal, always 1, is left out.
+    """
     found = _late(diagnostics.table, "cosine")
     groups = {group: np.where(np.eye(len(matrix)) > 0, np.nan, matrix) for group, matrix in found.groups.items()}
     values = np.nan_to_num(np.abs(np.concatenate([matrix.ravel() for matrix in groups.values()])))
@@ -134,7 +137,11 @@ def _heat_maps(found: _Matrices, colours: str, low: float, high: float, labels: 
 
 
 def course_picture(name: str, diagnostics: Diagnostics) -> Picture:
-    """Draw each client's coefficient and drift by kind of group, conflicts and cosines of all kinds, and bytes."""
+    """Draw the server's steps over the rounds.
+
+    A row of each client's coefficients and one of its drift, with a panel for each kind of group; below, conflicts
+    and cosines of all kinds, and bytes.
+    """
     group = diagnostics.table["group"]
     kind_of = {name: name.split("/")[0] for name in group.unique()}
     table = diagnostics.table.assign(kind=group.map(kind_of).astype("str"))
@@ -172,12 +179,15 @@ def _look(place: int) -> Look:
 
 
 def _by_round(table: pd.DataFrame, lines: str) -> pd.DataFrame:
-    """Return means with one row for each round and one column for each line."""
+    """Return means: a row for each round, a column for each line."""
     return table.groupby(["round", lines], observed=True)["value"].mean().unstack(lines)
 
 
 def _lines(axes: Axes, values: pd.DataFrame, styles: Mapping[str, Look]) -> None:
-    """Draw each column's running mean, its rounds faintly behind; of many columns their median and range."""
+    """Draw each column's running mean, with its rounds faintly behind.
+
+    Of more than MOST_NAMED columns their median and range.
+    """
     # Running: single rounds are noisy, and lines of several clients would cover each other.
     smooth = values.rolling(max(1, len(values) // 12), center=True, min_periods=1).mean()
     if len(values.columns) > MOST_NAMED:
@@ -213,7 +223,7 @@ def _cosines(axes: Axes, table: pd.DataFrame, kinds: list[str]) -> None:
 
 
 def _bytes(axes: Axes, traffic: pd.DataFrame, direction: str, styles: Mapping[str, Look]) -> None:
-    """Draw each client's KiB in a round; both directions to one scale."""
+    """Draw each client's KiB in a round, both directions to one scale."""
     columns = ["bytes_up", "bytes_down"]
     sizes = traffic.groupby("client")[columns].mean().sort_index() / 1024
     own = sizes[f"bytes_{direction}"]

@@ -1,6 +1,6 @@
-"""The comparison is made from these: runs on the same test rows, read from what evaluation and training wrote.
+"""Runs of several methods, read from the files of training and evaluation.
 
-Undefined values are None. What does not fit together is refused.
+An undefined value is None. Runs that do not fit together are refused: a comparison is fair on the same test rows only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ ScoreTree = Mapping[str, Mapping[str, TaskScore]]
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What explains a run, by round."""
+    """Tables that explain a run, by round."""
 
     table: pd.DataFrame
     """round, group (`expert/0`, `tower/ctr`), quantity, client, other, value.

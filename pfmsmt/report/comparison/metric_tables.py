@@ -1,4 +1,4 @@
-"""One table for each metric of the comparison: methods down, scenarios x tasks across."""
+"""A table for each metric: methods down, scenarios x tasks across."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -43,7 +43,7 @@ _OTHERS = (
 
 
 def auc_table(results: Results) -> DisplayTable:
-    """Return the table that matters most, with bootstrap intervals and notes on undefined values."""
+    """Return AUCs with bootstrap intervals, and notes on undefined values."""
     return _table(results, _AUC)._replace(notes=undefined_notes(results))
 
 
@@ -92,7 +92,10 @@ def _table(results: Results, metric: _Metric) -> DisplayTable:
 
 
 def _column(results: Results, metric: _Metric, averaged: Sequence[Place]) -> list[Cell]:
-    """Return one cell for each method, the best of the deployable ones marked; ties are all marked."""
+    """Return one column's cells, the best of the deployable methods marked.
+
+    Equally good ones are all marked.
+    """
     estimates = [estimate(results, method, metric.name, averaged) for method in results.shown]
     distances = [
         metric.distance(value)
@@ -111,7 +114,10 @@ def _column(results: Results, metric: _Metric, averaged: Sequence[Place]) -> lis
 
 
 def _interval(results: Results, method: str, place: Place) -> str:
-    """Average the bounds over seeds: they are about the test rows, the deviation is about the seeds."""
+    """Return an AUC's interval; its bounds are averaged over seeds.
+
+    The interval is about the test rows, the deviation about the seeds.
+    """
     scenario, task = place
     low = mean(tree[scenario][task].auc_low for tree in results.scores(method))
     high = mean(tree[scenario][task].auc_high for tree in results.scores(method))

@@ -1,4 +1,4 @@
-"""The comparison's pictures: AUC, validation over the rounds, ROC, calibration; then what explains each method."""
+"""Pictures of the scores: AUC, validation over the rounds, ROC, calibration."""
 
 from collections.abc import Iterator, Sequence
 
@@ -39,7 +39,7 @@ def all_pictures(results: Results) -> tuple[Picture, ...]:
 
 
 def auc_picture(results: Results) -> Picture:
-    """Draw each method's AUC with its interval, one panel per scenario and task."""
+    """Draw each method's AUC with its interval, by scenario and task."""
     figure, grid = _scenario_grid(results, len(results.tasks), height=0.55 + 0.27 * len(results.shown), share_x="row")
     styles = looks(results.shown)
     for axes, scenario, task in _panels(results, grid):
@@ -70,7 +70,10 @@ def auc_picture(results: Results) -> Picture:
 
 
 def rounds_picture(results: Results) -> Picture:
-    """Draw validation AUC over the rounds: one panel per scenario, the mean over tasks and seeds."""
+    """Draw validation AUC over the rounds, by scenario.
+
+    Lines are means over tasks and seeds, bands go from the lowest to the highest seed.
+    """
     figure, grid = _scenario_grid(results, 1, height=2.9)
     styles = looks(results.methods)
     table = rounds_table(results)
@@ -86,7 +89,7 @@ def rounds_picture(results: Results) -> Picture:
         axes.set_xlabel("communication round")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     settled = over_seeds.loc[over_seeds["round"] >= 0.1 * over_seeds["round"].max(), "mean"].dropna()
-    if len(settled):  # the first tenth of the rounds climbs from 0.5 and would squeeze the rest
+    if len(settled):  # the first tenth of the rounds climbs from 0.5 and would squeeze the others
         lowest, highest = float(settled.min()), float(over_seeds["max"].max())
         room = 0.04 * (highest - lowest) + 1e-3
         grid[0][0].set_ylim(lowest - room, highest + room)
@@ -97,7 +100,7 @@ def rounds_picture(results: Results) -> Picture:
 
 
 def roc_picture(results: Results) -> Picture:
-    """Draw ROC curves on the test shards, one panel per scenario and task."""
+    """Draw ROC curves on the test shards, by scenario and task."""
     figure, grid = _scenario_grid(results, len(results.tasks), height=2.6)
     styles = looks(results.methods)
     for axes, scenario, task in _panels(results, grid):
@@ -132,7 +135,7 @@ def roc_picture(results: Results) -> Picture:
 
 
 def calibration_picture(results: Results) -> Picture:
-    """Draw predicted against actual rates, one panel per scenario and task, on square-root axes."""
+    """Draw predicted against actual rates, by scenario and task."""
     figure, grid = _scenario_grid(results, len(results.tasks), height=2.6, share_x="row", share_y="row")
     styles = looks(results.methods)
     table = calibration_table(results)
@@ -169,7 +172,10 @@ def _seed_note(results: Results) -> str:
 
 
 def _square_root_axes(axes: Axes, top: float) -> None:
-    """Spread the low rates, where most bins of a rare label lie, and keep zero on the page."""
+    """Set square-root axes and draw the diagonal.
+
+    They spread the low rates, where most bins of a rare label lie, and unlike logarithms keep zero on the page.
+    """
     axes.plot([0, top], [0, top], color="#AAAAAA", linewidth=0.8, zorder=1)
     for set_scale in (axes.set_xscale, axes.set_yscale):
         set_scale("function", functions=(lambda value: np.sqrt(np.maximum(value, 0.0)), np.square))
@@ -184,7 +190,11 @@ def _square_root_axes(axes: Axes, top: float) -> None:
 def _scenario_grid(
     results: Results, rows: int, *, height: float, share_x: Share = "all", share_y: Share = "all"
 ) -> tuple[Figure, Panels]:
-    """Return a figure with a column of panels per scenario; `height` is a panel's, in inches."""
+    """Return a figure with a column of panels for each scenario.
+
+    Args:
+        height: of a panel, in inches.
+    """
     columns = len(results.scenarios)
     figure = empty_figure(max(PANEL_WIDTH * columns, 6.5) + 0.4, height * rows + 1.1)
     engine = figure.get_layout_engine()
