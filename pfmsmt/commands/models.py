@@ -48,10 +48,17 @@ def show_version(
     say(f"pfmsmt-{scenario} version {found.version}  {' '.join(found.aliases)}")
     lines = {"created": created, "source": found.source, **dict(sorted(found.tags.items())), **_described(schema)}
     say(terminal_table(text_table(("", ""), list(lines.items()))))
-    say("champions:")
-    for entry in promotion.history(tracking, scenario):
-        forced = f"  in spite of: {'; '.join(entry.objections)}" if entry.objections else ""
-        say(f"  {entry.time}  {entry.action:8s}  {entry.before or '-'} -> {entry.after}  by {entry.user}{forced}")
+    changes = [
+        (
+            f"  {entry.time}",
+            entry.action,
+            f"{entry.before or '-'} -> {entry.after}",
+            f"by {entry.user}",
+            f"in spite of: {'; '.join(entry.objections)}" if entry.objections else "",
+        )
+        for entry in promotion.history(tracking, scenario)
+    ]
+    say(f"champions:\n{terminal_table(text_table([''] * 5, changes))}")
 
 
 @models.command("promote")

@@ -172,7 +172,7 @@ def _printed_lines(table: DisplayTable) -> list[list[_Printed]]:
         lines.clear()
     for row in table.rows:
         cells = list(zip(table.headings, row.cells, strict=True))
-        lines.append([_Printed(h.text(c.value).replace(UNDEFINED, "-"), "*" if c.best else "") for h, c in cells])
+        lines.append([_Printed("-" if c.value is None else h.text(c.value), "*" if c.best else "") for h, c in cells])
         if any(cell.deviation is not None for cell in row.cells):
             deviations = ["" if cell.deviation is None else h.text(cell.deviation) for h, cell in cells]
             lines.append([_Printed("  std"), *map(_Printed, deviations[1:])])
@@ -183,8 +183,7 @@ def _widths(table: DisplayTable, lines: Sequence[Sequence[_Printed]]) -> list[in
     """Return each column's width; a group's last makes room for its name."""
     widths = [max((len(line[c].text) for line in lines), default=0) for c in range(len(table.headings))]
     for name, columns in _runs(table):
-        room = sum(widths[column] for column in columns) + GAP * (len(columns) - 1)
-        widths[columns[-1]] += max(0, len(name) - room)
+        widths[columns[-1]] += max(0, len(name) - _room(columns, widths))
     return widths
 
 
@@ -200,22 +199,23 @@ def _blocks(table: DisplayTable, widths: Sequence[int], width: int | None) -> li
     blocks = [[0]]
     for _, columns in _runs(table):
         own = [column for column in columns if column > 0]
-        if width is not None and len(blocks[-1]) > 1 and _room([*blocks[-1], *own], widths) > width:
+        # One more, for the asterisk that may stand behind the last column.
+        if width is not None and len(blocks[-1]) > 1 and _room([*blocks[-1], *own], widths) + 1 > width:
             blocks.append([0])
         blocks[-1] += own
     return blocks
 
 
 def _room(columns: Sequence[int], widths: Sequence[int]) -> int:
-    """Return the width of some columns, the last one's asterisk included."""
-    return sum(widths[column] + GAP for column in columns) - (GAP - 1)
+    """Return the width of columns side by side."""
+    return sum(widths[column] for column in columns) + GAP * (len(columns) - 1)
 
 
 def _group_line(table: DisplayTable, columns: Sequence[int], widths: Sequence[int]) -> str:
     line = ""
     for name, own in _runs(table):
         if own[-1] in columns:
-            room = _room(own, widths) - 1
+            room = _room(own, widths)
             line += (f"{name:-^{room}}" if name else " " * room) + " " * GAP
     return line.rstrip()
 

@@ -1,6 +1,6 @@
 """A page of tables and pictures, as Markdown and as offline HTML."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -71,7 +71,7 @@ def _section(table: DisplayTable) -> list[str]:
     return [f"## {markdown_text(table.title)}", markdown_text(table.explanation), markdown_table(table), notes]
 
 
-def _bullets(lines: tuple[str, ...] | list[str]) -> str:
+def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {markdown_text(line)}" for line in lines)
 
 

@@ -83,6 +83,7 @@ def test_columns_of_text_and_a_table_without_headings():
         "local   0.25     0.5*",
         "  rate  -          12",
     ]
+    assert terminal_table(text_table(("",), [("A–B",)])) == "A–B"
     assert terminal_table(text_table(("", ""), [("seed", "0"), ("a", "b")])) == "seed  0\na     b"
     assert terminal_table(text_table(("model", "alias"), [])) == "model  alias"
     assert table.texts() == (("local", "0.25", "0.5*"), ("  rate", "–", "12"))
