@@ -1,6 +1,7 @@
-"""Where the stages read and write, relative to the project's folder; dvc.yaml names the same places.
+"""The places of a project's files, and the files of a run.
 
-Reads back what the stages wrote of one run: its MLflow ids, its best rounds, its test scores.
+All paths are relative to the project's folder; dvc.yaml names the same places. A file that a single module writes and
+reads is named in that module.
 """
 
 import json
@@ -19,17 +20,17 @@ EVALUATION = Path("evaluation")
 REPORTS = Path("reports")
 CARD = (REPORTS / "data.md", REPORTS / "data.html")
 CHECKPOINTS = Path("checkpoints")
-TUNING = Path("tuning")
+TUNING_JOURNAL = Path("tuning/optuna.journal")
 CHAMPIONS = Path("champions.json")
 
 
 def run_name(method: str, seed: int) -> str:
-    """Return the one name of a training run: of its folders, its stage and its MLflow run."""
+    """Return the name of a training run's folders, stage and MLflow run."""
     return f"{method}-seed{seed}"
 
 
 def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
-    """Read the MLflow ids of a training run: {run_id, models: {scenario: model id}}.
+    """Read a training run's MLflow ids: {run_id, models: {scenario: id}}.
 
     Raises:
         DataError: the run was not trained, or its file is damaged.
@@ -44,7 +45,7 @@ def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
 
 
 def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
-    """Read what `evaluate` wrote: {scenario: {task: metrics}}.
+    """Read a run's test scores: {scenario: {task: metrics}}.
 
     Raises:
         DataError: missing or damaged.
@@ -54,7 +55,7 @@ def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
 
 
 def read_best(root: Path, method: str, seed: int) -> dict[str, Any]:
-    """Read what a training run kept: {scenario: {round, mean_auc, validation}}.
+    """Read a run's best rounds: {scenario: {round, mean_auc, validation}}.
 
     Raises:
         DataError: missing or damaged.

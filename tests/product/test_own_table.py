@@ -15,7 +15,7 @@ from pfmsmt.config import parse_config
 from pfmsmt.data.schema import read_schema
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(20)
 
 
 def example():
