@@ -7,6 +7,7 @@ python docs/generate.py --check    says which are not current, and fails
 import ast
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def places() -> list[tuple[str, str]]:
     """Return (path, meaning) of every place that core/layout.py names, and of the files that it says lie there."""
     body = ast.parse(Path(layout.__file__).read_text(encoding="utf-8")).body
     found = []
-    for node, after in zip(body, body[1:], strict=False):
+    for node, after in pairwise(body):
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
             continue
         place = getattr(layout, node.targets[0].id)
@@ -126,7 +127,7 @@ def metrics_page() -> str:
     """Return all metrics that runs log, from tracking/logged_metrics.py."""
     parts = [
         "# Metrics",
-        "Names as they are in MLflow. `<kind>` is `expert`, `embedding` or `tower`, or `gate` where gates are federated.\n"
+        "Names as they are in MLflow. `<kind>` is `expert`, `embedding`, `tower`, or `gate` where gates are federated.\n"
         "A metric that is undefined or not finite is not logged.",
     ]
     sections = [
@@ -147,7 +148,7 @@ def _docstrings(path: Path) -> dict[str, str]:
     body = ast.parse(path.read_text(encoding="utf-8")).body
     return {
         node.targets[0].id: str(after.value.value)
-        for node, after in zip(body, body[1:], strict=False)
+        for node, after in pairwise(body)
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
         and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
     }  # fmt: skip
