@@ -127,7 +127,7 @@ def metrics_page() -> str:
     """Return all metrics that runs log, from tracking/logged_metrics.py."""
     parts = [
         "# Metrics",
-        "Names as they are in MLflow. `<kind>` is `expert`, `embedding`, `tower`, or `gate` where gates are federated.\n"
+        "Names as they are in MLflow. `<kind>` is `expert`, `embedding` or `tower`, or `gate` where it is federated.\n"
         "A metric that is undefined or not finite is not logged.",
     ]
     sections = [

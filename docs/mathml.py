@@ -16,4 +16,7 @@ def on_page_content(text: str, **_: Any) -> str:
 
 def _drawn(found: re.Match[str]) -> str:
     _, bracket, latex = found.groups()
-    return convert(html.unescape(latex), display="inline" if bracket == "(" else "block")
+    drawn = str(convert(html.unescape(latex), display="inline" if bracket == "(" else "block"))
+    if "\\" in drawn:
+        raise ValueError(f"latex2mathml does not know all of {latex}")
+    return drawn
