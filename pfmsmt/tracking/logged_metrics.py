@@ -1,6 +1,7 @@
-"""The metrics that runs log, by name: what the reference page of metrics is made from.
+"""Names, units and meanings of the metrics that runs log.
 
-A part in angle brackets stands for any value: `<scenario>`, `<task>`, `<kind>` (expert, embedding, tower, gate).
+The reference page of metrics is made from them. A part in angle brackets stands for any value: `<scenario>`, `<task>`,
+`<kind>` (expert, embedding, tower, gate).
 """
 
 import re

@@ -172,6 +172,7 @@ def test_what_is_no_key_is_known():
     assert not is_key(Config, ["train", "rounds", "more"])
 
 
+@pytest.mark.slow(3)
 def test_reference_pages_are_current():
     words = [sys.executable, "docs/generate.py", "--check"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -190,7 +191,7 @@ def test_help_is_shown_for_every_argument_and_option():
                 assert "".join(parameter.help.split()) in shown, f"{name}: {parameter.name}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 def test_metrics_that_runs_log_are_listed(configure, train_all):
     config = configure({
         "train.methods": ["pf_msmtrec"], "train.rounds": 3, "privacy.clip": 1.0, "privacy.noise": 0.5,
@@ -243,7 +244,7 @@ def test_the_example_of_a_source_yields_rows(make_config, tmp_path):
             assert sum(rows) == names["ROWS"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_the_pages_build_without_a_warning(tmp_path):
     mkdocs = Path(sys.executable).with_name("mkdocs")
     words = [mkdocs, "build", "--strict", "--quiet", "--site-dir", tmp_path]

@@ -13,7 +13,7 @@ import yaml
 from pfmsmt.data.schema import read_schema
 from tests.support.documents import ROOT, code_blocks
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(20)
 
 
 def example():

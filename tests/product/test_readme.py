@@ -10,7 +10,7 @@ import yaml
 from tests.support.checkout import ALL_STAGES, SHARED_STAGES, Checkout, stages_in, stages_of, stop
 from tests.support.documents import ROOT, commands
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(150)
 
 
 @pytest.fixture(scope="module")

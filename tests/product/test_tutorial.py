@@ -9,7 +9,7 @@ import pytest
 from tests.support.checkout import ALL_STAGES, SHARED_STAGES, Checkout, stages_in, stages_of, stop
 from tests.support.documents import ROOT, commands
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(120)
 FOLDERS = ("data", "models", "runs", "evaluation", "reports", "checkpoints", "tuning")
 
 
