@@ -21,6 +21,18 @@ from pfmsmt.config import Config
 from pfmsmt.core import layout
 from pfmsmt.tracking import logged_metrics
 
+BESIDE = {
+    "params.yaml": "The settings; `tune.yaml` has those of a search.",
+    "dvc.yaml": "The stages, what they depend on, and what they write.",
+    "dvc.lock": "Hashes of all that the last run read and wrote; commit it.",
+    "data/downloads/": "Checksums of what was downloaded, and parts of broken downloads.",
+    "mlflow.db": "The MLflow store, with `mlruns/` for artifacts, unless `MLFLOW_TRACKING_URI` names another one.",
+    "federation/": "At the server of a federation: certificates, registered keys, agreed counts.",
+    "proposal.json": "At a site: what it proposes for the schema, and what leaves.",
+    "state/": "At a site: its private state, a folder for each step of the last rounds.",
+    "federation-demo/": "What `make federation-demo` left.",
+}
+"""Files that no stage writes, and that core/layout.py does not name."""
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -88,6 +100,8 @@ def files_page() -> str:
         "All paths are relative to the project's folder. In angle brackets stands what varies; `*` is any name.\n"
         "The stage that writes a file is named; others write at any time.",
         table(["file", "stage", "what it is"], [[f"`{path}`", _stage(path), text] for path, text in places()]),
+        "## Beside them",
+        table(["file", "what it is"], [[f"`{path}`", text] for path, text in BESIDE.items()]),
     ]
     return "\n\n".join(parts)
 

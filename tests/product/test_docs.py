@@ -208,6 +208,16 @@ def test_metrics_that_runs_log_are_listed(configure, train_all):
     assert [metric.name for metric in listed if not any(metric.matches(name) for name in names)] == []
 
 
+@pytest.mark.parametrize("name", [n for n in PAGES if n.startswith("docs/decisions/") and not n.endswith("index.md")])
+def test_decisions_are_numbered_and_dated_and_have_three_parts(name):
+    _, *entries = re.split(r"^## ", PAGES[name], flags=re.MULTILINE)
+    assert [entry.split(".")[0] for entry in entries] == [str(number + 1) for number in range(len(entries))]
+    dates = [re.search(r"^\*(\d{4}-\d\d-\d\d)\*$", entry, re.MULTILINE)[1] for entry in entries]
+    assert dates == sorted(dates)
+    for entry in entries:
+        assert re.findall(r"^- \*\*(\w+)\.\*\*", entry, re.MULTILINE) == ["Context", "Choice", "Cost"], entry
+
+
 def example(name: str) -> dict[str, Any]:
     """Run the one Python block of a page, and return its names."""
     (block,) = [block for kind, block in code_blocks(PAGES[name]) if kind == "python"]
