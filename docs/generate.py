@@ -14,10 +14,9 @@ from typing import Any
 import click
 import typer
 import yaml
-from pydantic import BaseModel
 
 from pfmsmt.commands.main import app
-from pfmsmt.config import Config
+from pfmsmt.config.reference import reference_page
 from pfmsmt.core import layout
 from pfmsmt.tracking import logged_metrics
 
@@ -168,22 +167,7 @@ def _docstrings(path: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def params_page() -> str:
-    """Return every key of params.yaml, from the config models."""
-    return "\n\n".join(["# Parameters", table(["key"], [[f"`{key}`"] for key in keys(Config)])])
-
-
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of a config model that hold values."""
-    for name, field in model.model_fields.items():
-        key = f"{prefix}{field.alias or name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation, f"{key}.")
-        else:
-            yield key
-
-
-PAGES = {"params.md": params_page, "cli.md": cli_page, "files.md": files_page, "metrics.md": metrics_page}
+PAGES = {"params.md": reference_page, "cli.md": cli_page, "files.md": files_page, "metrics.md": metrics_page}
 NOTE = "<!-- Written by docs/generate.py; do not edit. -->"
 
 
@@ -191,7 +175,7 @@ def main(words: list[str]) -> int:
     """Write the pages, or say which are not current."""
     stale = []
     for name, build in PAGES.items():
-        text = f"{NOTE}\n\n{build()}\n"
+        text = f"{NOTE}\n\n{build().rstrip()}\n"
         path = REFERENCE / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(name)

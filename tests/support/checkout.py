@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,7 +19,7 @@ from pfmsmt.config.keys import set_values
 
 ROOT = Path(__file__).parents[2]
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "data.synthetic.scenarios": {
         name: {"train_rows": 400, "test_rows": 300} for name in ("NL", "ES", "FR", "US")
     },
@@ -26,7 +27,6 @@ SMALL = {
     "train.rounds": 3,
     "train.local_steps": 2,
     "evaluate.bootstrap": 10,
-    "tune.trials": 2,
 }  # fmt: skip
 
 
@@ -43,9 +43,10 @@ class Checkout:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
         (folder / "dvc.lock").unlink(missing_ok=True)
-        tree = yaml.safe_load((folder / "params.yaml").read_text())
-        set_values(tree, SMALL)
-        (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        for file, changes in (("params.yaml", SMALL), ("tune.yaml", {"trials": 2})):
+            tree = yaml.safe_load((folder / file).read_text())
+            set_values(tree, changes)
+            (folder / file).write_text(yaml.safe_dump(tree, sort_keys=False))
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / ".venv" / ".ready").touch()
         # What `make` passes on to its own kind is left out.
