@@ -17,7 +17,7 @@ export DVC_NO_ANALYTICS ?= true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test lint style types imports ui serve show tune bench quality ablation federation-demo clean
+.PHONY: help setup repro check test lint style types imports docs docs-serve ui serve show tune bench quality ablation federation-demo clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -51,6 +51,13 @@ types: $(READY)
 
 imports: $(READY)
 	@lint-imports
+
+docs: $(READY) ## build the pages into site/; a broken link fails, and so does a reference page that is not current
+	@python docs/generate.py --check
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+
+docs-serve: $(READY) ## show the pages at http://127.0.0.1:8000, and again after every change
+	@NO_MKDOCS_2_WARNING=1 mkdocs serve
 
 ui: $(READY) ## MLflow UI at PORT, and links to its useful pages
 	@pfmsmt ui --port $(PORT)

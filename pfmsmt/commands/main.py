@@ -11,6 +11,7 @@ import typer
 from pfmsmt.commands.federate import app as federate
 from pfmsmt.commands.federate import site_app
 from pfmsmt.commands.models import models
+from pfmsmt.commands.params import params
 from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main, say
 from pfmsmt.core.layout import SCHEMA
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(federate, name="federate")
 app.add_typer(models, name="models")
+app.add_typer(params, name="params")
 app.add_typer(site_app, name="site")
 
 
@@ -42,10 +44,10 @@ def _repro(stages: Annotated[list[str] | None, typer.Argument(help="Stages; all 
 def _show() -> None:
     """Print the comparison table and the next commands."""
     # Here and below, what one command needs is imported there: the others need not wait for it.
-    from pfmsmt.commands.compare import show
+    from pfmsmt.commands.compare import comparison_text
     from pfmsmt.data.schema import read_schema
 
-    say(show(load_config(), read_schema(SCHEMA), Path.cwd()))
+    say(comparison_text(load_config(), read_schema(SCHEMA), Path.cwd()))
 
 
 @app.command("ui")
@@ -113,7 +115,7 @@ def _tune(
     more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="M")] = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="Trials of each method in all, finished ones included; tune.trials if left out.", min=1),
+        typer.Option(help="Trials of each method in all, finished ones included; tune.yaml's if left out.", min=1),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds for each method, after which no trial is begun.", min=0)
@@ -130,10 +132,7 @@ def _tune(
         Path | None, typer.Option(help="Write the best values to this .yaml file, or folder with a file a method.")
     ] = None,
 ) -> None:
-    """Search for the parameters that validate best.
-
-    params.yaml's tune block says in which ranges.
-    """
+    """Search for the parameters that validate best; tune.yaml says in which ranges."""
     from pfmsmt.tuning.command import SearchRequest, tune
 
     # `--methods a b` reaches us as `--methods a` and an argument b.

@@ -12,7 +12,7 @@ import psutil
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from pfmsmt.config import PARAMS_FILE, Config, Methods, load_config
+from pfmsmt.config import METHOD_NAMES, PARAMS_FILE, Config, load_config
 from pfmsmt.core.console import say
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.layout import CLIENTS, SCHEMA
@@ -47,7 +47,7 @@ class SearchRequest:
 
     methods: tuple[str, ...]
     trials: int | None = None
-    """In each method's study in all, earlier ones included; None for `tune.trials`."""
+    """In each method's study in all, earlier ones included; None for tune.yaml's."""
     timeout: float | None = None
     """Seconds for each method, after which no trial is begun."""
     workers: int = 1
@@ -62,7 +62,7 @@ def tune(request: SearchRequest, root: Path) -> list[Outcome]:
     """Run the studies, and show, export and apply their best values.
 
     Raises:
-        ConfigError: params.yaml or the command line asks for what cannot be; nothing was written.
+        ConfigError: params.yaml, tune.yaml or the command line asks for what cannot be; nothing was written.
         TuningError: the store or the study cannot be used, or trials fail one after the other.
         TrackingError: MLflow's store cannot be used.
     """
@@ -73,7 +73,7 @@ def tune(request: SearchRequest, root: Path) -> list[Outcome]:
     _check_targets(request, methods, [key for space in spaces.values() for key in space])
     schema = read_schema(root / SCHEMA)
     objective = read_objective(config.tune.objective, schema)
-    device = str(choose_device(config.train.device))
+    device = str(choose_device(config.run.device))
     address = full_address(request.storage, root)
     if request.resume:
         check_store_exists(address)
@@ -111,7 +111,7 @@ def read_methods(words: Sequence[str]) -> tuple[str, ...]:
         ConfigError: no method of that name, or none at all.
     """
     names = [name for word in words for name in re.split(r"[\s,]+", word) if name]
-    known = list(Methods.model_fields)
+    known = list(METHOD_NAMES)
     for name in names:
         if name not in (*known, ALL):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -128,7 +128,7 @@ def _check_targets(request: SearchRequest, methods: tuple[str, ...], keys: list[
     if request.apply and shared and len(methods) > 1:
         raise ConfigError(
             f"--apply: {shared[0]} is tuned for each of {', '.join(methods)}, and params.yaml has one value for all; "
-            "tune one method, take it out of tune.space, or use --export"
+            "tune one method, take it out of the space of tune.yaml, or use --export"
         )
     if request.export and _is_file(request.export) and len(methods) > 1:
         raise ConfigError(f"--export {request.export}: one file for {len(methods)} methods; name a folder instead")

@@ -158,7 +158,7 @@ def _train(setup: StudySetup, trial: Trial, data: Mapping[str, ClientData], prog
     """Train once with a trial's values; return the best round's objective."""
     config = changed_config(setup.config, draw(trial, setup.space))
     device = torch.device(setup.device)
-    workers, threads = choose_workers(config.train, len(data), device, setup.workers)
+    workers, threads = choose_workers(config.run, len(data), device, setup.workers)
     values: list[float] = []
 
     def on_round(result: RoundResult) -> None:

@@ -71,7 +71,7 @@ def test_scoring_again_changes_nothing(finished_project):
 
 @pytest.mark.slow(14)
 def test_the_same_seed_gives_the_same_reports(project, configure, train_all):
-    config = configure({"train.methods": ["pf_msmtrec"], "train.workers": 2})
+    config = configure({"train.methods": ["pf_msmtrec"], "run.workers": 2})
     reports = []
     for _ in range(2):
         train_all(config, "compare")
@@ -131,9 +131,9 @@ def test_a_single_class_is_undefined_all_the_way(project, configure, train_all, 
     assert run.data.metrics["test/mean_auc"] == pytest.approx(
         np.mean([run.data.metrics[f"test/{s}/{t}_auc"] for s in ("NL", "ES") for t in ("ctr", "ctcvr")])
     )
-    from pfmsmt.commands.compare import show
+    from pfmsmt.commands.compare import comparison_text
 
-    table = show(config, read_schema(CLIENTS / "schema.json"), project)
+    table = comparison_text(config, read_schema(CLIENTS / "schema.json"), project)
     row = next(line for line in table.splitlines() if line.startswith("fedavg"))
     assert " - " in row
     assert "US" in table

@@ -1,7 +1,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from pfmsmt.commands.compare import show
+from pfmsmt.commands.compare import comparison_text
 from pfmsmt.commands.main import app
 from pfmsmt.config import load_config
 from pfmsmt.core.layout import SCHEMA
@@ -20,7 +20,7 @@ def assert_readable(done, *words):
 def test_show_prints_the_table_and_the_next_commands(finished_project, run_python):
     done = run_python("-m", "pfmsmt.commands.main", "show")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == show(load_config(), read_schema(SCHEMA), finished_project) + "\n"
+    assert done.stdout == comparison_text(load_config(), read_schema(SCHEMA), finished_project) + "\n"
     assert "make serve  " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 110
 
