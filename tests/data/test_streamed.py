@@ -102,6 +102,7 @@ def test_blocks_go_on_over_what_is_decoded_at_a_time(tmp_path):
     np.testing.assert_array_equal(shard.groups, np.arange(rows))
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
 def test_a_whole_training_is_the_same_in_either_mode(folder, cut_schema, make_config, equal_arrays, method):
     config = make_config({"train.shuffle": "row_groups", "train.shuffle_rows": 80, "train.rounds": 3,

@@ -57,6 +57,7 @@ def damage(stream: bytes, rng: np.random.Generator, other: bytes) -> bytes:
     return bytes(body)
 
 
+@pytest.mark.slow(1)
 def test_damaged_arrow_streams_are_refused_or_read_and_never_more():
     rng, streams = np.random.default_rng(7), seeds()
     reader = RowReader(schema("NL"), ("age",))
@@ -78,6 +79,7 @@ def test_damaged_arrow_streams_are_refused_or_read_and_never_more():
     assert min(outcomes["422"], outcomes["read"], outcomes["413"]) > 10, outcomes
 
 
+@pytest.mark.slow(1)
 def test_a_server_outlives_damaged_streams(start):
     server = start()
     rng, streams = np.random.default_rng(8), seeds()
@@ -108,6 +110,7 @@ CHECKS = [
 ]
 
 
+@pytest.mark.slow(5)
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_nothing_that_the_openapi_document_allows_or_forbids_fails(document, mode):
     statuses: Counter[int] = Counter()
