@@ -1,4 +1,4 @@
-"""The `pfmsmt params` commands explain the keys of params.yaml and upgrade old files."""
+"""The `pfmsmt params` commands explain keys and upgrade old files."""
 
 import textwrap
 from pathlib import Path
