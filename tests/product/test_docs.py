@@ -260,7 +260,7 @@ def test_the_example_of_a_source_yields_rows(make_config, tmp_path):
 @pytest.mark.slow(10)
 def test_the_pages_build_without_a_warning(tmp_path):
     mkdocs = Path(sys.executable).with_name("mkdocs")
-    words = [mkdocs, "build", "--strict", "--quiet", "--site-dir", tmp_path]
+    words = [mkdocs, "build", "--strict", "--site-dir", tmp_path]
     done = subprocess.run(
         words, cwd=ROOT, env={"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=300
     )
