@@ -1,6 +1,7 @@
-"""Where the stages read and write, relative to the project's folder; dvc.yaml names the same places.
+"""The places of a project's files, and the files of a run.
 
-Reads back what the stages wrote of one run: its MLflow ids, its best rounds, its test scores.
+All paths are relative to the project's folder; dvc.yaml names the same places. A file that a single module writes and
+reads is named in that module.
 """
 
 import json
@@ -69,22 +70,19 @@ CARD = (REPORTS / "data.md", REPORTS / "data.html")
 """The data card: rows, rates, columns, drift."""
 CHECKPOINTS = Path("checkpoints")
 """The last complete state of each run that is going on; removed when it ends."""
-TUNING = Path("tuning")
-"""Studies of searches.
-
-optuna.journal: all studies of this machine
-"""
+TUNING_JOURNAL = Path("tuning/optuna.journal")
+"""All studies of this machine, in one journal of Optuna."""
 CHAMPIONS = Path("champions.json")
 """What the stage register chose for each scenario; not in DVC's cache."""
 
 
 def run_name(method: str, seed: int) -> str:
-    """Return the one name of a training run: of its folders, its stage and its MLflow run."""
+    """Return the name of a training run's folders, stage and MLflow run."""
     return f"{method}-seed{seed}"
 
 
 def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
-    """Read the MLflow ids of a training run: {run_id, models: {scenario: model id}}.
+    """Read a training run's MLflow ids: {run_id, models: {scenario: id}}.
 
     Raises:
         DataError: the run was not trained, or its file is damaged.
@@ -99,7 +97,7 @@ def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
 
 
 def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
-    """Read what `evaluate` wrote: {scenario: {task: metrics}}.
+    """Read a run's test scores: {scenario: {task: metrics}}.
 
     Raises:
         DataError: missing or damaged.
@@ -109,7 +107,7 @@ def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
 
 
 def read_best(root: Path, method: str, seed: int) -> dict[str, Any]:
-    """Read what a training run kept: {scenario: {round, mean_auc, validation}}.
+    """Read a run's best rounds: {scenario: {round, mean_auc, validation}}.
 
     Raises:
         DataError: missing or damaged.
