@@ -183,7 +183,7 @@ def test_names_of_the_config_are_the_methods_blocks():
     assert set(get_args(MethodName)) >= POOLED
 
 
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 NO_DEPENDENCY = {
     "pfmsmt.config": "its values reach a stage through params",
@@ -207,6 +207,7 @@ NO_DEPENDENCY_OF = {
         "pfmsmt.report": "as commands.compare",
         "pfmsmt.methods": "as commands.compare",
         "pfmsmt.core.arrays": "as commands.compare",
+        "pfmsmt.core.display": "as commands.compare",
     },
 }
 
@@ -215,24 +216,26 @@ def is_in(module, names):
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PIPELINE)
 def test_a_stage_depends_on_all_code_that_decides_its_outputs(stage):
     """All that it imports, directly or not, apart from a short list."""
     graph = grimp.build_graph("stages", "pfmsmt", cache_dir=None)
     program = f"stages.{stage}"
     used = {program, *graph.find_upstream_modules(program)} - {"pfmsmt"}
-    named = [name.removesuffix(".py").replace("/", ".") for name in STAGES[stage]["deps"]]
+    named = [name.removesuffix(".py").replace("/", ".") for name in PIPELINE[stage]["deps"]]
     apart = {**NO_DEPENDENCY, **NO_DEPENDENCY_OF.get(stage, {})}
     assert {module for module in used if not is_in(module, [*named, *apart])} == set()
     # No line of the list outlives its reason.
     assert [name for name in NO_DEPENDENCY_OF.get(stage, {}) if not any(is_in(module, [name]) for module in used)] == []
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PIPELINE)
 def test_code_dependencies_are_folders_but_for_few_files(stage):
     """Single files are the stage's own program and command, those of core, and what a schema is."""
-    files = [name for name in STAGES[stage]["deps"] if name.startswith(("pfmsmt/", "stages/")) and name.endswith(".py")]
+    files = [
+        name for name in PIPELINE[stage]["deps"] if name.startswith(("pfmsmt/", "stages/")) and name.endswith(".py")
+    ]
     own = {f"stages/{stage}.py", "stages/choice.py", f"pfmsmt/commands/{stage}.py"}
     shared = {"pfmsmt/data/schema.py", "pfmsmt/data/encoder.py"}
     assert [name for name in files if name not in own | shared and not name.startswith("pfmsmt/core/")] == []
-    assert all((ROOT / name).exists() for name in STAGES[stage]["deps"] if name.startswith(("pfmsmt/", "stages/")))
+    assert all((ROOT / name).exists() for name in PIPELINE[stage]["deps"] if name.startswith(("pfmsmt/", "stages/")))
