@@ -88,9 +88,14 @@ class ScenarioSchema(_Frozen):
         return self
 
     @property
+    def fields(self) -> tuple[CategoricalField | NumericalField, ...]:
+        """The features, categorical first."""
+        return (*self.categorical, *self.numerical)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The raw feature columns, categorical first."""
-        return (*(field.name for field in self.categorical), *(field.name for field in self.numerical))
+        return tuple(field.name for field in self.fields)
 
 
 class Schema(_Frozen):

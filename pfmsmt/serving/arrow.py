@@ -8,14 +8,11 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from pfmsmt.core.errors import SchemaError
-from pfmsmt.data.tables.raw_files import is_number, is_text
-from pfmsmt.serving.rows import RowReader, Rows
+from pfmsmt.data.tables.values import convert, fits
+from pfmsmt.serving.rows import FeatureRows, RowReader
 
 STREAM = "application/vnd.apache.arrow.stream"
 
@@ -24,7 +21,7 @@ class TooManyRows(Exception):
     """A stream says that it holds more rows than a request may have."""
 
 
-def read_stream(body: bytes, reader: RowReader, max_rows: int) -> Rows:
+def read_stream(body: bytes, reader: RowReader, max_rows: int) -> FeatureRows:
     """Read a request's Arrow IPC stream.
 
     Raises:
@@ -34,7 +31,8 @@ def read_stream(body: bytes, reader: RowReader, max_rows: int) -> Rows:
     try:
         messages = _messages(body, max_rows)
         stream = pa.ipc.open_stream(messages)
-        check_kinds(stream.schema, reader)
+        _refuse_dictionaries(stream.schema, reader)
+        check_types(stream.schema, reader)
         stream = pa.ipc.open_stream(messages, options=_only(stream.schema, reader))
         table = stream.read_all()
         table.validate(full=True)
@@ -45,56 +43,45 @@ def read_stream(body: bytes, reader: RowReader, max_rows: int) -> Rows:
     return read_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema), reader)
 
 
-def read_batch(batch: pa.RecordBatch, reader: RowReader) -> Rows:
+def read_batch(batch: pa.RecordBatch, reader: RowReader) -> FeatureRows:
     """Check the columns of an Arrow batch.
 
     Raises:
-        SchemaError: a column is missing, twice there or of a wrong kind; a value is null or does not fit.
+        SchemaError: a column is missing, twice there or of a wrong type; a value is null or does not fit.
     """
-    check_kinds(batch.schema, reader)
-    columns: dict[str, NDArray[Any]] = {}
-    given: dict[str, NDArray[np.bool_]] = {}
-    wanted = frozenset(reader.schema.columns)
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name not in wanted or pa.types.is_null(column.type):
-            continue
-        column = _plain(column)
-        if name in reader.schema.fill and pa.types.is_floating(column.type):
-            column = pc.if_else(pc.is_nan(column), None, column)  # missing, as in the training rows
-        if column.null_count:
-            valid = column.is_valid().to_numpy(zero_copy_only=False)
-            if name not in reader.optional:
-                raise SchemaError(f"column {name}, row {int(np.argmin(valid))}: null is not a value")
-            given[name], column = valid, column.fill_null("" if reader.is_text(name) else 0)
-        columns[name] = column.to_numpy(zero_copy_only=False)
-    return reader.from_arrays(columns, given, batch.num_rows)
+    check_types(batch.schema, reader)
+    columns = {
+        name: convert(array, reader.columns[name])
+        for name, array in zip(batch.schema.names, batch.columns, strict=True)
+        if name in reader.columns
+    }
+    return reader.gather(columns, batch.num_rows)
 
 
-def check_kinds(schema: pa.Schema, reader: RowReader) -> None:
-    """Refuse columns that are no plain integers or floats, or text where the field's categories are.
+def check_types(schema: pa.Schema, reader: RowReader) -> None:
+    """Refuse columns whose types do not fit, before a value is looked at.
 
     Raises:
         SchemaError: names the column and its type.
     """
     names = schema.names
     reader.check_present(frozenset(names))
-    wanted = set(reader.schema.columns)
     for name, kind in zip(names, schema.types, strict=True):
-        if name in reader.optional and pa.types.is_null(kind):
-            continue
-        if name not in wanted:
-            continue
-        if pa.types.is_dictionary(kind):
-            raise SchemaError(f"column {name}, row 0: dictionaries are not taken, {kind.value_type} is")
-        if reader.is_text(name):
-            if not is_text(kind):
-                raise SchemaError(f"column {name}, row 0: values of type {kind} are no text, as its categories are")
-        elif not is_number(kind):
-            raise SchemaError(f"column {name}, row 0: values of type {kind} are no integers or floats")
+        column = reader.columns.get(name)
+        if column is not None and not fits(column, kind):
+            wanted = "no text, as its categories are" if column.kind == "text" else "no integers or floats"
+            raise SchemaError(f"column {name}, row 0: values of type {kind} are {wanted}")
     if len(set(names)) < len(names):
-        twice = [name for name in names if name in wanted and names.count(name) > 1]
+        twice = [name for name in names if name in reader.columns and names.count(name) > 1]
         if twice:
             raise SchemaError(f"column {twice[0]} is there {names.count(twice[0])} times")
+
+
+def _refuse_dictionaries(schema: pa.Schema, reader: RowReader) -> None:
+    """Refuse what the columns' types alone would take: a request's dictionaries, whose sizes nothing here bounds."""
+    for field in schema:
+        if field.name in reader.columns and pa.types.is_dictionary(field.type):
+            raise SchemaError(f"column {field.name}, row 0: dictionaries are not taken, {field.type.value_type} is")
 
 
 def write_stream(columns: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
@@ -106,19 +93,9 @@ def write_stream(columns: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    """Return text, integers or floats in a form that numpy has."""
-    kind = column.type
-    if pa.types.is_decimal(kind):
-        return column.cast(pa.float64())
-    if pa.types.is_boolean(kind):
-        return column.cast(pa.int64())
-    return column.cast(pa.string()) if pa.types.is_string_view(kind) else column
-
-
 def _only(schema: pa.Schema, reader: RowReader) -> pa.ipc.IpcReadOptions:
     """Read the model's columns and no others, whatever they may be."""
-    wanted = [place for place, name in enumerate(schema.names) if name in set(reader.schema.columns)]
+    wanted = [place for place, name in enumerate(schema.names) if name in reader.columns]
     return pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
 
 

@@ -13,13 +13,13 @@ from pfmsmt.core.errors import SchemaError
 from pfmsmt.serving import arrow
 from pfmsmt.serving.arrow import TooManyRows
 from pfmsmt.serving.guards import Refusal
-from pfmsmt.serving.rows import RowReader, Rows
+from pfmsmt.serving.rows import FeatureRows, RowReader
 from pfmsmt.serving.scorer import Scorer, Scores
 
 JSON = "application/json"
 
 
-def read_rows(body: bytes, kind: str, reader: RowReader, max_rows: int) -> Rows:
+def read_rows(body: bytes, kind: str, reader: RowReader, max_rows: int) -> FeatureRows:
     """Read the rows of a request whose content type is `kind`.
 
     Raises:
@@ -38,7 +38,7 @@ def read_rows(body: bytes, kind: str, reader: RowReader, max_rows: int) -> Rows:
     raise Refusal(415, f"send {JSON} or {arrow.STREAM} as Content-Type")
 
 
-def _read_json(body: bytes, reader: RowReader, max_rows: int) -> Rows:
+def _read_json(body: bytes, reader: RowReader, max_rows: int) -> FeatureRows:
     tree = _parse(body)
     forms = [name for name in ("records", "columns") if isinstance(tree, dict) and name in tree]
     if len(forms) != 1 or len(tree) != 1:
@@ -113,7 +113,7 @@ def write_arrow(scorer: Scorer, alias: str, scores: Scores, gates: bool) -> byte
     return arrow.write_stream(columns, notes)
 
 
-def unknown_cells(rows: Rows, codes: Any, reader: RowReader) -> Mapping[str, int]:
+def unknown_cells(rows: FeatureRows, codes: Any, reader: RowReader) -> Mapping[str, int]:
     """Count for each column the given categories that are out of vocabulary."""
     unknown = codes == 0 if rows.absent is None else (codes == 0) & ~rows.absent
     if not unknown.any():

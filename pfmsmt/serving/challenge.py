@@ -10,7 +10,7 @@ from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.serving.batcher import Batcher
 from pfmsmt.serving.counters import Counters
-from pfmsmt.serving.rows import Rows
+from pfmsmt.serving.rows import FeatureRows
 from pfmsmt.serving.scorer import Scores
 
 Mode = Literal["none", "shadow", "split"]
@@ -32,7 +32,9 @@ class Shadow:
         self._counters = counters
         self._running: set[asyncio.Task[None]] = set()
 
-    def compare(self, challenger: Batcher, champion_schema: ScenarioSchema, rows: Rows, answered: Scores) -> None:
+    def compare(
+        self, challenger: Batcher, champion_schema: ScenarioSchema, rows: FeatureRows, answered: Scores
+    ) -> None:
         """Compare in the background; give up at once where the challenger cannot."""
         scenario = champion_schema.scenario
         if _columns(challenger.scorer.schema) != _columns(champion_schema):
@@ -44,7 +46,7 @@ class Shadow:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _compare(self, challenger: Batcher, scenario: str, rows: Rows, answered: Scores) -> None:
+    async def _compare(self, challenger: Batcher, scenario: str, rows: FeatureRows, answered: Scores) -> None:
         try:
             found = await challenger.score(rows.encode(challenger.scorer.encoder))
         except (SchemaError, RuntimeError):
@@ -59,7 +61,7 @@ class Shadow:
 
 
 def _columns(schema: ScenarioSchema) -> tuple[object, ...]:
-    """Return what must be the same for two versions to take the same `Rows`."""
+    """Return what must be the same for two versions to take the same `FeatureRows`."""
     texts = tuple(field.vocabulary for field in schema.categorical if field.text)
     names = tuple(f.name for f in schema.categorical), tuple(f.name for f in schema.numerical)
     return *names, len(schema.tasks), texts, schema.fill

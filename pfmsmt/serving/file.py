@@ -73,7 +73,7 @@ def predict_file(
             with pq.ParquetWriter(temporary, form.with_metadata(notes), compression="zstd") as writer:
                 for batch in _batches(file, source, rows_at_once, wanted):
                     try:
-                        rows = read_batch(_decoded(batch), reader)
+                        rows = read_batch(batch, reader)
                         encoded = rows.encode(scorer.encoder)
                         found = scorer.score(encoded).probabilities
                         check_scored(found, encoded, scorer.schema)
@@ -94,12 +94,6 @@ def _batches(file: pq.ParquetFile, source: Path, rows: int, columns: list[str]) 
         yield from file.iter_batches(rows, columns=columns)
     except OSError as error:
         raise ServingError(f"{source} is damaged ({str(error).splitlines()[0]}); obtain the file again") from None
-
-
-def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch with the values in place of dictionaries, as pandas writes its categories."""
-    arrays = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
-    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
 
 def _shifted(text: str, rows: int) -> str:

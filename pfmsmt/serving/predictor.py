@@ -18,7 +18,7 @@ from pfmsmt.serving.challenge import Shadow, takes
 from pfmsmt.serving.counters import Counters
 from pfmsmt.serving.deployments import Fleet
 from pfmsmt.serving.guards import Refusal, read_body
-from pfmsmt.serving.rows import RowReader, Rows
+from pfmsmt.serving.rows import FeatureRows, RowReader
 from pfmsmt.serving.scorer import Scorer, Scores
 from pfmsmt.tracking.registry import CHALLENGER, CHAMPION
 
@@ -102,7 +102,7 @@ class Predictor:
         write, media = (bodies.write_arrow, arrow.STREAM) if in_arrow else (bodies.write_json, bodies.JSON)
         return Response(write(scorer, alias, scores, gates), media_type=media, headers={VERSION: scorer.version})
 
-    async def _score(self, scorer: Scorer, batcher: Batcher, reader: RowReader, rows: Rows) -> Scores:
+    async def _score(self, scorer: Scorer, batcher: Batcher, reader: RowReader, rows: FeatureRows) -> Scores:
         try:
             encoded = rows.encode(scorer.encoder)
             scores = await batcher.score(encoded)

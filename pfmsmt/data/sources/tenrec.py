@@ -22,7 +22,8 @@ from pfmsmt.data.sources.spool import Spool
 from pfmsmt.data.statistics import CategoryCounts
 from pfmsmt.data.tables.faults import Faults
 from pfmsmt.data.tables.raw_files import read_header, read_table
-from pfmsmt.data.tables.values import Block, Column
+from pfmsmt.data.tables.sheet import TableRows
+from pfmsmt.data.tables.values import Column
 
 HOME = "https://tenrec0.github.io"
 USER = "user_id"
@@ -181,7 +182,7 @@ def _names(raw: Path, block: Tenrec, scenario: str) -> dict[str, str]:
     return wanted
 
 
-def _read(raw: Path, block: Tenrec, scenario: str, faults: Faults) -> Iterator[Block]:
+def _read(raw: Path, block: Tenrec, scenario: str, faults: Faults) -> Iterator[TableRows]:
     """Yield good rows under the names of the records."""
     names = _names(raw, block, scenario)
     kinds = {names[name]: Column(names[name], "number") for name in block.numerical}

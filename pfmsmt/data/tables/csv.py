@@ -16,7 +16,8 @@ from pfmsmt.core.errors import DataError
 from pfmsmt.data.tables.csv_faults import BOOLEANS, could_be_row, parse_cells
 from pfmsmt.data.tables.faults import Fault, Faults
 from pfmsmt.data.tables.prefetch import in_order
-from pfmsmt.data.tables.values import Block, Column, Sheet, check
+from pfmsmt.data.tables.sheet import Sheet, TableRows, check
+from pfmsmt.data.tables.values import Column
 
 QUOTE = b'"'
 _END = ord("\n")
@@ -105,8 +106,6 @@ def _borders(delimiter: str) -> NDArray[np.bool_]:
     return border
 
 
-__all__ = ["BLOCK_BYTES", "Block", "Column", "read_blocks"]
-
 BLOCK_BYTES = 16 * 2**20
 _CACHED_BYTES = 2**19
 """A block is parsed in pieces that stay in the processor's cache: three times as fast as at once."""
@@ -132,7 +131,7 @@ def read_blocks(
     quoted: bool = False,
     missing: Sequence[str] = (),
     block_bytes: int = BLOCK_BYTES,
-) -> Iterator[Block]:
+) -> Iterator[TableRows]:
     """Yield the good rows of a CSV as checked blocks; the others go to `faults`.
 
     `name` is what errors call the file. Without `header` the file has exactly `columns`, in order; with it, its
@@ -153,7 +152,7 @@ def read_blocks(
         ignore_empty_lines=False,
     )
 
-    def parsed(text: _Text) -> tuple[Block, list[Fault]]:
+    def parsed(text: _Text) -> tuple[TableRows, list[Fault]]:
         return _parse(text, sheet, columns, parse, missing)
 
     read = 0
@@ -213,7 +212,7 @@ def _whole_lines(data: bytes, quoted_by: str | None) -> tuple[int, int, int | No
 
 def _parse(
     text: _Text, sheet: Sheet, columns: Sequence[Column], parse: pa_csv.ParseOptions, missing: Sequence[str]
-) -> tuple[Block, list[Fault]]:
+) -> tuple[TableRows, list[Fault]]:
     if parse.newlines_in_values:
         _refuse_swallowed(text, sheet, columns, parse.delimiter, missing)
     types = {column.name: _TYPES.get(column.kind, pa.float64()) for column in columns}

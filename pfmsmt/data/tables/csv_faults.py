@@ -10,7 +10,8 @@ import pyarrow.csv as pa_csv
 
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.tables.faults import Fault
-from pfmsmt.data.tables.values import NUMBER, Block, Column, Sheet, check
+from pfmsmt.data.tables.sheet import Sheet, TableRows, check
+from pfmsmt.data.tables.values import NUMBER, Column
 
 _NUMBER = re.compile(NUMBER.pattern[:-1] + r"$|^[-+]?(nan|inf|infinity)$", re.IGNORECASE)
 BOOLEANS = {"True": "1", "true": "1", "False": "0", "false": "0"}
@@ -25,7 +26,7 @@ def parse_cells(
     columns: Sequence[Column],
     parse: pa_csv.ParseOptions,
     missing: Sequence[str],
-) -> tuple[Block, list[Fault]]:
+) -> tuple[TableRows, list[Fault]]:
     """Return the good rows, and one fault for each of the others.
 
     Raises:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from pfmsmt.data.sources.aliexpress.columns import COLUMNS, GROUP, ITEM_FILE, LABEL, TASKS, USER_FILE
 from pfmsmt.data.sources.base import record_schema
-from pfmsmt.data.tables.csv import Block, read_blocks
+from pfmsmt.data.tables.csv import read_blocks
 from pfmsmt.data.tables.faults import Fault, Faults
 from pfmsmt.data.tables.prefetch import ahead
+from pfmsmt.data.tables.sheet import TableRows
 from pfmsmt.data.tables.zips import open_nested
 
 _FORM = record_schema(COLUMNS, TASKS)
@@ -109,7 +110,7 @@ def read_items(
     part.rename(kept)
 
 
-def _read_items(path: Path, scenario: str, split: str, users: Users, faults: Faults) -> Iterator[Block]:
+def _read_items(path: Path, scenario: str, split: str, users: Users, faults: Faults) -> Iterator[TableRows]:
     """Yield item rows that have a user row."""
     with open_nested(path, member_name(scenario, "item", split)) as member:
         for block in ahead(read_blocks(member.stream, member.name, ITEM_FILE, faults)):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.tables.faults import Fault, Faults
-from pfmsmt.data.tables.values import Sheet
+from pfmsmt.data.tables.sheet import Sheet
 from pfmsmt.data.tables.zips import ZIP_DAMAGE
 
 GENRES = (

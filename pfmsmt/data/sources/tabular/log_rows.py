@@ -20,8 +20,9 @@ from pfmsmt.data.sources.base import Columns, record_schema
 from pfmsmt.data.sources.spool import MOST_SCENARIOS
 from pfmsmt.data.sources.tabular.time_split import PARTS, Kind
 from pfmsmt.data.tables.faults import Fault, Faults
-from pfmsmt.data.tables.raw_files import is_parquet, is_table, is_text, read_table, read_types
-from pfmsmt.data.tables.values import Block, Column
+from pfmsmt.data.tables.raw_files import is_parquet, is_table, read_table, read_types
+from pfmsmt.data.tables.sheet import TableRows
+from pfmsmt.data.tables.values import Column, is_text
 
 ROWS_APART = "__apart__"
 """In the spool: the time or the part (train, val, test) of a row."""
@@ -128,7 +129,7 @@ class TableReader:
                 self._check_times(block, path)
                 yield from self._by_scenario(self._nested(block, path), path)
 
-    def _check_times(self, block: Block, path: Path) -> None:
+    def _check_times(self, block: TableRows, path: Path) -> None:
         """Refuse numbers after dates: they have no order among each other, and a test row could go before training."""
         if not block.times or not len(block.rows):
             return
@@ -141,7 +142,7 @@ class TableReader:
                 f"as in {where}; write all times in one way"
             )
 
-    def _nested(self, block: Block, path: Path) -> Block:
+    def _nested(self, block: TableRows, path: Path) -> TableRows:
         columns = {label.task: label.column for label in self._block.labels}
         for label in self._block.labels:
             if label.within is not None:
@@ -154,7 +155,7 @@ class TableReader:
             block = self._without(block, wrong, path, self._block.split, "is none of train, val, test")
         return block
 
-    def _without(self, block: Block, wrong: NDArray[np.bool_], path: Path, column: str, kind: str) -> Block:
+    def _without(self, block: TableRows, wrong: NDArray[np.bool_], path: Path, column: str, kind: str) -> TableRows:
         if not wrong.any():
             return block
         values = block.columns.get(column)
@@ -168,7 +169,7 @@ class TableReader:
         )
         return block.take(~wrong)
 
-    def _by_scenario(self, block: Block, path: Path) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
+    def _by_scenario(self, block: TableRows, path: Path) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
         if self._block.scenario is None:
             scenario_of = {"": next(iter(self._names.values()))}
             codes, values = np.zeros(len(block.rows), np.int64), [""]
@@ -197,7 +198,7 @@ class TableReader:
             chosen = codes == code
             yield name, {column: held[chosen] for column, held in rows.items()}
 
-    def _named(self, block: Block) -> dict[str, NDArray[Any]]:
+    def _named(self, block: TableRows) -> dict[str, NDArray[Any]]:
         """Return the block's columns under the names of the records."""
         rows = dict(block.columns)
         held, tabular = block.columns, self._block
