@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.schema import OUT_OF_VOCABULARY, CategoricalField, NumericalField, ScenarioSchema
-from pfmsmt.data.tables.values import EXACT_INTEGERS, Column, Converted, convert, convert_cells, fits
+from pfmsmt.data.tables.values import EXACT_INTEGERS, Column, Converted, convert, convert_cells, refuse_type
 
 DENSE_SPAN = 2**20
 """Widest range of a field's categories for which a table of the whole range is kept."""
@@ -113,7 +113,7 @@ def encode(frame: pd.DataFrame | Mapping[str, NDArray[np.generic]], schema: Scen
 
 
 def _converted(values: "pd.Series | NDArray[np.generic] | pa.Array", column: Column) -> Converted:
-    """Convert a column of pandas, numpy or Arrow; one without a type that fits is looked at cell by cell."""
+    """Convert a column of pandas, numpy or Arrow; one without a type is looked at cell by cell."""
     if isinstance(values, pd.Series) and isinstance(values.dtype, np.dtype):
         values = values.to_numpy()  # pyarrow would take pandas' NaN for null
     if not (isinstance(values, np.ndarray) and values.dtype == object):
@@ -123,8 +123,8 @@ def _converted(values: "pd.Series | NDArray[np.generic] | pa.Array", column: Col
             return convert_cells(list(values), column)
         if isinstance(array, pa.ChunkedArray):
             array = array.combine_chunks()
-        if fits(column, array.type):
-            return convert(array, column)
+        refuse_type(column, array.type)
+        return convert(array, column)
     return convert_cells(list(values), column)
 
 

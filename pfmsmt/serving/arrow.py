@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pfmsmt.core.errors import SchemaError
-from pfmsmt.data.tables.values import convert, fits
+from pfmsmt.data.tables.values import convert, refuse_type
 from pfmsmt.serving.rows import FeatureRows, RowReader
 
 STREAM = "application/vnd.apache.arrow.stream"
@@ -68,9 +68,8 @@ def check_types(schema: pa.Schema, reader: RowReader) -> None:
     reader.check_present(frozenset(names))
     for name, kind in zip(names, schema.types, strict=True):
         column = reader.columns.get(name)
-        if column is not None and not fits(column, kind):
-            wanted = "no text, as its categories are" if column.kind == "text" else "no integers or floats"
-            raise SchemaError(f"column {name}, row 0: values of type {kind} are {wanted}")
+        if column is not None:
+            refuse_type(column, kind)
     if len(set(names)) < len(names):
         twice = [name for name in names if name in reader.columns and names.count(name) > 1]
         if twice:

@@ -133,6 +133,17 @@ def fits(column: Column, kind: pa.DataType) -> bool:
     return bool(integer or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
+def refuse_type(column: Column, kind: pa.DataType) -> None:
+    """Refuse a column whose type does not fit, before a value is looked at.
+
+    Raises:
+        SchemaError: names the column and its type.
+    """
+    if not fits(column, kind):
+        wanted = "no text, as its categories are" if column.kind == "text" else "no integers or floats"
+        raise SchemaError(f"column {column.name}, row 0: values of type {kind} are {wanted}")
+
+
 def convert(array: pa.Array, column: Column) -> Converted:
     """Convert a column's values [B] of a type that `fits`; whatever is wrong with them is a problem, never an error."""
     problems: list[Problem] = []
