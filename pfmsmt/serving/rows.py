@@ -75,40 +75,56 @@ class RowReader:
         Raises:
             SchemaError: a record is no object, a column is missing, or a value does not fit.
         """
-        rows = self._from_usual_records(records)
-        if rows is not None:
-            return rows
+        usual = self._usual_records(records)
+        if usual is not None:
+            return usual
         for row, record in enumerate(records):
             if not isinstance(record, dict):
                 raise SchemaError(f"row {row}: {show_cell(record)} is not an object of column names and values")
         columns = {name: [record.get(name, _ABSENT) for record in records] for name in self.schema.columns}
         return self.from_columns({n: v for n, v in columns.items() if not v or v.count(_ABSENT) < len(v)}, len(records))
 
-    def _from_usual_records(self, records: Sequence[Mapping[str, Any]]) -> FeatureRows | None:
-        """Read records whose values are of the usual types, in a few passes at the speed of C.
+    def _usual_records(self, records: Sequence[Mapping[str, Any]]) -> FeatureRows | None:
+        """Read records whose values are of the usual types; None: they are not."""
+        if not set(map(type, records)) <= {dict}:
+            return None
+        try:
+            integers, numbers = list(map(self._pick_integers, records)), list(map(self._pick_numbers, records))
+            texts = {name: [record[name] for record in records] for name in self._texts}
+        except KeyError:
+            return None
+        return self._usual(integers, numbers, texts)
+
+    def _usual_columns(self, columns: Mapping[str, Any], rows: int) -> FeatureRows | None:
+        """Read columns whose values are of the usual types; None: they are not."""
+        held = {name: columns.get(name) for name in self.columns}
+        if not rows or any(type(values) is not list or len(values) != rows for values in held.values()):
+            return None
+        integers, numbers = self._pick_integers(held), self._pick_numbers(held)
+        texts = {name: columns[name] for name in self._texts}
+        return self._usual(
+            list(zip(*integers, strict=True)) or [()] * rows, list(zip(*numbers, strict=True)) or [()] * rows, texts
+        )
+
+    def _usual(self, integers: list[Any], numbers: list[Any], texts: Mapping[str, list[Any]]) -> FeatureRows | None:
+        """Convert B rows of integers, of numbers and columns of text, in a few passes at the speed of C.
 
         Returns None where the rule has to look at each value. tests/serving/test_rows_same_rule.py holds the two ways
         against each other.
         """
-        if not set(map(type, records)) <= {dict}:
+        if not (
+            set(map(type, chain.from_iterable(integers))) <= {int}
+            and set(map(type, chain.from_iterable(numbers))) <= {int, float}
+            and _are_usual_texts(list(chain.from_iterable(texts.values())))
+        ):
             return None
         try:
-            integers = list(map(self._pick_integers, records))
-            numbers = list(map(self._pick_numbers, records))
-            texts = {name: [record[name] for record in records] for name in self._texts}
-            if not (
-                set(map(type, chain.from_iterable(integers))) <= {int}
-                and set(map(type, chain.from_iterable(numbers))) <= {int, float}
-                and _are_usual_texts(list(chain.from_iterable(texts.values())))
-            ):
-                return None
-            matrix = _matrix(numbers, np.float64)
-            if not (np.abs(matrix) <= LARGEST_NUMBER).all():
-                return None
-            categories = self._categories(integers, texts)
-        except (KeyError, OverflowError):
+            matrix, categories = _matrix(numbers, np.float64), self._categories(integers, texts)
+        except OverflowError:
             return None
-        count = len(records)
+        if not (np.abs(matrix) <= LARGEST_NUMBER).all():
+            return None
+        count = len(integers)
         return FeatureRows(
             categories.reshape(count, len(self.categorical)), matrix.reshape(count, len(self.numerical)), None, {}
         )
@@ -130,6 +146,9 @@ class RowReader:
         Raises:
             SchemaError: as `from_records`; or a column is no list, or of another length.
         """
+        usual = self._usual_columns(columns, rows)
+        if usual is not None:
+            return usual
         self.check_present(columns)
         converted: dict[str, Converted] = {}
         for name, column in self.columns.items():

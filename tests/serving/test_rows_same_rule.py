@@ -257,10 +257,14 @@ def test_the_fast_way_of_json_is_never_another_way(cells, kind):
     """What it reads, the slow one reads alike; what it leaves, is left to the slow one."""
     own = SCHEMAS[kind, False]
     reader = RowReader(own)
-    fast = reader._from_usual_records([{"cell": cell} for cell in cells])
+    fast = reader._usual_records([{"cell": cell} for cell in cells])
+    other = reader._usual_columns({"cell": cells}, len(cells))
+    assert (fast is None) == (other is None)
     if fast is not None:
         converted = convert_cells(cells, reader.columns["cell"])
         assert not converted.problems
         slow = reader.gather({"cell": converted}, len(cells))
+        np.testing.assert_array_equal(other.categories, slow.categories)
+        np.testing.assert_array_equal(other.numbers, slow.numbers)
         np.testing.assert_array_equal(fast.categories, slow.categories)
         np.testing.assert_array_equal(fast.numbers, slow.numbers)
