@@ -4,10 +4,12 @@ Legend: B batch, N rows of a shard, F categorical fields, M numerical fields, T 
 """
 
 import functools
-from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +22,52 @@ from pfmsmt.data.shards.order import Shuffle, Span, Window, batch_spans
 from pfmsmt.data.shards.reader import Block, Pooling, RowGroups, ShardFile
 from pfmsmt.data.shards.resident import Batch
 
+THREAD_NAME = "rows"
 WINDOWS_HELD = 2
 """Of each phase: the one that training is in, and the next one, which is read meanwhile."""
+
+
+class ReadingThread(Executor):
+    """Runs one call after the other in a thread that ends when none is waiting.
+
+    So nobody has to own it and shut it down: shards may share one, and be dropped at any time. A thread of a pool
+    would wait for further calls as long as the pool lives.
+    """
+
+    def __init__(self) -> None:
+        """Start without a thread."""
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._running = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a call made, after those that were submitted before."""
+        future: Future[Any] = Future()
+        with self._lock:
+            self._waiting.append((future, functools.partial(fn, *args, **kwargs)))
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._work, name=THREAD_NAME).start()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._running = False
+                    return
+                entry = self._waiting.popleft()
+            _make(*entry)
+            del entry  # it holds a window of rows, which may be let go while the next one is read
+
+
+def _make(future: Future[Any], call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 class _Place(NamedTuple):
@@ -141,4 +187,4 @@ def open_shard(folder: Path, split: str, schema: ScenarioSchema, pooling: Poolin
         DataError: missing, damaged, or other columns than the schema's.
     """
     source = RowGroups([ShardFile(folder, split, schema, pooling)])
-    return StreamedShard(source, source.rows, ThreadPoolExecutor(1, "rows"))
+    return StreamedShard(source, source.rows, ReadingThread())
