@@ -1,4 +1,8 @@
-"""AliExpress search logs (Li et al., CIKM 2020), in either form that is in circulation."""
+"""AliExpress search logs (Li et al., CIKM 2020), in either form that is in circulation.
+
+Tianchi publishes user rows and item rows in zips (see tianchi.py); the MTReclib project distributes them joined, one
+CSV with a header per split.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +11,23 @@ import pyarrow as pa
 
 from pfmsmt.config import Data
 from pfmsmt.core.errors import ConfigError, DataError
-from pfmsmt.data.sources.aliexpress import joined, tianchi
-from pfmsmt.data.sources.aliexpress.columns import COLUMNS, TASKS
-from pfmsmt.data.sources.base import RAW_SPLITS, Dataset, Opening, Source, with_values
+from pfmsmt.data.sources.aliexpress import tianchi
+from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, COLUMNS, GROUP, NUMERICAL, TASKS
+from pfmsmt.data.sources.base import RAW_SPLITS, Dataset, Opening, Source, record_schema, with_values
 from pfmsmt.data.sources.delivery import Delivery, zip_form
-from pfmsmt.data.tables.faults import Faults
+from pfmsmt.data.tables.csv import read_blocks
+from pfmsmt.data.tables.faults import Fault, Faults
+from pfmsmt.data.tables.prefetch import ahead
+from pfmsmt.data.tables.raw_files import read_header
+from pfmsmt.data.tables.values import Column
 
 HOME = "https://tianchi.aliyun.com/dataset/74690"
+_JOINED_COLUMNS = (
+    Column(GROUP, "id"),
+    *(Column(name, "category") for name in CATEGORICAL),
+    *(Column(name, "number") for name in NUMERICAL),
+    *(Column(task.label, "label") for task in TASKS),
+)
 
 
 def obtain(config: Data, seed: int, delivery: Delivery) -> None:
@@ -53,7 +67,7 @@ def open_folder(opening: Opening) -> Dataset:
                 users[key] = tianchi.read_users(packed, scenario, split, opening.scratch, faults)
             return tianchi.read_items(packed, scenario, split, users[key], opening.scratch, faults)
         if files:
-            return joined.read(raw / files[RAW_SPLITS.index(split)], faults)
+            return _read_joined(raw / files[RAW_SPLITS.index(split)], faults)
         raise DataError(
             f"{raw} holds no data of scenario {scenario}: {_expected(scenario)}; run `dvc repro -f download`"
         )
@@ -64,12 +78,35 @@ def open_folder(opening: Opening) -> Dataset:
     return Dataset(COLUMNS, TASKS, opening.scenarios, read, why_empty)
 
 
+def _folder_names(scenario: str) -> tuple[str, ...]:
+    """Return the names that a scenario's folder may have."""
+    return (scenario, f"AliExpress_{scenario}")
+
+
+def _read_joined(path: Path, faults: Faults) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of one file; columns are found by header, in any order, and others are ignored.
+
+    Raises:
+        DataError: missing, a column missing or there twice, or what `faults` refuses: a faulty value, a conversion
+            without a click.
+    """
+    header = read_header(path, [column.name for column in _JOINED_COLUMNS])
+    with path.open("rb") as stream:
+        for block in ahead(read_blocks(stream, str(path), _JOINED_COLUMNS, faults, header=header)):
+            wrong = (block.columns["conversion"] != 0) & (block.columns["click"] == 0)
+            kind = "conversion is 1 but click is 0"
+            faults.take([Fault(str(path), int(row), "", kind, kind) for row in block.rows[wrong]])
+            good = block.take(~wrong) if wrong.any() else block
+            arrays = [pa.array(good.columns[column.name]) for column in _JOINED_COLUMNS]
+            yield pa.RecordBatch.from_arrays(arrays, schema=record_schema(COLUMNS, TASKS))
+
+
 def _held(folder: Path, scenario: str) -> list[str]:
     """Return the files of a scenario, relative to the folder; [] if it is not complete in any form."""
     packed = tianchi.file_name(scenario)
     if (folder / packed).is_file():
         return [packed]
-    for name in joined.folder_names(scenario):
+    for name in _folder_names(scenario):
         files = [f"{name}/{split}.csv" for split in RAW_SPLITS]
         if all((folder / file).is_file() for file in files):
             return files
@@ -77,7 +114,7 @@ def _held(folder: Path, scenario: str) -> list[str]:
 
 
 def _expected(scenario: str) -> str:
-    folders = " or ".join(f"{name}/" for name in joined.folder_names(scenario))
+    folders = " or ".join(f"{name}/" for name in _folder_names(scenario))
     return f"expected {tianchi.file_name(scenario)}, or train.csv and test.csv in {folders}"
 
 
