@@ -73,7 +73,7 @@ def serve(
     settings = load_config().serve
     changes = {"host": host or settings.host, "port": port or settings.port}
     tracking = connect(Path.cwd())
-    from pfmsmt.serving.http_server import serve as run
+    from pfmsmt.serving.http_server import run_server as run
 
     run(tracking, settings.model_copy(update=changes), authenticate=not no_auth)
 

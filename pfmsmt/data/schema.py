@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 
 from pfmsmt.core.errors import DataError, SchemaError
 
+SPLITS = ("train", "val", "test")
+"""The shards of each client."""
 OUT_OF_VOCABULARY = 0
 """Code of every category that the training rows did not hold."""
 

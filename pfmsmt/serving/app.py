@@ -16,12 +16,12 @@ from pfmsmt.config import Serve
 from pfmsmt.serving.counters import Counters
 from pfmsmt.serving.deployments import Fleet
 from pfmsmt.serving.guards import FailureGuard, Refusal, TokenGuard
-from pfmsmt.serving.openapi import REQUEST_BODY, Prediction, Readiness, Scenario, faults
+from pfmsmt.serving.openapi import REQUEST_BODY, Prediction, Readiness, Scenario, error_responses
 from pfmsmt.serving.predictor import Predictor
 from pfmsmt.serving.rows import optional_columns
 from pfmsmt.tracking.registry import CHAMPION
 
-LOG = logging.getLogger("pfmsmt.serving")
+_LOG = logging.getLogger("pfmsmt.serving")
 _TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
@@ -59,13 +59,13 @@ async def _watch(fleet: Fleet, seconds: float) -> None:
         try:
             await asyncio.to_thread(fleet.refresh)
         except Exception as error:
-            LOG.error("looking at the registry failed with %s", type(error).__name__)
+            _LOG.error("looking at the registry failed with %s", type(error).__name__)
 
 
 def _add_predictions(app: FastAPI, predictor: Predictor) -> None:
     @app.post(
         "/v1/scenarios/{scenario}/predict", tags=["predictions"], response_model=Prediction,
-        openapi_extra=REQUEST_BODY, responses=faults(400, 401, 404, 408, 413, 415, 422, 429, 503, 504),
+        openapi_extra=REQUEST_BODY, responses=error_responses(400, 401, 404, 408, 413, 415, 422, 429, 503, 504),
     )  # fmt: skip
     async def predict(
         request: Request,
@@ -82,7 +82,7 @@ def _add_predictions(app: FastAPI, predictor: Predictor) -> None:
 def _add_views(app: FastAPI, fleet: Fleet, settings: Serve, counters: Counters, token: str | None) -> None:
     guard = TokenGuard(app, token) if token else None
 
-    @app.get("/v1/scenarios", tags=["models"], response_model=list[Scenario], responses=faults(401))
+    @app.get("/v1/scenarios", tags=["models"], response_model=list[Scenario], responses=error_responses(401))
     async def scenarios() -> list[dict[str, Any]]:
         """List the scenarios, the columns that their requests need, and the versions that serve."""
         return [_scenario(fleet, name, settings.optional_columns) for name in fleet.scenarios]
@@ -106,7 +106,7 @@ def _add_views(app: FastAPI, fleet: Fleet, settings: Serve, counters: Counters, 
             found = found.model_copy(update={"faults": []})
         return JSONResponse(found.model_dump(), 200 if found.ready else 503)
 
-    @app.get("/metrics", tags=["operation"], responses={200: {"content": {"text/plain": {}}}, **faults(401)})
+    @app.get("/metrics", tags=["operation"], responses={200: {"content": {"text/plain": {}}}, **error_responses(401)})
     async def metrics() -> Response:
         """Tell the counters in Prometheus' text form."""
         return Response(counters.text(fleet), headers={"Content-Type": _TEXT})

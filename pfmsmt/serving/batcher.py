@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pfmsmt.data.encoder import Encoded
-from pfmsmt.serving.scorer import Scorer, Scores
+from pfmsmt.serving.scorer import ScoredRows, Scorer
 
 
 class _Waiting(NamedTuple):
     encoded: Encoded
-    answer: "asyncio.Future[Scores]"
+    answer: "asyncio.Future[ScoredRows]"
 
 
 class Batcher:
@@ -29,9 +29,9 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    async def score(self, encoded: Encoded) -> Scores:
+    async def score(self, encoded: Encoded) -> ScoredRows:
         """Score rows, together with those of others."""
-        answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[ScoredRows] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(encoded, answer))
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -79,5 +79,5 @@ class Batcher:
         for waiting, size in zip(batch, sizes, strict=True):
             part = slice(start, start + size)
             if not waiting.answer.done():
-                waiting.answer.set_result(Scores(scores.probabilities[part], scores.gates[part]))
+                waiting.answer.set_result(ScoredRows(scores.probabilities[part], scores.gates[part]))
             start += size

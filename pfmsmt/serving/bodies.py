@@ -14,12 +14,12 @@ from pfmsmt.serving import arrow
 from pfmsmt.serving.arrow import TooManyRows
 from pfmsmt.serving.guards import Refusal
 from pfmsmt.serving.rows import FeatureRows, RowReader
-from pfmsmt.serving.scorer import Scorer, Scores
+from pfmsmt.serving.scorer import ScoredRows, Scorer
 
 JSON = "application/json"
 
 
-def read_rows(body: bytes, kind: str, reader: RowReader, max_rows: int) -> FeatureRows:
+def parse_rows(body: bytes, kind: str, reader: RowReader, max_rows: int) -> FeatureRows:
     """Read the rows of a request whose content type is `kind`.
 
     Raises:
@@ -75,7 +75,7 @@ def _limit(rows: int, max_rows: int) -> None:
         raise TooManyRows(f"{rows} rows; a request may have {max_rows}")
 
 
-def write_json(scorer: Scorer, alias: str, scores: Scores, gates: bool) -> bytes:
+def json_answer(scorer: Scorer, alias: str, scores: ScoredRows, gates: bool) -> bytes:
     """Return the answer as JSON."""
     tasks = scorer.tasks
     answer: dict[str, Any] = {
@@ -96,7 +96,7 @@ def write_json(scorer: Scorer, alias: str, scores: Scores, gates: bool) -> bytes
     return orjson.dumps(answer)
 
 
-def write_arrow(scorer: Scorer, alias: str, scores: Scores, gates: bool) -> bytes:
+def arrow_answer(scorer: Scorer, alias: str, scores: ScoredRows, gates: bool) -> bytes:
     """Return the answer as an Arrow stream: a float64 column for each task, with `gates_<task>` lists on request."""
     columns: dict[str, Any] = {task: scores.probabilities[:, i].copy() for i, task in enumerate(scorer.tasks)}
     notes = {

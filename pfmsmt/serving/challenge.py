@@ -11,7 +11,7 @@ from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.serving.batcher import Batcher
 from pfmsmt.serving.counters import Counters
 from pfmsmt.serving.rows import FeatureRows
-from pfmsmt.serving.scorer import Scores
+from pfmsmt.serving.scorer import ScoredRows
 
 Mode = Literal["none", "shadow", "split"]
 SHADOWS = 8
@@ -33,7 +33,7 @@ class Shadow:
         self._running: set[asyncio.Task[None]] = set()
 
     def compare(
-        self, challenger: Batcher, champion_schema: ScenarioSchema, rows: FeatureRows, answered: Scores
+        self, challenger: Batcher, champion_schema: ScenarioSchema, rows: FeatureRows, answered: ScoredRows
     ) -> None:
         """Compare in the background; give up at once where the challenger cannot."""
         scenario = champion_schema.scenario
@@ -46,7 +46,7 @@ class Shadow:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _compare(self, challenger: Batcher, scenario: str, rows: FeatureRows, answered: Scores) -> None:
+    async def _compare(self, challenger: Batcher, scenario: str, rows: FeatureRows, answered: ScoredRows) -> None:
         try:
             found = await challenger.score(rows.encode(challenger.scorer.encoder))
         except (SchemaError, RuntimeError):

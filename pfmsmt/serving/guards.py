@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-LOG = logging.getLogger("pfmsmt.serving")
+_LOG = logging.getLogger("pfmsmt.serving")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Answered without a token, for those who watch over processes."""
 
@@ -64,7 +64,7 @@ class FailureGuard:
             await self._app(scope, receive, send)
         except Exception as error:
             places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
-            LOG.error("answering failed with %s at %s", type(error).__name__, " ".join(places[-4:]))
+            _LOG.error("answering failed with %s at %s", type(error).__name__, " ".join(places[-4:]))
             answer = JSONResponse({"detail": "the server failed; its log names the kind of error"}, 500)
             # Fails, and ends the connection, if an answer has begun already.
             await answer(scope, receive, send)

@@ -8,7 +8,7 @@ from pfmsmt.serving.arrow import STREAM
 from pfmsmt.serving.bodies import JSON
 
 
-class Fault(BaseModel):
+class ErrorAnswer(BaseModel):
     """What is wrong, where, and what to do."""
 
     detail: str
@@ -105,6 +105,6 @@ _TEXTS = {
 }
 
 
-def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return FastAPI's `responses` for these statuses."""
-    return {status: {"model": Fault, "description": _TEXTS[status]} for status in statuses}
+    return {status: {"model": ErrorAnswer, "description": _TEXTS[status]} for status in statuses}

@@ -13,7 +13,7 @@ from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import ScenarioSchema, Schema
 from pfmsmt.data.shards.budget import choose_plan
 from pfmsmt.data.shards.reader import Pooling, RowGroups, ShardFile
-from pfmsmt.data.shards.resident import ClientData, Rows, load_rows, private_shifts
+from pfmsmt.data.shards.resident import ClientData, ClientRows, load_rows, private_shifts
 from pfmsmt.data.shards.streamed import ReadingThread, StreamedShard
 from pfmsmt.methods import Method
 from pfmsmt.methods.catalogue import POOLED, TWO_MODELS, build_method, expert_parts, phases, with_messages
@@ -99,7 +99,7 @@ def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[s
     plan = choose_plan(config.train, [*train.values()], [*validation.values()], phases(name, config.methods))
     reader = ReadingThread()
 
-    def rows(source: RowGroups) -> Rows:
+    def rows(source: RowGroups) -> ClientRows:
         if plan.streamed:
             assert plan.window is not None
             return StreamedShard(source, plan.window, reader)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.encoder import encode
-from pfmsmt.data.prepare.partition import SPLITS, partition
+from pfmsmt.data.prepare.partition import partition
+from pfmsmt.data.schema import SPLITS
 from pfmsmt.data.sources.tabular.time_split import Cut
 from pfmsmt.data.tables.sheet import Sheet, check
 from pfmsmt.data.tables.values import Column

@@ -65,7 +65,7 @@ def test_damaged_arrow_streams_are_refused_or_read_and_never_more():
         stream = streams[number % len(streams)]
         body = damage(stream, rng, streams[int(rng.integers(0, len(streams)))])
         try:
-            rows = bodies.read_rows(body, STREAM, reader, 100)
+            rows = bodies.parse_rows(body, STREAM, reader, 100)
         except Refusal as refusal:
             outcomes[str(refusal.status)] += 1
         else:

@@ -162,7 +162,7 @@ def _encoded(values, kind):
 
 
 def served(body: bytes, media: str, own):
-    return outcome(lambda: bodies.read_rows(body, media, RowReader(own), 9).encode(RowEncoder(own)))
+    return outcome(lambda: bodies.parse_rows(body, media, RowReader(own), 9).encode(RowEncoder(own)))
 
 
 @MANY

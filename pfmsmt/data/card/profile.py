@@ -6,10 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfmsmt.data.schema import OUT_OF_VOCABULARY, ScenarioSchema, Schema, SplitCounts
+from pfmsmt.data.schema import OUT_OF_VOCABULARY, SPLITS, ScenarioSchema, Schema, SplitCounts
 from pfmsmt.data.shards.reader import ShardFile
-
-SPLITS = ("train", "val", "test")
 
 CELLS_PER_DEVIATION = 64
 REACH = 8

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from pfmsmt.core.errors import SchemaError
-from pfmsmt.data.prepare.fields import FieldLearner, Fields, Told
+from pfmsmt.data.prepare.fields import FieldLearner, Fields, FieldSummary
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
 from pfmsmt.data.sources.base import Columns
 from pfmsmt.data.statistics import MomentState
@@ -29,7 +29,7 @@ class Rules(_Frozen):
     min_count: int
 
 
-class Form(_Frozen):
+class SiteForm(_Frozen):
     """What must be the same everywhere before anything can be put together."""
 
     source: str
@@ -48,7 +48,7 @@ class Proposal(_Frozen):
     """What one site tells."""
 
     scenario: str
-    form: Form
+    form: SiteForm
     categories: Mapping[str, tuple[tuple[int | str, ...], tuple[int, ...]]]
     """federated column -> its categories, and the training rows of each"""
     moments: MomentState
@@ -83,22 +83,22 @@ def make_proposal(
     columns: Columns,
     tasks: Sequence[Task],
     private: Sequence[str],
-    told: Told,
+    summary: FieldSummary,
     rules: Rules,
 ) -> Proposal:
     """Return what a site tells of its rows."""
-    form = Form(
+    form = SiteForm(
         source=source, group=columns.group, tasks=tuple(tasks), categorical=columns.categorical,
         numerical=columns.numerical, private=tuple(sorted(private)), text=columns.text, untyped=columns.untyped,
         rules=rules,
     )  # fmt: skip
-    categories = {name: (tuple(values), tuple(rows)) for name, (values, rows) in told.categories.items()}
+    categories = {name: (tuple(values), tuple(rows)) for name, (values, rows) in summary.categories.items()}
     return Proposal(
-        scenario=scenario, form=form, categories=categories, moments=told.moments, private_text=told.private_text
+        scenario=scenario, form=form, categories=categories, moments=summary.moments, private_text=summary.private_text
     )
 
 
-def agree(proposals: Sequence[Proposal]) -> Schema:
+def agree_on_fields(proposals: Sequence[Proposal]) -> Schema:
     """Put proposals together, in the order given; the schema has no counts yet, as no shard is written.
 
     Raises:
@@ -112,7 +112,7 @@ def agree(proposals: Sequence[Proposal]) -> Schema:
     columns = Columns(form.group, form.categorical, form.numerical, text=form.text, untyped=form.untyped)
     learner = FieldLearner(columns, form.private, ())
     for proposal in proposals:
-        learner.take(Told(proposal.categories, proposal.moments, proposal.private_text))
+        learner.add_summary(FieldSummary(proposal.categories, proposal.moments, proposal.private_text))
     fields = learner.result(form.rules.min_count)
     categorical = tuple(
         field if field.federated else field.model_copy(update={"text": first.private_text[field.name]})
@@ -128,7 +128,7 @@ def agree(proposals: Sequence[Proposal]) -> Schema:
 def _compare(first: Proposal, other: Proposal) -> None:
     if first.scenario == other.scenario:
         raise SchemaError(f"two sites propose for scenario {first.scenario}")
-    pairs = [(name, getattr(first.form, name), getattr(other.form, name)) for name in Form.model_fields]
+    pairs = [(name, getattr(first.form, name), getattr(other.form, name)) for name in SiteForm.model_fields]
     pairs += [
         (f"private field {name}: is text", value, other.private_text.get(name))
         for name, value in first.private_text.items()

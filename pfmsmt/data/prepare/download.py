@@ -8,10 +8,10 @@ from pfmsmt.config import Data
 from pfmsmt.core import files
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.sources import SOURCES
-from pfmsmt.data.sources.delivery import Delivery, Progress
+from pfmsmt.data.sources.delivery import Delivery, Notify
 
 SOURCE_FILE = "source.json"
-KEPT = "downloads"
+DOWNLOADS = "downloads"
 
 
 class RawContents(NamedTuple):
@@ -21,7 +21,7 @@ class RawContents(NamedTuple):
     scenarios: tuple[str, ...]
 
 
-def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
+def obtain(config: Data, seed: int, folder: Path, progress: Notify) -> None:
     """Replace `folder`, as a whole, by the raw files of `config.source` and a `source.json` that names them.
 
     Parts of broken downloads, and checksums of whole ones, are kept beside it in a folder `downloads`.
@@ -32,7 +32,7 @@ def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
     source = SOURCES[config.source]
     with files.new_folder(folder) as temporary:
         link = config.local_files == "link"
-        source.obtain(config, seed, Delivery(temporary, link, config.sha256, folder.with_name(KEPT), progress))
+        source.obtain(config, seed, Delivery(temporary, link, config.sha256, folder.with_name(DOWNLOADS), progress))
         contents = RawContents(source.name, source.scenarios(config))
         files.write_json(temporary / SOURCE_FILE, contents._asdict())
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import CategoricalField, Fill, NumericalField, Vocabulary
-from pfmsmt.data.shards.writer import Rows
+from pfmsmt.data.shards.writer import RawRows
 from pfmsmt.data.sources.base import Columns
 from pfmsmt.data.statistics import CategoryCounts, Moments, MomentState, TextCounts
-from pfmsmt.data.tables.values import NUMBER
+from pfmsmt.data.tables.values import NUMERIC_TEXT
 
 _INTEGER = re.compile(r"^(0|-?[1-9][0-9]{0,14})$")
 """The one way to write a whole number that float64 holds: `7`, not `07` or `+7`, so that no two texts are one."""
@@ -55,8 +55,8 @@ def fill_of(columns: Columns, fields: Fields) -> Fill:
     return found
 
 
-class Told(NamedTuple):
-    """What one learner tells another."""
+class FieldSummary(NamedTuple):
+    """Training rows of one site, as another learner needs them."""
 
     categories: Mapping[str, tuple[Sequence[int | str], Sequence[int]]]
     """federated column -> its categories, and the rows of each"""
@@ -78,7 +78,7 @@ class FieldLearner:
     def _counts(self, name: str) -> _Counts:
         return TextCounts() if name in self._columns.text else CategoryCounts()
 
-    def add(self, scenario: str, rows: Rows, kept: NDArray[np.bool_]) -> None:
+    def add(self, scenario: str, rows: RawRows, kept: NDArray[np.bool_]) -> None:
         """Take in those rows of a batch that are kept [B]."""
         counts: dict[str, Any] = {**self._pooled, **self._private[scenario]}
         for name, column in counts.items():
@@ -86,21 +86,21 @@ class FieldLearner:
         with np.errstate(over="ignore", invalid="ignore"):  # reported by `result`, with its column
             self._moments.add([np.asarray(rows[name][kept], np.float64) for name in self._columns.numerical])
 
-    def told(self) -> "Told":
+    def summary(self) -> FieldSummary:
         """Return what may be told of the rows so far: nothing of private fields but whether they are text."""
         counted = {name: counts.result() for name, counts in self._pooled.items()}
-        return Told(
+        return FieldSummary(
             {name: (list(values), [int(count) for count in rows]) for name, (values, rows) in counted.items()},
             self._moments.state(),
             {name: self._is_text(name) for name in self._columns.categorical if name not in self._pooled},
         )
 
-    def take(self, told: "Told") -> None:
+    def add_summary(self, summary: FieldSummary) -> None:
         """Take in what was learned elsewhere."""
         for name, counts in self._pooled.items():
             column: Any = counts
-            column.add_counted(*told.categories[name])
-        self._moments.add_state(told.moments)
+            column.add_counted(*summary.categories[name])
+        self._moments.add_state(summary.moments)
 
     def result(self, min_count: int) -> Fields:
         """Return what was learned; a category seen in fewer than `min_count` rows is out of vocabulary.
@@ -155,7 +155,7 @@ class FieldLearner:
         """Yield a line for each column of a file without types that is text although some of its values are numbers."""
         for name in self._columns.text if self._columns.untyped else ():
             odd = self._no_integer(name)
-            if odd is not None and any(NUMBER.match(str(entry)) for entry in self._values(name)):
+            if odd is not None and any(NUMERIC_TEXT.match(str(entry)) for entry in self._values(name)):
                 yield (
                     f"{name} is text, as {odd!r} is among its values: integers are written as 7 or -7 is, with "
                     "at most 15 digits; models ask for text, too"

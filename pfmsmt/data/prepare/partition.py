@@ -20,22 +20,21 @@ from pfmsmt.data.card.remarks import remarks
 from pfmsmt.data.prepare.agreement import Agreed, Proposal, Rules, make_proposal
 from pfmsmt.data.prepare.download import read_contents
 from pfmsmt.data.prepare.fields import FieldLearner, Fields, fill_of
-from pfmsmt.data.schema import ScenarioSchema, Schema, SplitCounts
-from pfmsmt.data.shards.writer import Rows, ShardWriter
+from pfmsmt.data.schema import SPLITS, ScenarioSchema, Schema, SplitCounts
+from pfmsmt.data.shards.writer import RawRows, ShardWriter
 from pfmsmt.data.sources import SOURCES
 from pfmsmt.data.sources.base import Columns, Dataset, Opening, Source, read_rows
-from pfmsmt.data.sources.delivery import Progress
+from pfmsmt.data.sources.delivery import Notify
 from pfmsmt.data.split import in_last_part, in_validation
 from pfmsmt.data.tables.faults import Faults, Known
 from pfmsmt.data.tables.prefetch import ahead
 
-SPLITS = ("train", "val", "test")
 EXAMPLE_ROWS = 5
 _REPORT_ROWS = 1_000_000
 
 
 def partition(
-    config: Data, seed: int, raw: Path, folder: Path, progress: Progress, agreed: Agreed | None = None
+    config: Data, seed: int, raw: Path, folder: Path, progress: Notify, agreed: Agreed | None = None
 ) -> Schema:
     """Validate, split and encode; `folder` is replaced as a whole, or left as it was on any error.
 
@@ -80,7 +79,7 @@ def partition(
     return schema
 
 
-def propose(config: Data, seed: int, raw: Path, scenario: str, progress: Progress) -> Proposal:
+def propose_fields(config: Data, seed: int, raw: Path, scenario: str, progress: Notify) -> Proposal:
     """Return what the site of one scenario tells of its training rows, so that all can agree on a schema.
 
     Raises:
@@ -96,7 +95,9 @@ def propose(config: Data, seed: int, raw: Path, scenario: str, progress: Progres
         learned = _Partition(_only(data, scenario), config, seed, Path(scratch), progress).learn(faults)
         learned.result(config.min_count)  # refuses what cannot be told
     rules = Rules(seed=seed, validation_fraction=config.validation_fraction, min_count=config.min_count)
-    return make_proposal(scenario, source.name, data.columns, data.tasks, config.private_fields, learned.told(), rules)
+    return make_proposal(
+        scenario, source.name, data.columns, data.tasks, config.private_fields, learned.summary(), rules
+    )
 
 
 def _quarantine(config: Data, folder: Path) -> Path | None:
@@ -136,11 +137,11 @@ def _declared(source: Source, config: Data, raw: Path) -> tuple[str, ...]:
 class _Partition:
     """One run of the stage, over an opened raw folder."""
 
-    def __init__(self, data: Dataset, config: Data, seed: int, folder: Path, progress: Progress) -> None:
+    def __init__(self, data: Dataset, config: Data, seed: int, folder: Path, progress: Notify) -> None:
         self._data, self._config, self._seed = data, config, seed
         self._folder, self._progress = folder, progress
 
-    def _read(self, scenario: str, split: str, faults: Faults) -> Iterator[Rows]:
+    def _read(self, scenario: str, split: str, faults: Faults) -> Iterator[RawRows]:
         done = 0
         for rows in ahead(read_rows(self._data, scenario, split, faults)):
             yield rows
@@ -149,7 +150,7 @@ class _Partition:
                 self._progress(f"{scenario}: {done + count:,} rows of {split} read")
             done += count
 
-    def _held_out(self, rows: Rows) -> NDArray[np.bool_]:
+    def _held_out(self, rows: RawRows) -> NDArray[np.bool_]:
         """Say for each training row [B] whether it belongs to validation."""
         columns, fraction = self._data.columns, self._config.validation_fraction
         if columns.place is not None:
@@ -194,7 +195,7 @@ class _Partition:
         target.mkdir()
         train, val, test = (ShardWriter(target / f"{split}.parquet", own) for split in SPLITS)
         with train, val, test:
-            example: Rows | None = None
+            example: RawRows | None = None
             for rows in self._read(own.scenario, "train", Known()):
                 held_out = self._held_out(rows)
                 train.write(_select(rows, ~held_out))
@@ -222,11 +223,11 @@ class _Partition:
         return counts, b"".join(shard.digest() for shard in (train, val, test))
 
 
-def _select(rows: Rows, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Rows:
+def _select(rows: RawRows, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> RawRows:
     return {name: values[chosen] for name, values in rows.items()}
 
 
-def _example_table(rows: Rows, schema: ScenarioSchema) -> pa.Table:
+def _example_table(rows: RawRows, schema: ScenarioSchema) -> pa.Table:
     """Return raw rows of the feature columns, with the types that the schema's fields have."""
     types = {field.name: pa.string() if field.text else pa.int64() for field in schema.categorical}
     columns = {name: pa.array(rows[name]) for name in schema.columns}

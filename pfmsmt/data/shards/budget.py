@@ -16,7 +16,7 @@ _ORDER_BYTES = 8
 """Of a row, for a permutation while it is drawn; half of it where it is kept."""
 
 
-class Plan(NamedTuple):
+class RowPlan(NamedTuple):
     """How all clients of one training read their rows."""
 
     streamed: bool
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     """Bytes that this takes at most, all clients together."""
 
 
-def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[RowGroups], phases: int) -> Plan:
+def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[RowGroups], phases: int) -> RowPlan:
     """Hold rows in memory where they fit into `train.memory`, else stream windows of row groups.
 
     Args:
@@ -41,7 +41,7 @@ def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[
     window = budget.shuffle_rows if budget.shuffle == "row_groups" else None
     whole = _whole(train, validation, phases)
     if whole <= allowed:
-        return Plan(False, window, whole)
+        return RowPlan(False, window, whole)
     if budget.shuffle == "rows":
         raise ConfigError(
             f"train.shuffle: rows needs all rows in memory, {whole / GIB:.2f} GiB, but train.memory is "
@@ -56,7 +56,7 @@ def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[
             f"streamed with train.shuffle_rows = {budget.shuffle_rows:,}, and {least / GIB:.3f} streamed at least, "
             f"with the row groups of these shards; {hint}"
         )
-    return Plan(True, budget.shuffle_rows, needed)
+    return RowPlan(True, budget.shuffle_rows, needed)
 
 
 def _decoding(sources: Sequence[RowGroups]) -> int:

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     """[B, T] float32, 0 or 1"""
 
 
-class Rows(Protocol):
+class ClientRows(Protocol):
     """One split of one client, in memory (`Shard`) or on disk (`streaming.StreamedShard`)."""
 
     @property
@@ -60,7 +60,7 @@ class Rows(Protocol):
         """Yield all rows in the order of the shard, exactly `rows_at_once` at a time but for the last."""
         ...
 
-    def to(self, device: torch.device) -> "Rows":
+    def to(self, device: torch.device) -> "ClientRows":
         """Return the same rows, whose batches come on `device`."""
         ...
 
@@ -110,8 +110,8 @@ class Shard(NamedTuple):
 class ClientData(NamedTuple):
     """What one client trains and validates on."""
 
-    train: Rows
-    validation: Mapping[str, Rows]
+    train: ClientRows
+    validation: Mapping[str, ClientRows]
     """scenario -> shard; a client that holds pooled data has several."""
 
 

@@ -14,7 +14,7 @@ from pfmsmt.core.errors import DataError
 from pfmsmt.data.encoder import CategoryEncoder, encode_numbers
 from pfmsmt.data.schema import ScenarioSchema, SplitCounts
 
-Rows = dict[str, NDArray[np.generic]]
+RawRows = dict[str, NDArray[np.generic]]
 """name -> [B], as a source yields them."""
 
 ROW_GROUP_ROWS = 65_536
@@ -61,7 +61,7 @@ class ShardWriter:
             self._write_row_group(self._rows % ROW_GROUP_ROWS)
         self._writer.close()
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: RawRows) -> None:
         """Encode and append raw rows.
 
         Raises:
@@ -103,7 +103,7 @@ class ShardWriter:
         columns = [pa.array(waiting[:rows]) for waiting in self._waiting]
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._form), row_group_size=ROW_GROUP_ROWS)
 
-    def _features(self, rows: Rows) -> list[NDArray[Any]]:
+    def _features(self, rows: RawRows) -> list[NDArray[Any]]:
         arrays: list[NDArray[Any]] = [
             encoder(rows[field.name]) for encoder, field in zip(self._encoders, self._schema.categorical, strict=True)
         ]

@@ -11,8 +11,8 @@ import pyarrow as pa
 from pfmsmt.config import Data
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import Task
-from pfmsmt.data.shards.writer import Rows
-from pfmsmt.data.sources.delivery import Delivery, Progress
+from pfmsmt.data.shards.writer import RawRows
+from pfmsmt.data.sources.delivery import Delivery, Notify
 from pfmsmt.data.tables.faults import Faults
 
 __all__ = [
@@ -20,13 +20,13 @@ __all__ = [
     "Columns",
     "Dataset",
     "Delivery",
+    "Notify",
     "Opening",
-    "Progress",
     "Source",
     "of_site",
     "read_rows",
     "record_schema",
-    "with_values",
+    "with_block_values",
 ]
 
 RAW_SPLITS = ("train", "test")
@@ -76,7 +76,7 @@ class Opening(NamedTuple):
     """An empty folder for what does not fit into memory; removed when the stage ends."""
     faults: Faults
     """For what is read already while the folder is opened."""
-    progress: Progress
+    progress: Notify
 
 
 class Source(NamedTuple):
@@ -95,7 +95,7 @@ class Source(NamedTuple):
     """As it is, where one file holds all scenarios and cannot be told apart without being read."""
 
 
-def with_values(config: Data, block: str, **changes: Any) -> Data:
+def with_block_values(config: Data, block: str, **changes: Any) -> Data:
     """Return the configuration with other values in the block of one source."""
     return config.model_copy(update={block: getattr(config, block).model_copy(update=changes)})
 
@@ -125,7 +125,7 @@ def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:
     )
 
 
-def read_rows(dataset: Dataset, scenario: str, split: str, faults: Faults) -> Iterator[Rows]:
+def read_rows(dataset: Dataset, scenario: str, split: str, faults: Faults) -> Iterator[RawRows]:
     """Yield the rows of one raw split, batch by batch, name -> [B].
 
     Raises:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pfmsmt.data.sources.http import fetch
+from pfmsmt.data.sources.http import download_url
 
-Progress = Callable[[str], None]
+Notify = Callable[[str], None]
 """Takes one line of text."""
 
 
@@ -23,7 +23,7 @@ class Delivery(NamedTuple):
     """File name -> the checksum that params.yaml demands."""
     kept: Path
     """Folder for what outlives the raw folder: parts of broken downloads, and checksums of earlier ones."""
-    progress: Progress
+    progress: Notify
 
     def take(self, file: Path, name: str) -> None:
         """Put a local file into the folder under `name`, which may hold folders."""
@@ -41,9 +41,9 @@ class Delivery(NamedTuple):
         """Put what an address holds into the folder; `form` says what is wrong with the file as such.
 
         Raises:
-            ConfigError, DataError: see `fetch`.
+            ConfigError, DataError: see `download_url`.
         """
-        fetch(url, self.folder / name, self.progress, kept=self.kept, sha256=self.sha256.get(name), form=form)
+        download_url(url, self.folder / name, self.progress, kept=self.kept, sha256=self.sha256.get(name), form=form)
 
 
 def zip_form(path: Path) -> str:

@@ -48,7 +48,7 @@ class _Part(NamedTuple):
         self.mark_path.unlink(missing_ok=True)
 
 
-def fetch(
+def download_url(
     url: str,
     target: Path,
     progress: Callable[[str], None],

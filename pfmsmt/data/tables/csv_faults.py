@@ -11,9 +11,9 @@ import pyarrow.csv as pa_csv
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.tables.faults import Fault
 from pfmsmt.data.tables.sheet import Sheet, TableRows, check
-from pfmsmt.data.tables.values import NUMBER, Column
+from pfmsmt.data.tables.values import NUMERIC_TEXT, Column
 
-_NUMBER = re.compile(NUMBER.pattern[:-1] + r"$|^[-+]?(nan|inf|infinity)$", re.IGNORECASE)
+_NUMBER = re.compile(NUMERIC_TEXT.pattern[:-1] + r"$|^[-+]?(nan|inf|infinity)$", re.IGNORECASE)
 BOOLEANS = {"True": "1", "true": "1", "False": "0", "false": "0"}
 """How labels may be written where a column says so; pandas does."""
 _INTEGER = re.compile(r"^[-+]?[0-9]{1,18}$")

@@ -19,7 +19,7 @@ from pfmsmt.data.tables.sheet import Sheet, TableRows, check
 from pfmsmt.data.tables.values import Column, fits
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
-BATCH_ROWS = 65_536
+_BATCH_ROWS = 65_536
 _HEADER_BYTES = 2**20
 
 
@@ -128,7 +128,7 @@ def _read_parquet(path: Path, columns: Sequence[Column], faults: Faults) -> Iter
             sheet = Sheet(f"{path}, row group {group}")
             try:
                 for batch in file.iter_batches(
-                    BATCH_ROWS, row_groups=[group], columns=[column.name for column in columns]
+                    _BATCH_ROWS, row_groups=[group], columns=[column.name for column in columns]
                 ):
                     values = {column.name: batch.column(column.name) for column in columns}
                     block, found = check(sheet, columns, values, np.arange(row, row + batch.num_rows))

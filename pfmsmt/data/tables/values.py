@@ -39,7 +39,7 @@ LARGEST_NUMBER = 1e30
 """Sums of squares of larger ones, and float32, may overflow where no row can be named any more."""
 LONGEST_TEXT = 256
 """Bytes of a category of text."""
-NUMBER = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
+NUMERIC_TEXT = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
 
 _HIGHEST = 2**63 - 1
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
@@ -354,7 +354,7 @@ def _times(array: pa.Array, column: Column, problems: list[Problem]) -> NDArray[
     """Return seconds of dates and times (as text, too; UTC unless they say otherwise), and numbers as they are."""
     if _form_of_times(array) == "numbers":
         if pa.types.is_string(array.type):
-            numeric = np.asarray(pc.match_substring_regex(array, NUMBER.pattern))
+            numeric = np.asarray(pc.match_substring_regex(array, NUMERIC_TEXT.pattern))
             _note(problems, ~numeric, _text_of(array), "is no number, as the other times are")
             array = pc.cast(pc.if_else(pa.array(numeric), array, "0"), pa.float64())
         return _numbers(array, column, problems)
@@ -375,7 +375,7 @@ def _text_of(array: pa.Array) -> Callable[[int], str]:
 def _form_of_times(array: pa.Array) -> str:
     """Say what most values are, numbers or dates; those that are missing have no say."""
     if pa.types.is_string(array.type):
-        numeric = pc.sum(pc.match_substring_regex(array, NUMBER.pattern), min_count=0).as_py()
+        numeric = pc.sum(pc.match_substring_regex(array, NUMERIC_TEXT.pattern), min_count=0).as_py()
         held = pc.sum(pc.not_equal(array, _harmless(array.type)), min_count=0).as_py()
         return "numbers" if 2 * numeric > held else "dates"
     return "dates" if pa.types.is_temporal(array.type) else "numbers"

@@ -4,11 +4,11 @@ from pfmsmt.data.schema import Task
 from pfmsmt.data.sources.base import Columns
 from pfmsmt.data.tables.values import Column
 
-GROUP = "search_id"
+SEARCH_ID = "search_id"
 CATEGORICAL = tuple(f"categorical_{i}" for i in range(1, 17))
 NUMERICAL = tuple(f"numerical_{i}" for i in range(1, 64))
-COLUMNS = Columns(GROUP, CATEGORICAL, NUMERICAL)
-TASKS = (Task(name="ctr", label="click"), Task(name="ctcvr", label="conversion", within="ctr"))
+ALIEXPRESS_COLUMNS = Columns(SEARCH_ID, CATEGORICAL, NUMERICAL)
+ALIEXPRESS_TASKS = (Task(name="ctr", label="click"), Task(name="ctcvr", label="conversion", within="ctr"))
 
 LABEL = "label"
 """Of an item row: 0 nothing, 1 clicked, 2 clicked and bought."""
@@ -25,8 +25,8 @@ def _features(width: int, categorical: tuple[int, ...], first_category: int, fir
     return tuple(names[at] for at in sorted(names))
 
 
-USER_FILE = (Column(GROUP, "id"), *_features(33, _USER_CATEGORICAL, 1, 1))
+USER_FILE = (Column(SEARCH_ID, "id"), *_features(33, _USER_CATEGORICAL, 1, 1))
 """33 columns, one row a search."""
 
-ITEM_FILE = (Column(GROUP, "id"), *_features(48, _ITEM_CATEGORICAL, 10, 24), Column(LABEL, "label", highest=2))
+ITEM_FILE = (Column(SEARCH_ID, "id"), *_features(48, _ITEM_CATEGORICAL, 10, 24), Column(LABEL, "label", highest=2))
 """49 columns, one row an impression."""

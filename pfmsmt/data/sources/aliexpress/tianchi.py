@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pfmsmt.data.sources.aliexpress.columns import COLUMNS, GROUP, ITEM_FILE, LABEL, TASKS, USER_FILE
+from pfmsmt.data.sources.aliexpress.columns import (
+    ALIEXPRESS_COLUMNS,
+    ALIEXPRESS_TASKS,
+    ITEM_FILE,
+    LABEL,
+    SEARCH_ID,
+    USER_FILE,
+)
 from pfmsmt.data.sources.base import record_schema
 from pfmsmt.data.tables.csv import read_blocks
 from pfmsmt.data.tables.faults import Fault, Faults
@@ -16,7 +23,7 @@ from pfmsmt.data.tables.prefetch import ahead
 from pfmsmt.data.tables.sheet import TableRows
 from pfmsmt.data.tables.zips import open_nested
 
-_FORM = record_schema(COLUMNS, TASKS)
+_FORM = record_schema(ALIEXPRESS_COLUMNS, ALIEXPRESS_TASKS)
 _KEPT_FORM = pa.schema(
     [(column.name, {"number": pa.float64(), "label": pa.int8()}.get(column.kind, pa.int64())) for column in ITEM_FILE]
 )
@@ -35,7 +42,7 @@ class Users(NamedTuple):
     """[searches], the row of each id; None: the file is in the order of ids"""
 
 
-def file_name(scenario: str) -> str:
+def zip_name(scenario: str) -> str:
     """Return the name of a scenario's zip."""
     return f"aliexpress_{scenario}_datasets.zip"
 
@@ -59,7 +66,7 @@ def read_users(path: Path, scenario: str, split: str, scratch: Path, faults: Fau
             for name, at in _PLACES.items():
                 words[:, at] = block.columns[name].view(np.int64)
             out.write(words.tobytes())
-            ids.append(block.columns[GROUP])
+            ids.append(block.columns[SEARCH_ID])
             rows.append(block.rows)
     found = np.concatenate(ids)
     if (found[1:] > found[:-1]).all():
@@ -114,10 +121,10 @@ def _read_items(path: Path, scenario: str, split: str, users: Users, faults: Fau
     """Yield item rows that have a user row."""
     with open_nested(path, member_name(scenario, "item", split)) as member:
         for block in ahead(read_blocks(member.stream, member.name, ITEM_FILE, faults)):
-            known = _find(users, block.columns[GROUP])[1]
+            known = _find(users, block.columns[SEARCH_ID])[1]
             if not known.all():
                 kind = "has no row in the user file"
-                orphans = zip(block.rows[~known], block.columns[GROUP][~known], strict=True)
+                orphans = zip(block.rows[~known], block.columns[SEARCH_ID][~known], strict=True)
                 more = "; do the two files belong together?"
                 faults.take(
                     [Fault(member.name, int(row), "", f"search {search} {kind}{more}", kind) for row, search in orphans]
@@ -135,7 +142,7 @@ def _find(users: Users, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], N
 
 
 def _join(users: Users, items: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
-    user = _user_columns(users, _find(users, items[GROUP])[0])
+    user = _user_columns(users, _find(users, items[SEARCH_ID])[0])
     label = items[LABEL]
     labels = {"click": (label >= 1).astype(np.int8), "conversion": (label == 2).astype(np.int8)}
     columns = {**user, **items, **labels}

@@ -28,7 +28,7 @@ _SEPARATOR = "\x1f"
 """Takes the place of the files' own, as one of them has two characters."""
 
 
-class Form(NamedTuple):
+class ArchiveForm(NamedTuple):
     """How one text file is laid out; none has a header."""
 
     file: str
@@ -41,29 +41,29 @@ class Variant(NamedTuple):
 
     name: str
     """Of the zip, without .zip, and of the folder in it."""
-    ratings: Form
-    users: Form
-    items: Form
+    ratings: ArchiveForm
+    users: ArchiveForm
+    items: ArchiveForm
 
 
 _RATINGS = ("user_id", "item_id", "rating", "timestamp")
 VARIANTS = {
     "100k": Variant(
         "ml-100k",
-        Form("u.data", b"\t", _RATINGS),
-        Form("u.user", b"|", ("user_id", "age", "gender", "occupation", "zip_code")),
-        Form("u.item", b"|", ("item_id", "title", "release_date", "video_date", "imdb_url", "unknown", *GENRES)),
+        ArchiveForm("u.data", b"\t", _RATINGS),
+        ArchiveForm("u.user", b"|", ("user_id", "age", "gender", "occupation", "zip_code")),
+        ArchiveForm("u.item", b"|", ("item_id", "title", "release_date", "video_date", "imdb_url", "unknown", *GENRES)),
     ),
     "1m": Variant(
         "ml-1m",
-        Form("ratings.dat", b"::", _RATINGS),
-        Form("users.dat", b"::", ("user_id", "gender", "age", "occupation", "zip_code")),
-        Form("movies.dat", b"::", ("item_id", "title", "genres")),
+        ArchiveForm("ratings.dat", b"::", _RATINGS),
+        ArchiveForm("users.dat", b"::", ("user_id", "gender", "age", "occupation", "zip_code")),
+        ArchiveForm("movies.dat", b"::", ("item_id", "title", "genres")),
     ),
 }
 
 
-class Table:
+class ArchiveTable:
     """One file's columns as text [B], and checks that gather the rows at fault."""
 
     def __init__(self, sheet: Sheet, values: pa.Table, numbers: NDArray[np.int64], faults: Sequence[Fault]) -> None:
@@ -120,7 +120,7 @@ def as_numpy(values: pa.ChunkedArray) -> NDArray[Any]:
     return np.asarray(values.to_numpy())
 
 
-def read_table(folder: Path, variant: Variant, form: Form) -> Table:
+def read_archive_table(folder: Path, variant: Variant, form: ArchiveForm) -> ArchiveTable:
     """Read one file from the zip or the folder of a variant in `folder`.
 
     Raises:
@@ -154,10 +154,10 @@ def read_table(folder: Path, variant: Variant, form: Form) -> Table:
         raise DataError(f"{name} cannot be read: {error}") from None
     skipped = [fault.row - 1 for fault in faults]
     numbers = np.delete(np.arange(1, values.num_rows + len(faults) + 1), skipped)
-    return Table(sheet, values, numbers, faults)
+    return ArchiveTable(sheet, values, numbers, faults)
 
 
-def _content(folder: Path, variant: Variant, form: Form) -> tuple[bytes, str]:
+def _content(folder: Path, variant: Variant, form: ArchiveForm) -> tuple[bytes, str]:
     """Return a file's bytes and what errors call it."""
     packed = folder / f"{variant.name}.zip"
     if not packed.is_file():

@@ -25,7 +25,7 @@ CONVERSION_LIKE_CLICK = 0.6
 REFERENCE_ROWS = 8_192
 
 _COMMON, _OWN, _REFERENCE, _FUNCTION = range(4)
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 def generator(seed: int, *key: int, name: str = "") -> np.random.Generator:
@@ -36,8 +36,8 @@ def generator(seed: int, *key: int, name: str = "") -> np.random.Generator:
 class Probabilities(NamedTuple):
     """What labels are drawn from, per row [B]."""
 
-    click: Floats
-    conversion: Floats
+    click: _Floats
+    conversion: _Floats
     """Given a click."""
 
 
@@ -57,7 +57,7 @@ class PlantedScenario(NamedTuple):
         click, conversion = self.scores(features)
         return Probabilities(_probability(click, *self.click_logit), _probability(conversion, *self.conversion_logit))
 
-    def scores(self, features: Features) -> tuple[Floats, Floats]:
+    def scores(self, features: Features) -> tuple[_Floats, _Floats]:
         """Return z of click and z of conversion, each [B]."""
         click = _weighted(self.functions, features)
         rest = _weighted(self.conversion_functions, features)
@@ -94,7 +94,7 @@ def plant(config: Synthetic, seed: int, scenario: str) -> PlantedScenario:
     return raw._replace(click_logit=click_logit, conversion_logit=conversion_logit)
 
 
-def expected_auc(probabilities: Floats) -> float:
+def expected_auc(probabilities: _Floats) -> float:
     """Return the AUC to expect of the true probabilities [B] over labels drawn from them."""
     ranked = np.sort(probabilities)
     negatives_below = np.cumsum(1 - ranked) - (1 - ranked)
@@ -108,7 +108,7 @@ def _sample(law: Distribution, seed: int, scenario: str) -> Features:
     return join(users, items, np.arange(REFERENCE_ROWS))
 
 
-def _weighted(functions: tuple[tuple[float, Function], ...], features: Features) -> Floats:
+def _weighted(functions: tuple[tuple[float, Function], ...], features: Features) -> _Floats:
     total = np.zeros(len(features.numbers))
     for weight, function in functions:
         if weight:
@@ -116,12 +116,12 @@ def _weighted(functions: tuple[tuple[float, Function], ...], features: Features)
     return total
 
 
-def _probability(score: Floats, intercept: float, slope: float) -> Floats:
+def _probability(score: _Floats, intercept: float, slope: float) -> _Floats:
     return 1 / (1 + np.exp(-np.clip(intercept + slope * score, -500, 500)))
 
 
 def _solve(
-    score: Floats, weights: Floats, rate: float, outcome: Callable[[Floats], Floats], target_auc: float
+    score: _Floats, weights: _Floats, rate: float, outcome: Callable[[_Floats], _Floats], target_auc: float
 ) -> tuple[float, float]:
     """Return intercept and slope: weighted mean probability = rate, and the outcome's expected AUC = target."""
 

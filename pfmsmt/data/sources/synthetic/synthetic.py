@@ -16,8 +16,8 @@ from pfmsmt.config import Data, ScenarioSize, Synthetic
 from pfmsmt.core import files
 from pfmsmt.core.metrics import task_metrics
 from pfmsmt.data.sources.aliexpress import aliexpress, tianchi
-from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, GROUP, ITEM_FILE, LABEL, NUMERICAL, USER_FILE
-from pfmsmt.data.sources.base import RAW_SPLITS, Progress, Source
+from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, ITEM_FILE, LABEL, NUMERICAL, SEARCH_ID, USER_FILE
+from pfmsmt.data.sources.base import RAW_SPLITS, Notify, Source
 from pfmsmt.data.sources.delivery import Delivery
 from pfmsmt.data.sources.synthetic.planted import (
     USER_CATEGORICAL,
@@ -48,7 +48,7 @@ class Truth(NamedTuple):
     """Of click and conversion, over all impressions."""
 
 
-def generate(config: Synthetic, seed: int, folder: Path, progress: Progress) -> None:
+def generate(config: Synthetic, seed: int, folder: Path, progress: Notify) -> None:
     """Write `aliexpress_<scenario>_datasets.zip` for each scenario, and `oracle.json`, into an existing folder.
 
     `oracle.json` holds {"scenarios": {scenario: {task: metrics}}}, the metrics of the true probabilities against the
@@ -77,7 +77,7 @@ def _write_scenario(config: Synthetic, seed: int, scenario: str, size: ScenarioS
     world = plant(config, seed, scenario)
     truth: list[Truth] = []
     # Stored: the members are compressed already.
-    with zipfile.ZipFile(folder / tianchi.file_name(scenario), "w", zipfile.ZIP_STORED) as outer:
+    with zipfile.ZipFile(folder / tianchi.zip_name(scenario), "w", zipfile.ZIP_STORED) as outer:
         for split, rows in zip(RAW_SPLITS, (size.train_rows, size.test_rows), strict=True):
             paths = {part: folder / tianchi.member_name(scenario, part, split) for part in ("user", "item")}
             with ExitStack() as stack:
@@ -85,10 +85,10 @@ def _write_scenario(config: Synthetic, seed: int, scenario: str, size: ScenarioS
                 truth = []
                 for users, items, chunk in _chunks(world, config.rows_per_search, seed, scenario, split, rows):
                     ids = np.unique(chunk.groups)
-                    _write_csv(user_csv, USER_FILE, _named(users, 0, 0) | {GROUP: ids})
+                    _write_csv(user_csv, USER_FILE, _named(users, 0, 0) | {SEARCH_ID: ids})
                     labels = (chunk.click + chunk.conversion).astype(np.int64)
                     columns = _named(items, USER_CATEGORICAL, USER_NUMERICAL)
-                    _write_csv(item_csv, ITEM_FILE, columns | {GROUP: chunk.groups, LABEL: labels})
+                    _write_csv(item_csv, ITEM_FILE, columns | {SEARCH_ID: chunk.groups, LABEL: labels})
                     truth.append(chunk)
             for path in paths.values():
                 with path.open("rb") as packed, outer.open(path.name, "w", force_zip64=True) as member:
@@ -165,9 +165,9 @@ def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
     generate(config.synthetic, seed, delivery.folder, delivery.progress)
 
 
-SOURCE = Source(
+SYNTHETIC = Source(
     name="synthetic",
     scenarios=lambda config: tuple(config.synthetic.scenarios),
     obtain=_obtain,
-    open=aliexpress.open_folder,
+    open=aliexpress.open_aliexpress,
 )

@@ -18,7 +18,7 @@ from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import Task
 from pfmsmt.data.sources.base import Columns, record_schema
 from pfmsmt.data.sources.spool import MOST_SCENARIOS
-from pfmsmt.data.sources.tabular.time_split import PARTS, Kind
+from pfmsmt.data.sources.tabular.time_split import PARTS, CutBy
 from pfmsmt.data.tables.faults import Fault, Faults
 from pfmsmt.data.tables.raw_files import is_parquet, is_table, read_table, read_types
 from pfmsmt.data.tables.sheet import TableRows
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
     files: tuple[Path, ...]
     read: tuple[Column, ...]
     columns: Columns
-    kind: Kind | None
+    kind: CutBy | None
     """What the test part is cut by; None: whole groups are drawn."""
 
     def form(self, tasks: tuple[Task, ...]) -> pa.Schema:
@@ -75,7 +75,7 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
         read[block.time] = Column(block.time, "time")
     for label in block.labels:
         read[label.column] = Column(label.column, "label", booleans=True)
-    kind: Kind | None = "time" if block.time else "split" if block.split else None
+    kind: CutBy | None = "time" if block.time else "split" if block.split else None
     taken = {*block.categorical, *block.numerical}
     taken |= {name for label in block.labels for name in (label.task, label.column)}
     columns = Columns(

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pfmsmt.config import Data, Tabular
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import Task
-from pfmsmt.data.sources.base import Dataset, Opening, Source, record_schema, with_values
+from pfmsmt.data.sources.base import Dataset, Opening, Source, record_schema, with_block_values
 from pfmsmt.data.sources.delivery import Delivery, table_form
 from pfmsmt.data.sources.leaks import refuse_outcomes
 from pfmsmt.data.sources.spool import Spool
@@ -24,7 +24,7 @@ ONLY = "all"
 """Name of the scenario where no column names any."""
 
 
-def obtain(config: Data, seed: int, delivery: Delivery) -> None:
+def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
     """Take the tables at `data.tabular.path`, or download the one at `data.tabular.url`.
 
     Raises:
@@ -88,7 +88,7 @@ def _declared(config: Data) -> tuple[str, ...]:
     return tuple(config.tabular.scenarios or ())
 
 
-def open_folder(opening: Opening) -> Dataset:
+def _open_folder(opening: Opening) -> Dataset:
     """Check all rows, and lay them out by scenario in the scratch folder, in one pass.
 
     Raises:
@@ -161,7 +161,7 @@ def _alone(config: Data, scenario: str) -> Data:
     if block.scenario is None or block.scenarios is None:
         return config
     own = {scenario: block.scenarios[scenario]} if isinstance(block.scenarios, dict) else (scenario,)
-    return with_values(config, "tabular", scenarios=own)
+    return with_block_values(config, "tabular", scenarios=own)
 
 
-SOURCE = Source(name="tabular", scenarios=_declared, obtain=obtain, open=open_folder, alone=_alone)
+TABULAR = Source(name="tabular", scenarios=_declared, obtain=_obtain, open=_open_folder, alone=_alone)

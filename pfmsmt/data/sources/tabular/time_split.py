@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.data.split import in_test, uniform_of
 
-Kind = Literal["time", "split"]
+CutBy = Literal["time", "split"]
 
 PARTS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
 """What a split column may say, in lower case."""
@@ -20,7 +20,7 @@ _LAST = float(np.nextafter(1.0, 0.0))
 class Cut:
     """Gathers what the cut depends on while rows pass by; `settle` it, then `divide` the same rows."""
 
-    def __init__(self, kind: Kind | None) -> None:
+    def __init__(self, kind: CutBy | None) -> None:
         """By a column of times, by a column of parts, or (None) by drawing whole groups."""
         self._kind = kind
         self._times: list[NDArray[np.float64]] = []
