@@ -1,4 +1,9 @@
-"""Download one file over HTTP(S): whole and unaltered, or not at all; a broken download goes on where it broke."""
+"""Download one file over HTTP(S): whole and unaltered, or not at all.
+
+A broken download goes on where it broke, if the server still has the same version; checksums are compared. The
+standard library is used on purpose: this module decides itself when to resume, retry or start anew, and nothing in
+between (a session, transparent decompression, hidden retries) changes the bytes that are counted and hashed.
+"""
 
 import hashlib
 import http.client

@@ -1,4 +1,7 @@
-"""Tables with named columns: CSV with a header (also gzip), or Parquet."""
+"""Tables with named columns: CSV with a header (also gzip), or Parquet.
+
+Both come out as the same checked rows, some thousands at a time, read ahead by a thread.
+"""
 
 import csv
 import gzip
@@ -19,7 +22,11 @@ from pfmsmt.data.tables.sheet import Sheet, TableRows, check
 from pfmsmt.data.tables.values import Column, fits
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+
+
 _BATCH_ROWS = 65_536
+
+
 _HEADER_BYTES = 2**20
 
 
@@ -31,53 +38,6 @@ def is_table(path: Path) -> bool:
 def is_parquet(path: Path) -> bool:
     """Say whether a table is Parquet; else it is CSV."""
     return path.name.lower().endswith(".parquet")
-
-
-def _delimiter(path: Path) -> str:
-    return "\t" if ".tsv" in path.name.lower() else ","
-
-
-def _open(path: Path) -> Any:
-    try:
-        return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; run `dvc repro -f download`") from None
-
-
-def read_header(path: Path, needed: Sequence[str]) -> list[str]:
-    """Return the column names of a CSV.
-
-    Raises:
-        DataError: no such file, it is empty or not UTF-8, or a needed column is missing or there twice.
-    """
-    try:
-        with _open(path) as stream:
-            line = stream.readline(_HEADER_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); obtain the file again") from None
-    if not line.strip():
-        raise DataError(f"{path} is empty; obtain the file again")
-    try:
-        text = line.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise DataError(f"{path}, row 1: the header is not text in UTF-8; save the file as UTF-8") from None
-    if "\0" in text:
-        raise DataError(f"{path}, row 1: a NUL byte; save the file as UTF-8")
-    try:
-        (header,) = csv.reader([text], delimiter=_delimiter(path), strict=True)
-    except (csv.Error, ValueError) as error:
-        raise DataError(f"{path}, row 1: the header cannot be read ({error}); it must be one line") from None
-    _check_names(f"{path}, row 1", header, needed)
-    return header
-
-
-def _check_names(name: str, header: Sequence[str], needed: Sequence[str]) -> None:
-    wrong = [column for column in needed if header.count(column) != 1]
-    if wrong:
-        fault = "is missing in the header" if wrong[0] not in header else "stands there twice"
-        more = f"; {len(wrong) - 1} more are at fault: {', '.join(wrong[1:6])}" if len(wrong) > 1 else ""
-        held = ", ".join(header[:40])
-        raise DataError(f"{name}: column {wrong[0]} {fault}{more}; the file's columns: {held}")
 
 
 def read_table(
@@ -154,3 +114,50 @@ def read_types(path: Path, needed: Sequence[str]) -> dict[str, pa.DataType]:
     _check_names(str(path), schema.names, needed)
     types = {field.name: field.type for field in schema if field.name in needed}
     return {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types.items()}
+
+
+def read_header(path: Path, needed: Sequence[str]) -> list[str]:
+    """Return the column names of a CSV.
+
+    Raises:
+        DataError: no such file, it is empty or not UTF-8, or a needed column is missing or there twice.
+    """
+    try:
+        with _open(path) as stream:
+            line = stream.readline(_HEADER_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}); obtain the file again") from None
+    if not line.strip():
+        raise DataError(f"{path} is empty; obtain the file again")
+    try:
+        text = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}, row 1: the header is not text in UTF-8; save the file as UTF-8") from None
+    if "\0" in text:
+        raise DataError(f"{path}, row 1: a NUL byte; save the file as UTF-8")
+    try:
+        (header,) = csv.reader([text], delimiter=_delimiter(path), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"{path}, row 1: the header cannot be read ({error}); it must be one line") from None
+    _check_names(f"{path}, row 1", header, needed)
+    return header
+
+
+def _check_names(name: str, header: Sequence[str], needed: Sequence[str]) -> None:
+    wrong = [column for column in needed if header.count(column) != 1]
+    if wrong:
+        fault = "is missing in the header" if wrong[0] not in header else "stands there twice"
+        more = f"; {len(wrong) - 1} more are at fault: {', '.join(wrong[1:6])}" if len(wrong) > 1 else ""
+        held = ", ".join(header[:40])
+        raise DataError(f"{name}: column {wrong[0]} {fault}{more}; the file's columns: {held}")
+
+
+def _open(path: Path) -> Any:
+    try:
+        return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run `dvc repro -f download`") from None
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if ".tsv" in path.name.lower() else ","
