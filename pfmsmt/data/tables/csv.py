@@ -22,21 +22,11 @@ from pfmsmt.data.tables.sheet import Sheet, TableRows, check
 from pfmsmt.data.tables.values import Column
 
 BLOCK_BYTES = 16 * 2**20
-
-
 _CACHED_BYTES = 2**19
 """A block is parsed in pieces that stay in the processor's cache: three times as fast as at once."""
-
-
 QUOTE = b'"'
-
-
 _END = ord("\n")
-
-
 _ADVICE = 'correct that row (a quote within a quoted value is written twice: "")'
-
-
 _TYPES = {"id": pa.int64(), "text": pa.string(), "time": pa.string()}
 
 

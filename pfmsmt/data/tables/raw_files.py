@@ -22,11 +22,7 @@ from pfmsmt.data.tables.sheet import Sheet, TableRows, check
 from pfmsmt.data.tables.values import Column, fits
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
-
-
 _BATCH_ROWS = 65_536
-
-
 _HEADER_BYTES = 2**20
 
 
