@@ -75,7 +75,10 @@ def _add_predictions(app: FastAPI, predictor: Predictor) -> None:
             str | None, Header(description="Whose request this is; decides who answers where a challenger has a share.")
         ] = None,
     ) -> Response:
-        """Predict every row's probabilities. The answer names the model version, and is Arrow if the request is."""
+        """Predict every row's probabilities.
+
+        The answer names the model version, and is Arrow if the request is.
+        """
         return await predictor.answer(scenario, request, explain == "gates")
 
 
@@ -84,12 +87,12 @@ def _add_views(app: FastAPI, fleet: Fleet, settings: Serve, counters: Counters, 
 
     @app.get("/v1/scenarios", tags=["models"], response_model=list[Scenario], responses=error_responses(401))
     async def scenarios() -> list[dict[str, Any]]:
-        """List the scenarios, the columns that their requests need, and the versions that serve."""
+        """List scenarios, the columns that requests need, and the versions in service."""
         return [_scenario(fleet, name, settings.optional_columns) for name in fleet.scenarios]
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
-        """Tell that the process answers."""
+        """Say that the process answers."""
         return {"status": "ok"}
 
     @app.get(
@@ -97,9 +100,10 @@ def _add_views(app: FastAPI, fleet: Fleet, settings: Serve, counters: Counters, 
         responses={503: {"model": Readiness, "description": "Some scenario has no model in service"}},
     )  # fmt: skip
     async def readyz(request: Request) -> JSONResponse:
-        """Tell whether every scenario has a model in service; `stale`: one is not the version that its alias wants.
+        """Say whether every scenario has a model in service.
 
-        Where the server has a token, the faults' texts are for those who send it.
+        `stale`: one is not the version that its alias wants. Where the server has a token, the faults' texts are for
+        those who send it.
         """
         found = readiness(fleet)
         if guard and not guard.passes(request.scope):
@@ -108,12 +112,12 @@ def _add_views(app: FastAPI, fleet: Fleet, settings: Serve, counters: Counters, 
 
     @app.get("/metrics", tags=["operation"], responses={200: {"content": {"text/plain": {}}}, **error_responses(401)})
     async def metrics() -> Response:
-        """Tell the counters in Prometheus' text form."""
+        """Return the counters in Prometheus' text form."""
         return Response(counters.text(fleet), headers={"Content-Type": _TEXT})
 
 
 def readiness(fleet: Fleet) -> Readiness:
-    """Say whether all scenarios are served, and what is not as it should be."""
+    """Say whether all scenarios are served, and list every fault."""
     deployments = fleet.deployments()
     champions = [deployment for (_, alias), deployment in deployments.items() if alias == CHAMPION]
     texts = [

@@ -1,4 +1,4 @@
-"""Rows as Arrow data: streams of requests and answers, and batches of Parquet files.
+"""Arrow data: streams of requests and answers, and batches of Parquet files.
 
 Nothing in a stream is trusted: kinds of columns and sizes are checked on its metadata, before a buffer is read, and
 compressed bodies are refused, since a few bytes of them may unpack to gigabytes.
@@ -18,7 +18,7 @@ STREAM = "application/vnd.apache.arrow.stream"
 
 
 class TooManyRows(Exception):
-    """A stream says that it holds more rows than a request may have."""
+    """A stream announces more rows than a request may have."""
 
 
 def read_stream(body: bytes, reader: RowReader, max_rows: int) -> FeatureRows:
@@ -59,7 +59,7 @@ def read_batch(batch: pa.RecordBatch, reader: RowReader) -> FeatureRows:
 
 
 def check_types(schema: pa.Schema, reader: RowReader) -> None:
-    """Refuse columns whose types do not fit, before a value is looked at.
+    """Refuse columns whose types do not fit, before reading a value.
 
     Raises:
         SchemaError: names the column and its type.
@@ -77,14 +77,20 @@ def check_types(schema: pa.Schema, reader: RowReader) -> None:
 
 
 def _refuse_dictionaries(schema: pa.Schema, reader: RowReader) -> None:
-    """Refuse what the columns' types alone would take: a request's dictionaries, whose sizes nothing here bounds."""
+    """Refuse dictionaries among a request's columns.
+
+    The rule for values would take them, but nothing here bounds their sizes before they are read.
+    """
     for field in schema:
         if field.name in reader.columns and pa.types.is_dictionary(field.type):
             raise SchemaError(f"column {field.name}, row 0: dictionaries are not taken, {field.type.value_type} is")
 
 
 def write_stream(columns: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
-    """Return one Arrow IPC stream of columns [B], with `notes` as the metadata of its schema."""
+    """Return one Arrow IPC stream of columns [B].
+
+    `notes` become the metadata of its schema.
+    """
     table = pa.table(dict(columns)).replace_schema_metadata(dict(notes))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -111,7 +117,10 @@ def _messages(body: bytes, max_rows: int) -> pa.Buffer:
 
 
 def _batches(body: bytes) -> Iterator[tuple[int, bool]]:
-    """Yield (rows, compressed?) of each record batch in a stream; entries of a dictionary are no rows."""
+    """Yield (rows, compressed?) of each record batch in a stream.
+
+    The entries of a dictionary are no rows.
+    """
     for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(body)):
         if message.type == "dictionary":
             yield 0, _record_batch(message.metadata.to_pybytes(), dictionary=True)[1]
@@ -120,7 +129,7 @@ def _batches(body: bytes) -> Iterator[tuple[int, bool]]:
 
 
 def _record_batch(metadata: bytes, dictionary: bool = False) -> tuple[int, bool]:
-    """Return the row count of a record batch's flatbuffer, and whether it names a compression (Message.fbs).
+    """Read a record batch's row count and compression from its flatbuffer (Message.fbs).
 
     pyarrow tells neither before it has unpacked the buffers. A dictionary's batch is a field of its message.
     """
@@ -133,7 +142,7 @@ def _record_batch(metadata: bytes, dictionary: bool = False) -> tuple[int, bool]
 
 
 def _table(metadata: bytes, table: int, index: int) -> int:
-    """Return where the table is that a flatbuffer table's field `index` points at."""
+    """Return the place of the table that a flatbuffer field references."""
     field = _field(metadata, table, index)
     if field is None:
         raise SchemaError("an Arrow message has no header")
@@ -141,7 +150,7 @@ def _table(metadata: bytes, table: int, index: int) -> int:
 
 
 def _field(metadata: bytes, table: int, index: int) -> int | None:
-    """Return where a flatbuffer table keeps its field `index`; None if it does not."""
+    """Return the place of a field in a flatbuffer table; None: absent."""
     entry = table - struct.unpack_from("<i", metadata, table)[0]
     if entry < 0 or 4 + 2 * index >= struct.unpack_from("<H", metadata, entry)[0]:
         return None

@@ -1,5 +1,7 @@
-"""Scores rows of concurrent requests together: while one batch is computed, the next one gathers. Nobody waits for
-company: a request that comes alone is scored at once.
+"""Rows of concurrent requests are scored together.
+
+While one batch is computed, the next one gathers. Nobody waits for company: a request that comes alone is scored at
+once.
 """
 
 import asyncio
@@ -45,7 +47,10 @@ class Batcher:
             self._worker = None
 
     def _take(self) -> list[_Waiting]:
-        """Take the longest waiting requests, one at least, that fit into a batch; those that were given up are left."""
+        """Take the longest waiting requests that fit, at least one.
+
+        Requests that were given up are dropped.
+        """
         batch: list[_Waiting] = []
         rows = 0
         while self._queue:

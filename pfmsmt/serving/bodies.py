@@ -97,7 +97,10 @@ def json_answer(scorer: Scorer, alias: str, scores: ScoredRows, gates: bool) -> 
 
 
 def arrow_answer(scorer: Scorer, alias: str, scores: ScoredRows, gates: bool) -> bytes:
-    """Return the answer as an Arrow stream: a float64 column for each task, with `gates_<task>` lists on request."""
+    """Return the answer as an Arrow stream.
+
+    Each task is a float64 column. With `gates` there are lists `gates_<task>` beside them.
+    """
     columns: dict[str, Any] = {task: scores.probabilities[:, i].copy() for i, task in enumerate(scorer.tasks)}
     notes = {
         "scenario": scorer.schema.scenario,

@@ -1,4 +1,7 @@
-"""What a challenger does beside a champion: nothing, score in the shadow, or answer a share of the requests."""
+"""A challenger beside a champion: idle, shadowing, or with a share.
+
+In the shadow it scores what the champion has answered. With a share it answers requests itself.
+"""
 
 import asyncio
 import hashlib
@@ -19,7 +22,10 @@ SHADOWS = 8
 
 
 def takes(key: str, scenario: str, share: float) -> bool:
-    """Tell whether the challenger answers requests with this key: always the same, and a share of all keys."""
+    """Say whether the challenger answers requests with this key.
+
+    The same key always gets the same answer, and a share of all keys gets True.
+    """
     digest = hashlib.sha256(f"{scenario}/{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
@@ -61,7 +67,7 @@ class Shadow:
 
 
 def _columns(schema: ScenarioSchema) -> tuple[object, ...]:
-    """Return what must be the same for two versions to take the same `FeatureRows`."""
+    """Return the parts of a schema that decide which `FeatureRows` fit."""
     texts = tuple(field.vocabulary for field in schema.categorical if field.text)
     names = tuple(f.name for f in schema.categorical), tuple(f.name for f in schema.numerical)
     return *names, len(schema.tasks), texts, schema.fill

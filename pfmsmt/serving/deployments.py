@@ -1,4 +1,7 @@
-"""The models in service: each scenario's champion and challenger, followed by their aliases in the registry."""
+"""The models in service: each scenario's champion and challenger.
+
+Their aliases in the registry are followed.
+"""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Deployment(NamedTuple):
-    """What serves one alias of one scenario."""
+    """One alias of one scenario, and the version that serves it."""
 
     scorer: Scorer | None
     """None: no version could be loaded yet."""
@@ -32,7 +35,10 @@ Key = tuple[str, str]
 
 
 class Fleet:
-    """Deployments by scenario and alias. One thread refreshes, others read: the table is replaced as a whole."""
+    """Deployments by scenario and alias.
+
+    One thread refreshes, others read: the table is replaced as a whole.
+    """
 
     def __init__(
         self, tracking: "Store", *, calibrated: bool, with_challengers: bool, tell: Callable[[str], None]
@@ -57,12 +63,18 @@ class Fleet:
         return self._deployments
 
     def scorer(self, scenario: str, alias: str = CHAMPION) -> Scorer | None:
-        """Return what serves an alias now; None if nothing does, or it cannot take the scenario's requests."""
+        """Return the scorer that serves an alias now.
+
+        None: nothing does, or it cannot take the scenario's requests.
+        """
         deployment = self._deployments.get((scenario, alias))
         return deployment.scorer if deployment and not deployment.unfit else None
 
     def refresh(self) -> None:
-        """Look at the aliases and load what is new. What cannot be loaded leaves the old version in service."""
+        """Look at the aliases and load new versions.
+
+        A version that cannot be loaded leaves the old one in service.
+        """
         with self._refreshing:
             try:
                 aliases = registry.aliases(self._tracking)
@@ -101,7 +113,10 @@ class Fleet:
         return Deployment(scorer, wanted, None)
 
     def _match(self, scenario: str, table: dict[Key, Deployment]) -> None:
-        """Keep a challenger from requests that it would refuse, or answer without one of the champion's tasks."""
+        """Withhold requests from challengers that do not match the champion.
+
+        Such a challenger would refuse them, or answer without one of the champion's tasks.
+        """
         champion, challenger = table.get((scenario, CHAMPION)), table.get((scenario, CHALLENGER))
         if not (champion and champion.scorer and challenger and challenger.scorer):
             return

@@ -1,4 +1,4 @@
-"""Predicts the rows of a Parquet file of any size, some thousand at a time."""
+"""Predictions for the rows of a Parquet file of any size."""
 
 import re
 from collections import Counter
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Predicted(NamedTuple):
-    """What was done with a file."""
+    """A finished prediction of a file."""
 
     version: str
     rows: int
@@ -42,7 +42,7 @@ def predict_file(
     keep: Sequence[str] = (),
     rows_at_once: int = 8192,
 ) -> Predicted:
-    """Write a row of probabilities for each row of `source`, in its order.
+    """Write probabilities for each row of `source`, in its order.
 
     Args:
         which: version or alias.
@@ -97,7 +97,7 @@ def _batches(file: pq.ParquetFile, source: Path, rows: int, columns: list[str]) 
 
 
 def _shifted(text: str, rows: int) -> str:
-    """Let the row in an error count from the start of the file."""
+    """Count the row in an error from the start of the file."""
     return re.sub(r"(?<=, row )\d+(?=:)", lambda found: str(int(found[0]) + rows), text, count=1)
 
 

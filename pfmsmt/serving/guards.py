@@ -1,4 +1,7 @@
-"""Requests that are not answered: each with its status, and a text that says what to do."""
+"""Refused requests: each has a status and a text that helps.
+
+The text says what to do.
+"""
 
 import hmac
 import logging
@@ -52,14 +55,17 @@ class TokenGuard:
 
 
 class FailureGuard:
-    """Answers 500 where the code below fails. Frameworks log the error's text, which may hold feature values."""
+    """Answers 500 where the code below fails.
+
+    Frameworks log the error's text, which may hold feature values; this does not.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         """Stand in front of `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Log the kind of an error and where it came from, nothing of what it says."""
+        """Log an error's kind and origin, but not its text."""
         try:
             await self._app(scope, receive, send)
         except Exception as error:

@@ -114,7 +114,10 @@ class Predictor:
         return scores
 
     def _choose(self, scenario: str, key: str | None) -> tuple[Scorer, str]:
-        """Return who answers, and its alias; `key` None: before the request is read."""
+        """Return the scorer that answers, and its alias.
+
+        `key` is None before the request is read.
+        """
         if scenario not in self._fleet.scenarios:
             raise Refusal(404, f"no scenario {scenario[:64]!r}; GET /v1/scenarios lists them")
         if self._settings.challenger == "split" and key is not None:

@@ -1,4 +1,4 @@
-"""Raw rows of a request, checked: matrices in the order of the model's columns.
+"""Raw rows of a request as checked matrices, in the model's order.
 
 Which values there may be is decided in pfmsmt/data/tables/values.py. What is decided here is which cells may be absent.
 
@@ -43,9 +43,9 @@ class RowReader:
     """Reads rows of one scenario's columns."""
 
     def __init__(self, schema: ScenarioSchema, optional: Collection[str] = ()) -> None:
-        """`optional` columns, and those with a fill in training, may be missing, or null in a row.
+        """Prepare the columns; `optional` ones may be missing, or null.
 
-        Names of other scenarios' columns are ignored.
+        So may those with a fill in training. Names of other scenarios' columns are ignored.
         """
         self.schema = schema
         self.optional = optional_columns(schema, optional)
@@ -85,7 +85,7 @@ class RowReader:
         return self.from_columns({n: v for n, v in columns.items() if not v or v.count(_ABSENT) < len(v)}, len(records))
 
     def _usual_records(self, records: Sequence[Mapping[str, Any]]) -> FeatureRows | None:
-        """Read records whose values are of the usual types; None: they are not."""
+        """Read records whose values are all of the usual types, else None."""
         if not set(map(type, records)) <= {dict}:
             return None
         try:
@@ -96,7 +96,7 @@ class RowReader:
         return self._usual(integers, numbers, texts)
 
     def _usual_columns(self, columns: Mapping[str, Any], rows: int) -> FeatureRows | None:
-        """Read columns whose values are of the usual types; None: they are not."""
+        """Read columns whose values are all of the usual types, else None."""
         held = {name: columns.get(name) for name in self.columns}
         if not rows or any(type(values) is not list or len(values) != rows for values in held.values()):
             return None
@@ -107,7 +107,7 @@ class RowReader:
         )
 
     def _usual(self, integers: list[Any], numbers: list[Any], texts: Mapping[str, list[Any]]) -> FeatureRows | None:
-        """Convert B rows of integers, of numbers and columns of text, in a few passes at the speed of C.
+        """Convert B usual rows in a few passes, at C's speed.
 
         Returns None where the rule has to look at each value. tests/serving/test_rows_same_rule.py holds the two ways
         against each other.
@@ -179,7 +179,7 @@ class RowReader:
             )
 
     def gather(self, columns: Mapping[str, Converted], rows: int) -> FeatureRows:
-        """Put columns [B] into matrices, and something in the place of what is missing.
+        """Put columns [B] into matrices, and stand-ins in place of missing values.
 
         Raises:
             SchemaError: a value does not fit, or is missing where it must not be.
@@ -212,12 +212,15 @@ _NULL = "null is not a value"
 
 
 def optional_columns(schema: ScenarioSchema, named: Collection[str]) -> frozenset[str]:
-    """Return the columns that a request may lack: the named ones, and those that had a fill in training."""
+    """Return the columns that a request may lack.
+
+    They are the named ones, and those that had a fill in training.
+    """
     return frozenset({*named, *schema.fill}) & frozenset(schema.columns)
 
 
 def _picker(names: Sequence[str]) -> Any:
-    """Return a function that gives a record's values of these columns as a tuple."""
+    """Return a function that picks a record's values of these columns."""
     if not names:
         return lambda record: ()
     get = itemgetter(*names)
@@ -230,7 +233,10 @@ def _matrix(rows: list[Any], kind: type) -> NDArray[Any]:
 
 
 def _are_usual_texts(cells: list[Any]) -> bool:
-    """Say whether all are strings that need no closer look: neither empty nor long, and text in UTF-8."""
+    """Say whether all cells are strings that need no closer look.
+
+    They are neither empty nor long, and text in UTF-8.
+    """
     if not cells:
         return True
     if set(map(type, cells)) != {str}:

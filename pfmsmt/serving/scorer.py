@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pfmsmt.tracking.store import Store
 
 SCORE_TOLERANCE = 1e-6
-"""Of a served probability from the evaluated one."""
+"""Largest difference between a served probability and the evaluated one."""
 _PROBES = 64
 
 
@@ -59,7 +59,7 @@ class Scorer:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What is predicted."""
+        """The names of the predicted tasks."""
         return self._saved.model.spec.tasks
 
     @property
@@ -68,7 +68,10 @@ class Scorer:
         return self._fused.experts
 
     def score(self, encoded: Encoded) -> ScoredRows:
-        """Score encoded rows. What is not finite belongs to values that are too extreme; see `check_scored`."""
+        """Score encoded rows.
+
+        Answers that are not finite belong to values that are too extreme; see `check_scored`.
+        """
         codes = torch.from_numpy(encoded.codes.astype(np.int64))
         if self._saved.scenario_code is not None:
             codes = torch.cat((codes, torch.full((len(codes), 1), self._saved.scenario_code)), dim=1)
