@@ -1,4 +1,4 @@
-"""Raw values -> what a model takes: categories become codes, numbers are standardised.
+"""Raw values become a model's inputs: codes, and standardised numbers.
 
 Partition encodes its shards with `CategoryEncoder` and `encode_numbers`, MLflow's models whole frames with `encode`,
 and serving its requests with `RowEncoder`, which needs a few operations for all columns together. All give the same
@@ -44,7 +44,7 @@ class CategoryEncoder:
         self._known = np.asarray(() if field.text else field.vocabulary, np.int64)
 
     def __call__(self, values: NDArray[np.generic] | pa.Array) -> NDArray[np.int32]:
-        """Map categories [B] to codes [B]; what is not in the vocabulary gets OUT_OF_VOCABULARY.
+        """Map categories [B] to codes [B]; unknown ones get OUT_OF_VOCABULARY.
 
         `values` are int64, or text: Python's strings or an Arrow array.
         """
@@ -72,20 +72,25 @@ def whole_numbers(texts: NDArray[np.generic]) -> NDArray[np.int64]:
 
 
 def encode_numbers(values: NDArray[np.float64], field: NumericalField) -> NDArray[np.float32]:
-    """Standardise raw numbers [B]; a column that was constant in training becomes zero."""
+    """Standardise raw numbers [B]; a column constant in training becomes zero."""
     scale = 1.0 / field.std if field.std > 0 else 0.0
     return ((values - field.mean) * scale).astype(np.float32)
 
 
 def column_of(field: CategoricalField | NumericalField, **changes: Any) -> Column:
-    """Return the rule for a field's raw values; `changes` are further fields of `Column`."""
+    """Return the rule for a field's raw values.
+
+    `changes` are further fields of `Column`.
+    """
     if isinstance(field, NumericalField):
         return Column(field.name, "number", **changes)
     return Column(field.name, "text" if field.text else "category", **changes)
 
 
 def encode(frame: pd.DataFrame | Mapping[str, NDArray[np.generic]], schema: ScenarioSchema) -> Encoded:
-    """Encode raw named columns of B rows; values that are missing are filled as in training, absent columns too.
+    """Encode raw named columns of B rows.
+
+    Missing values are filled as in training, and so are absent columns.
 
     Raises:
         SchemaError: a column is missing, or a value does not fit (column, row and value are named).
@@ -113,7 +118,10 @@ def encode(frame: pd.DataFrame | Mapping[str, NDArray[np.generic]], schema: Scen
 
 
 def _converted(values: "pd.Series | NDArray[np.generic] | pa.Array", column: Column) -> Converted:
-    """Convert a column of pandas, numpy or Arrow; one without a type is looked at cell by cell."""
+    """Convert a column of pandas, numpy or Arrow.
+
+    A column without a type is looked at cell by cell.
+    """
     if isinstance(values, pd.Series) and isinstance(values.dtype, np.dtype):
         values = values.to_numpy()  # pyarrow would take pandas' NaN for null
     if not (isinstance(values, np.ndarray) and values.dtype == object):
@@ -143,7 +151,10 @@ def too_large(field: NumericalField, row: int, value: float) -> str:
 
 
 class RowEncoder:
-    """Encodes rows of one scenario, to the same bits as `encode`, in a few operations for all columns."""
+    """Encodes rows of one scenario, all columns in a few operations.
+
+    The bits are those of `encode`.
+    """
 
     def __init__(self, schema: ScenarioSchema) -> None:
         """Lay the vocabularies of all fields out in one table."""
@@ -180,7 +191,9 @@ class RowEncoder:
         self._scales = np.asarray([1.0 / field.std if field.std > 0 else 0.0 for field in schema.numerical])
 
     def encode(self, categories: NDArray[np.int64], numbers: NDArray[np.float64]) -> Encoded:
-        """Encode categories [B, F] and finite numbers [B, M]; in columns of text, `categories` holds codes already.
+        """Encode categories [B, F] and finite numbers [B, M].
+
+        In columns of text, `categories` holds codes already.
 
         Raises:
             SchemaError: a number that is too large once it is standardised (column, row and value are named).
@@ -213,7 +226,9 @@ class RowEncoder:
 
 
 def stand_ins(schema: ScenarioSchema) -> Mapping[str, int | float]:
-    """Return for each column what stands for a missing value: a number, a category, or for text its code.
+    """Return for each column the value that replaces a missing one.
+
+    It is a number, a category, or for text its code.
 
     Of numbers without a fill it is the training mean; categories without one, or with one that has no code, are left
     out: missing ones are out of vocabulary.

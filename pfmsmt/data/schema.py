@@ -1,4 +1,4 @@
-"""The declared columns of a data set, and what is known of them."""
+"""The declared columns of a data set, and their learned properties."""
 
 import hashlib
 import math
@@ -60,7 +60,7 @@ class NumericalField(_Frozen):
 
 
 class SplitCounts(_Frozen):
-    """What one shard holds."""
+    """The size of one shard."""
 
     rows: int
     groups: int
@@ -78,7 +78,7 @@ class ScenarioSchema(_Frozen):
     categorical: tuple[CategoricalField, ...]
     numerical: tuple[NumericalField, ...]
     fill: Fill = {}
-    """Of the type of the column's values; integers or text for categories, finite numbers."""
+    """Column -> its fill, of the type of its values: integers or text for categories, finite numbers."""
 
     @model_validator(mode="after")
     def _fill_fits(self) -> Self:
@@ -124,12 +124,18 @@ class Schema(_Frozen):
 
     @property
     def agreement(self) -> str:
-        """SHA-256 over what all clients must have in common: tasks, columns, federated vocabularies, scales."""
+        """SHA-256 over the facts that all clients must have in common.
+
+        These are tasks, columns, federated vocabularies and scales.
+        """
         common = self.model_dump_json(include={"source", "group", "tasks", "categorical", "numerical"})
         return hashlib.sha256(common.encode()).hexdigest()
 
     def public(self) -> "Schema":
-        """Return what a server may know: private vocabularies, and what stands for missing values, are left out."""
+        """Return the part that a server may know.
+
+        Private vocabularies and fills are left out.
+        """
         empty: dict[str, tuple[int, ...]] = {field.name: () for field in self.categorical if not field.federated}
         private = dict.fromkeys(self.counts, empty) if empty else {}
         return self.model_copy(update={"private_vocabularies": private, "fill": {}})

@@ -1,4 +1,7 @@
-"""What the shards hold, column by column, read once in blocks. Legend: F categorical, M numerical fields, C cells."""
+"""The contents of the shards, column by column, read once in blocks.
+
+Legend: F categorical, M numerical fields, C cells.
+"""
 
 from pathlib import Path
 from typing import NamedTuple

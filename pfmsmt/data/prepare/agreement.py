@@ -1,4 +1,4 @@
-"""How sites that keep their rows agree on one schema: each proposes, and the proposals are put together.
+"""Sites that keep their rows agree on one schema, by proposals.
 
 A proposal tells of a site's training rows: the columns, how many rows each category of a federated field has, and
 count, mean and spread of each number. Of private fields it tells the names alone, and of no number a single row's
@@ -30,7 +30,7 @@ class Rules(_Frozen):
 
 
 class SiteForm(_Frozen):
-    """What must be the same everywhere before anything can be put together."""
+    """Facts that must be the same everywhere before proposals are combined."""
 
     source: str
     group: str
@@ -45,7 +45,7 @@ class SiteForm(_Frozen):
 
 
 class Proposal(_Frozen):
-    """What one site tells."""
+    """One site's contribution to the schema."""
 
     scenario: str
     form: SiteForm
@@ -56,7 +56,7 @@ class Proposal(_Frozen):
 
 
 class Agreed(NamedTuple):
-    """The part of a schema that all sites share, at the site of one scenario."""
+    """The shared part of a schema, at the site of one scenario."""
 
     scenario: str
     categorical: tuple[CategoricalField, ...]
@@ -99,7 +99,9 @@ def make_proposal(
 
 
 def agree_on_fields(proposals: Sequence[Proposal]) -> Schema:
-    """Put proposals together, in the order given; the schema has no counts yet, as no shard is written.
+    """Combine proposals, in the order given.
+
+    The schema has no counts yet, as no shard is written.
 
     Raises:
         SchemaError: two sites differ in something that must be the same; both are named, and the value of each.

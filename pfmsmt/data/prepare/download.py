@@ -15,14 +15,16 @@ DOWNLOADS = "downloads"
 
 
 class RawContents(NamedTuple):
-    """What a raw folder holds."""
+    """The source and the scenarios of a raw folder."""
 
     source: str
     scenarios: tuple[str, ...]
 
 
 def obtain(config: Data, seed: int, folder: Path, progress: Notify) -> None:
-    """Replace `folder`, as a whole, by the raw files of `config.source` and a `source.json` that names them.
+    """Replace `folder`, as a whole, by the raw files of `config.source`.
+
+    A `source.json` there names the source and its scenarios.
 
     Parts of broken downloads, and checksums of whole ones, are kept beside it in a folder `downloads`.
 

@@ -1,4 +1,4 @@
-"""What the training rows of all clients say about the columns: vocabularies, means and deviations."""
+"""Vocabularies, means and deviations, learned from the clients' training rows."""
 
 import itertools
 import math
@@ -32,7 +32,7 @@ class Fields(NamedTuple):
 
 
 def fill_of(columns: Columns, fields: Fields) -> Fill:
-    """Return what stands for missing values, of the types that the fields turned out to have.
+    """Return the fills, of the types that the fields have.
 
     Raises:
         ConfigError: infinite, or no number, for a column of numbers.
@@ -87,7 +87,10 @@ class FieldLearner:
             self._moments.add([np.asarray(rows[name][kept], np.float64) for name in self._columns.numerical])
 
     def summary(self) -> FieldSummary:
-        """Return what may be told of the rows so far: nothing of private fields but whether they are text."""
+        """Return the part of the rows' statistics that may leave a site.
+
+        Of private fields that is only whether they are text.
+        """
         counted = {name: counts.result() for name, counts in self._pooled.items()}
         return FieldSummary(
             {name: (list(values), [int(count) for count in rows]) for name, (values, rows) in counted.items()},
@@ -103,7 +106,9 @@ class FieldLearner:
         self._moments.add_state(summary.moments)
 
     def result(self, min_count: int) -> Fields:
-        """Return what was learned; a category seen in fewer than `min_count` rows is out of vocabulary.
+        """Return the learned fields.
+
+        A category seen in fewer than `min_count` rows is out of vocabulary.
 
         Raises:
             DataError: a column whose numbers have no finite deviation.
@@ -152,7 +157,10 @@ class FieldLearner:
         return next((str(entry) for entry in self._values(name) if not _INTEGER.match(str(entry))), None)
 
     def surprises(self) -> Iterator[str]:
-        """Yield a line for each column of a file without types that is text although some of its values are numbers."""
+        """Yield a line for each text column that also holds numbers.
+
+        Only columns of files without types are looked at.
+        """
         for name in self._columns.text if self._columns.untyped else ():
             odd = self._no_integer(name)
             if odd is not None and any(NUMERIC_TEXT.match(str(entry)) for entry in self._values(name)):

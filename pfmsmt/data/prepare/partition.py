@@ -1,4 +1,4 @@
-"""Stage partition: raw files of all scenarios -> one folder of encoded shards per client, and the schema they share."""
+"""Stage partition: raw files become encoded shards per client, and their schema."""
 
 import difflib
 import hashlib
@@ -36,7 +36,9 @@ _REPORT_ROWS = 1_000_000
 def partition(
     config: Data, seed: int, raw: Path, folder: Path, progress: Notify, agreed: Agreed | None = None
 ) -> Schema:
-    """Validate, split and encode; `folder` is replaced as a whole, or left as it was on any error.
+    """Validate, split and encode.
+
+    `folder` is replaced as a whole, or left as it was on any error.
 
     It will hold `<scenario>/{train,val,test}.parquet` (encoded), `<scenario>/example.parquet` (a few raw training
     rows), `schema.json`, and with `data.on_bad_rows: quarantine` the list of rows that were left out and their counts.
@@ -80,7 +82,7 @@ def partition(
 
 
 def propose_fields(config: Data, seed: int, raw: Path, scenario: str, progress: Notify) -> Proposal:
-    """Return what the site of one scenario tells of its training rows, so that all can agree on a schema.
+    """Return one site's proposal, from its training rows, for a common schema.
 
     Raises:
         ConfigError, DataError: see `partition`; or the raw data hold no such scenario.
@@ -190,7 +192,7 @@ class _Partition:
         return schema
 
     def _write_scenario(self, own: ScenarioSchema, faults: Faults) -> tuple[dict[str, SplitCounts], bytes]:
-        """Write one client's folder; return its counts and a hash of its shards."""
+        """Write one client's folder; return its counts and its shards' hash."""
         target = self._folder / own.scenario
         target.mkdir()
         train, val, test = (ShardWriter(target / f"{split}.parquet", own) for split in SPLITS)
@@ -228,7 +230,7 @@ def _select(rows: RawRows, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Raw
 
 
 def _example_table(rows: RawRows, schema: ScenarioSchema) -> pa.Table:
-    """Return raw rows of the feature columns, with the types that the schema's fields have."""
+    """Return raw rows of the feature columns, in the fields' types."""
     types = {field.name: pa.string() if field.text else pa.int64() for field in schema.categorical}
     columns = {name: pa.array(rows[name]) for name in schema.columns}
     return pa.table({name: array.cast(types.get(name, array.type)) for name, array in columns.items()})

@@ -1,4 +1,4 @@
-"""Whether rows are held in memory or streamed: what either takes, against `train.memory`."""
+"""Rows in memory or streamed: the needs of both, against `train.memory`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,21 +13,23 @@ GIB = 2**30
 _PAGE_BYTES = 2**20
 """A Parquet page, the piece in which a column is decoded, as writers usually cut it."""
 _ORDER_BYTES = 8
-"""Of a row, for a permutation while it is drawn; half of it where it is kept."""
+"""Bytes of a row in a permutation while it is drawn; half of it where it is kept."""
 
 
 class RowPlan(NamedTuple):
-    """How all clients of one training read their rows."""
+    """The way in which all clients of one training read their rows."""
 
     streamed: bool
     window: int | None
-    """Of `Shuffle`; None where all rows of a client are mixed."""
+    """The window of `Shuffle`; None where all rows of a client are mixed."""
     needed: int
     """Bytes that this takes at most, all clients together."""
 
 
 def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[RowGroups], phases: int) -> RowPlan:
-    """Hold rows in memory where they fit into `train.memory`, else stream windows of row groups.
+    """Hold rows where they fit into `train.memory`, else stream them.
+
+    Streams are windows of row groups.
 
     Args:
         train: training rows of each client.
@@ -60,7 +62,10 @@ def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[
 
 
 def _decoding(sources: Sequence[RowGroups]) -> int:
-    """Return what reading takes beside its result: the pages of all columns, compressed and not, and two blocks."""
+    """Return the bytes that reading takes beside its result.
+
+    These are the pages of all columns, compressed and not, and two blocks.
+    """
     pages = max(min(max(s.sizes, default=0) * s.row_bytes, s.columns * _PAGE_BYTES) for s in sources)
     block = max(min(max(s.sizes, default=0), BLOCK_ROWS) * s.row_bytes for s in sources)
     return 2 * pages + 2 * block

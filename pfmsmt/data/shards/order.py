@@ -22,7 +22,9 @@ class Window(NamedTuple):
 
 
 class Shuffle(NamedTuple):
-    """All rows mixed, or windows of whole row groups, drawn anew for each epoch; never a row twice in an epoch.
+    """An epoch's order of rows: all mixed, or windows of row groups.
+
+    It is drawn anew for each epoch, and no row comes twice in one.
 
     With windows (ours; a shuffle buffer, filled by whole row groups in random order) an epoch can be read in pieces:
     the rows of a window are mixed with each other, those of different windows are not.
@@ -59,13 +61,19 @@ class Shuffle(NamedTuple):
         return (*windows, Window(len(windows), tuple(groups), first, rows))
 
     def order_in(self, window: Window, epoch: Stream) -> NDArray[np.int64]:
-        """Return the places [rows of the window], as they are read, of its 1st, 2nd, ... row in training."""
+        """Return the order in which training sees a window's rows, [rows].
+
+        Entry i is the place, as the rows are read, of the i-th row in training.
+        """
         name = "order of rows" if self.window is None else f"order of rows in window {window.number}"
         return epoch.generator(name).permutation(window.rows)
 
 
 class RowOrder:
-    """The order of all rows in an epoch, for rows in memory; the last one of each client and phase is kept."""
+    """The order of all rows in an epoch, for rows in memory.
+
+    The last one of each client and phase is kept.
+    """
 
     def __init__(self, shuffle: Shuffle) -> None:
         """`shuffle` draws it."""
@@ -104,7 +112,10 @@ class Span(NamedTuple):
 
 
 def batch_spans(rows: int, batch: int, first_step: int, steps: int) -> Iterator[list[Span]]:
-    """Yield where the rows of `steps` batches lie, from `first_step` on; one batch may take from several epochs."""
+    """Yield the spans of rows of `steps` batches, from `first_step` on.
+
+    One batch may take from several epochs.
+    """
     for step in range(first_step, first_step + steps):
         start, stop = step * batch, (step + 1) * batch
         spans = []

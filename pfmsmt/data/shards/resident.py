@@ -49,7 +49,7 @@ class ClientRows(Protocol):
 
     @property
     def shuffle(self) -> Shuffle:
-        """How training mixes the rows."""
+        """The way in which training mixes the rows."""
         ...
 
     def batches(self, stream: Stream, batch: int, first_step: int, steps: int) -> Iterator[Batch]:
@@ -57,7 +57,10 @@ class ClientRows(Protocol):
         ...
 
     def blocks(self, rows_at_once: int) -> Iterator[Batch]:
-        """Yield all rows in the order of the shard, exactly `rows_at_once` at a time but for the last."""
+        """Yield all rows in the shard's order, in blocks of `rows_at_once`.
+
+        The last block may be smaller.
+        """
         ...
 
     def to(self, device: torch.device) -> "ClientRows":
@@ -86,7 +89,7 @@ class Shard(NamedTuple):
 
     @property
     def shuffle(self) -> Shuffle:
-        """How training mixes the rows."""
+        """The way in which training mixes the rows."""
         return Shuffle((self.rows,), None) if self.order is None else self.order.shuffle
 
     def batches(self, stream: Stream, batch: int, first_step: int, steps: int) -> Iterator[Batch]:
@@ -108,7 +111,7 @@ class Shard(NamedTuple):
 
 
 class ClientData(NamedTuple):
-    """What one client trains and validates on."""
+    """The rows on which one client trains and validates."""
 
     train: ClientRows
     validation: Mapping[str, ClientRows]
@@ -136,7 +139,10 @@ def load_rows(source: RowGroups, window: int | None) -> Shard:
 
 
 def private_shifts(schemas: Sequence[ScenarioSchema]) -> NDArray[np.int64]:
-    """Return what is added to each field's codes in a pooled table, [S, F]; 0 for federated fields."""
+    """Return the shift of fields' codes in a pooled table, [S, F].
+
+    It is 0 for federated fields.
+    """
     sizes = np.array([[field.codes for field in schema.categorical] for schema in schemas], dtype=np.int64)
     private = np.array([not field.federated for field in schemas[0].categorical])
     return np.where(private, np.cumsum(sizes, axis=0) - sizes, 0)

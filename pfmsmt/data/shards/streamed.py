@@ -1,4 +1,6 @@
-"""A client's shard on disk: training reads windows of row groups ahead of use, evaluation reads blocks.
+"""A client's shard on disk, read in windows or in blocks.
+
+Training reads windows of row groups ahead of use. Evaluation reads blocks.
 
 Legend: B batch, N rows of a shard, F categorical fields, M numerical fields, T tasks.
 """
@@ -24,11 +26,11 @@ from pfmsmt.data.shards.resident import Batch
 
 THREAD_NAME = "rows"
 WINDOWS_HELD = 2
-"""Of each phase: the one that training is in, and the next one, which is read meanwhile."""
+"""Windows of each phase: the one that training is in, and the next one, which is read meanwhile."""
 
 
 class ReadingThread(Executor):
-    """Runs one call after the other in a thread that ends when none is waiting.
+    """Runs calls one after the other, in a thread that then ends.
 
     So nobody has to own it and shut it down: shards may share one, and be dropped at any time. A thread of a pool
     would wait for further calls as long as the pool lives.
@@ -84,13 +86,18 @@ class _Reader:
 
 
 class StreamedShard:
-    """Rows that stay on disk; training holds at most WINDOWS_HELD windows for each phase of the method.
+    """Rows that stay on disk, of which training holds a few windows.
+
+    There are at most WINDOWS_HELD for each phase of the method.
 
     Batches are those of a `Shard` with the same `Shuffle`, to the bit.
     """
 
     def __init__(self, source: RowGroups, window: int, executor: Executor, device: torch.device | None = None) -> None:
-        """`window` is that of `Shuffle`; `executor` reads: one thread for all shards bounds what reading takes."""
+        """Hold the source; `window` is that of `Shuffle`, `executor` reads.
+
+        One thread for all shards bounds the memory that reading takes.
+        """
         self._source, self._executor = source, executor
         self._device = device or torch.device("cpu")
         self.shuffle = Shuffle(source.sizes, window)
@@ -121,7 +128,9 @@ class StreamedShard:
         return StreamedShard(self._source, self.shuffle.window, self._executor, device)
 
     def blocks(self, rows_at_once: int) -> Iterator[Batch]:
-        """Yield all rows in order; a block is valid until the next one is asked for.
+        """Yield all rows in order, in blocks.
+
+        A block is valid until the next one is asked for.
 
         Raises:
             DataError: the file is damaged.
@@ -130,7 +139,9 @@ class StreamedShard:
             yield Batch(torch.from_numpy(codes), torch.from_numpy(values), torch.from_numpy(labels))
 
     def batches(self, stream: Stream, batch: int, first_step: int, steps: int) -> Iterator[Batch]:
-        """Yield the batches of `steps` steps, from `first_step` on; windows are kept for the steps that follow.
+        """Yield the batches of `steps` steps, from `first_step` on.
+
+        Windows are kept for the steps that follow.
 
         Raises:
             DataError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Write one encoded split of one client, and remember what schema.json says about it."""
+"""One encoded split of one client is written, and counted for schema.json."""
 
 import hashlib
 from pathlib import Path
@@ -22,7 +22,9 @@ ROW_GROUP_ROWS = 65_536
 
 
 class ShardWriter:
-    """A Parquet file of codes (int32), standardised numbers (float32) and labels (uint8), written batch by batch.
+    """A Parquet file of encoded rows, written batch by batch.
+
+    It holds codes (int32), standardised numbers (float32) and labels (uint8).
 
     Its row groups, and so its bytes, do not depend on how rows come in batches.
     """
@@ -83,7 +85,10 @@ class ShardWriter:
         return SplitCounts(rows=self._rows, groups=groups, positives=dict(self._positives))
 
     def digest(self) -> bytes:
-        """Return a hash of the columns' names, types and values, free of how they were batched or compressed."""
+        """Return a hash of the columns' names, types and values.
+
+        It does not depend on how they were batched or compressed.
+        """
         return hashlib.sha256(b"".join(hasher.digest() for hasher in self._hashes)).digest()
 
     def _append(self, arrays: list[NDArray[Any]]) -> None:

@@ -1,4 +1,7 @@
-"""The data sets that `data.source` can name. A new one is one file with a `ALIEXPRESS`, and one entry here."""
+"""The data sets that `data.source` can name.
+
+A new one is one module with a `Source`, and one entry here.
+"""
 
 from pfmsmt.data.sources import tenrec
 from pfmsmt.data.sources.aliexpress import aliexpress

@@ -1,4 +1,7 @@
-"""How files come into the raw folder: from a path, copied or linked, or from an address."""
+"""Files are delivered to the raw folder, from path or address.
+
+Local files are copied or linked.
+"""
 
 import os
 import shutil
@@ -26,7 +29,10 @@ class Delivery(NamedTuple):
     progress: Notify
 
     def take(self, file: Path, name: str) -> None:
-        """Put a local file into the folder under `name`, which may hold folders."""
+        """Put a local file into the folder under `name`.
+
+        The name may hold folders.
+        """
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         origin = file.resolve()
@@ -38,7 +44,9 @@ class Delivery(NamedTuple):
         shutil.copyfile(origin, target)
 
     def download(self, url: str, name: str, form: Callable[[Path], str] | None = None) -> None:
-        """Put what an address holds into the folder; `form` says what is wrong with the file as such.
+        """Download an address's content into the folder.
+
+        `form` says what is wrong with the file as such.
 
         Raises:
             ConfigError, DataError: see `download_url`.
@@ -52,7 +60,7 @@ def zip_form(path: Path) -> str:
 
 
 def table_form(path: Path) -> str:
-    """Say what is wrong with a file that should be a table, by its first bytes."""
+    """Say what is wrong with a supposed table, by its first bytes."""
     with path.open("rb") as stream:
         head = stream.read(64)
     return (

@@ -28,23 +28,26 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 class _Interrupted(Exception):
-    """The server could not be reached, or stopped before the end: worth another attempt."""
+    """The server was out of reach or stopped early: worth another attempt."""
 
 
 class _Part(NamedTuple):
-    """What is there of a file, and by which mark (ETag or date) the server knows the version it is of."""
+    """The part of a file that is there, and its version's mark.
+
+    The mark is the ETag, or the date, by which the server knows the version.
+    """
 
     path: Path
     mark_path: Path
 
     @property
     def mark(self) -> str:
-        """The mark; empty if there is none, and then nothing can be continued."""
+        """The mark; empty if there is none, so that nothing can continue."""
         return self.mark_path.read_text(encoding="utf-8") if self.mark_path.exists() else ""
 
     @property
     def bytes(self) -> int:
-        """How much is there."""
+        """The number of bytes that are there."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def remove(self) -> None:
@@ -156,7 +159,10 @@ def _receive(
 
 
 def _whole_of_range(response: Any, part: _Part, start: int) -> int | None:
-    """Return how long the whole file is of which a server sends the bytes from `start` on; None if it does not say."""
+    """Return the whole file's length, from an answer that begins at `start`.
+
+    None if the server does not say it.
+    """
     found = _RANGE.fullmatch(response.headers.get("Content-Range") or "")
     if found is None or int(found[1]) != start:
         part.remove()
@@ -165,7 +171,10 @@ def _whole_of_range(response: Any, part: _Part, start: int) -> int | None:
 
 
 def _mark(response: Any) -> str:
-    """Return what names the version that a server sends: a strong ETag, or else its date."""
+    """Return the mark of the version that a server sends.
+
+    It is a strong ETag, or else the date.
+    """
     tag = response.headers.get("ETag") or ""
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified") or ""
 
@@ -194,7 +203,10 @@ def _copy(
 
 
 def progress_text(received: int, whole: int | None, speed: float) -> str:
-    """Return how far a download is; `whole` in bytes if it is known, `speed` in bytes a second."""
+    """Return the progress of a download as text.
+
+    `whole` is in bytes, if it is known, and `speed` in bytes a second.
+    """
     text = f"{received / 2**20:,.1f}"
     if whole is not None:
         text += f" of {whole / 2**20:,.1f}"
@@ -206,7 +218,10 @@ def progress_text(received: int, whole: int | None, speed: float) -> str:
 
 
 def _check(url: str, part: _Part, name: str, given: str | None, path: Path, whole: bool) -> None:
-    """Compare the checksum with the one given or remembered in `path`; remember that of a whole file."""
+    """Compare the checksum with the one given or remembered in `path`.
+
+    That of a whole file is remembered.
+    """
     with part.path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

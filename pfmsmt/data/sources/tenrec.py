@@ -1,4 +1,6 @@
-"""Tenrec (Yuan et al., NeurIPS 2022): four logs of two apps, each a scenario; tasks click and like.
+"""Tenrec (Yuan et al., NeurIPS 2022): four scenarios, tasks click and like.
+
+The scenarios are logs of two apps.
 
 Its files have no times, but the rows of a user stand in order: the last of them are the test part, and the last of
 what is left is validation.
@@ -33,7 +35,7 @@ _TASKS = (Task(name="click", label="clicked"), Task(name="like", label="liked"))
 LABELS = {"clicked": "click", "liked": "like"}
 """Label -> what the files call it."""
 MISSING = "\\N"
-"""What the files write where a category is not known."""
+"""The files' word for a category that is not known."""
 NO_CATEGORY = -1
 """Stands for it: a category of its own, as the files' own are not negative."""
 OUTCOMES = ("click", "like", "follow", "share", "favorite", "watching_times", "read", "read_percentage", "read_time")
@@ -165,7 +167,7 @@ def _open_folder(opening: Opening) -> Dataset:
 
 
 def _names(raw: Path, block: Tenrec, scenario: str) -> dict[str, str]:
-    """Return for each column what the scenario's file calls it, by its header."""
+    """Return for each column its name in the scenario's file."""
     names = block.rename.get(scenario, {})
     wanted = {name: names.get(name, name) for name in (USER, *LABELS.values(), *block.categorical, *block.numerical)}
     path = raw / _file_name(scenario)
@@ -205,19 +207,22 @@ class _Order(NamedTuple):
     """[users], rows of each"""
 
     def ranks(self) -> "_Ranks":
-        """Return a counter that takes the rows of the file from its beginning."""
+        """Return a counter that takes the file's rows from its beginning."""
         return _Ranks(self)
 
 
 class _Ranks:
-    """Numbers the rows of each user as they come, 0, 1, 2, ..."""
+    """Numbers the rows of each user as they come, from 0."""
 
     def __init__(self, order: _Order) -> None:
         self._order = order
         self._seen = np.zeros(len(order.ids), np.int64)
 
     def next(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rank of the next rows [B] among their user's, and how many that user has [B]."""
+        """Return the next rows' ranks among their user's [B], and totals [B].
+
+        The total is how many rows that user has.
+        """
         at = np.searchsorted(self._order.ids, users)
         order = np.argsort(at, kind="stable")
         found, first, count = np.unique(at[order], return_index=True, return_counts=True)

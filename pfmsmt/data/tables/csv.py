@@ -1,4 +1,4 @@
-"""A CSV, read block by block by two threads; each faulty row becomes a fault.
+"""A CSV, read in blocks by two threads; faulty rows become faults.
 
 pyarrow parses the blocks. It cannot say which row it stumbles over, so that a block it refuses is read again, cell by
 cell, in csv_faults.py. Values may stand in quotes and hold line ends; then a quote that is not closed, or closed too
@@ -49,7 +49,9 @@ def read_blocks(
     missing: Sequence[str] = (),
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[TableRows]:
-    """Yield the good rows of a CSV as checked blocks; the others go to `faults`.
+    """Yield a CSV's good rows as checked blocks.
+
+    The others go to `faults`.
 
     `name` is what errors call the file. Without `header` the file has exactly `columns`, in order; with it, its
     first line is `header` and the columns are picked by name. A row must fit into `block_bytes`. Values may stand in
@@ -85,7 +87,9 @@ def read_blocks(
 
 
 def _lines(stream: IO[bytes], name: str, headed: bool, quoted_by: str | None, block_bytes: int) -> Iterator[_Text]:
-    """Cut the file into whole lines: those that end in its first `block_bytes`, in the next, and so on.
+    """Cut the file into pieces of whole lines.
+
+    They are those that end in its first `block_bytes`, in the next, and so on.
 
     `quoted_by` is the delimiter, if values may stand in quotes.
     """
@@ -119,7 +123,10 @@ def _lines(stream: IO[bytes], name: str, headed: bool, quoted_by: str | None, bl
 
 
 def _whole_lines(data: bytes, quoted_by: str | None) -> tuple[int, int, int | None]:
-    """Return where the last whole line ends, how many there are, and which one holds a quote that is not closed."""
+    """Return the last whole line's end, the line count, an open quote.
+
+    The quote is given by its line, or None where all are closed.
+    """
     if quoted_by is None or QUOTE not in data:
         return data.rfind(b"\n") + 1, data.count(b"\n"), None
     quotes = find_quotes(data, quoted_by)
@@ -184,7 +191,7 @@ class Quotes(NamedTuple):
 
     opens: NDArray[np.int64]
     closes: NDArray[np.int64]
-    """Where each opened quote is closed; the last may be not, and then one is missing here."""
+    """The place at which each opened quote is closed; the last may be missing here."""
     ends: NDArray[np.int64]
     """The line ends that do not stand in quotes: those of rows."""
     inner: NDArray[np.int64]
@@ -192,7 +199,7 @@ class Quotes(NamedTuple):
 
     @property
     def open_at(self) -> int | None:
-        """Where the quote stands that is not closed, if there is one."""
+        """The place of a quote that is not closed, or None."""
         return int(self.opens[-1]) if len(self.opens) > len(self.closes) else None
 
     def row(self, at: int) -> int:
@@ -201,7 +208,10 @@ class Quotes(NamedTuple):
 
 
 def find_quotes(data: bytes, delimiter: str) -> Quotes:
-    """Find the quotes that open and close values, as pyarrow does: only at the start of a value one opens it."""
+    """Find the quotes that open and close values, as pyarrow does.
+
+    Only at the start of a value a quote opens it.
+    """
     text = np.frombuffer(data, np.uint8)
     found, ends = np.flatnonzero(text == QUOTE[0]), np.flatnonzero(text == _END)
     opens, closes = found[::2], found[1::2]
@@ -212,7 +222,10 @@ def find_quotes(data: bytes, delimiter: str) -> Quotes:
 
 
 def _in_turn(text: NDArray[np.uint8], opens: NDArray[np.int64], closes: NDArray[np.int64], delimiter: str) -> bool:
-    """Say whether quotes open and close in turn; one that is doubled does both, and that changes nothing."""
+    """Say whether quotes open and close in turn.
+
+    One that is doubled does both, and that changes nothing.
+    """
     border = _borders(delimiter)
     before, after = opens[opens > 0] - 1, closes[closes < len(text) - 1] + 1
     return bool(border[text[before]].all() and border[text[after]].all())
@@ -232,7 +245,9 @@ def _one_by_one(data: bytes, delimiter: str) -> tuple[NDArray[np.int64], NDArray
 def swallowed(
     data: bytes, quotes: Quotes, delimiter: str, width: int, is_row: Callable[[list[bytes]], bool]
 ) -> tuple[int, str]:
-    """Return the place of the first quoted value that swallows rows, and how that shows; -1 if there is none.
+    """Find the first quoted value that swallows rows.
+
+    Returns its place (-1: there is none), and the sign that shows it.
 
     A value may hold line ends. But if text follows its closing quote, or a line of it would be a row by itself
     (`width` cells that `is_row`), then that quote was another value's.
@@ -256,7 +271,10 @@ def swallowed(
 
 
 def _borders(delimiter: str) -> NDArray[np.bool_]:
-    """Say for each byte [256] whether it may stand beside a quoted value; a quote may, as doubled ones do."""
+    """Return for each byte [256] whether quoted values may border on it.
+
+    A quote may, as doubled ones do.
+    """
     border = np.zeros(256, np.bool_)
     border[[ord(delimiter), _END, ord("\r"), QUOTE[0]]] = True
     return border

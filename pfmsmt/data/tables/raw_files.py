@@ -39,7 +39,9 @@ def is_parquet(path: Path) -> bool:
 def read_table(
     path: Path, columns: Sequence[Column], faults: Faults, missing: Sequence[str] = ()
 ) -> Iterator[TableRows]:
-    """Yield the good rows of one file as checked blocks; the others go to `faults`.
+    """Yield one file's good rows as checked blocks.
+
+    The others go to `faults`.
 
     In a CSV an empty value is missing, and so is one that is among `missing`.
 

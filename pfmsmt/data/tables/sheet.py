@@ -1,4 +1,6 @@
-"""Rows of a file, checked: the good ones go on, each of the others is a fault that names file, row, column and value.
+"""Checked rows of a file, and a fault for each other row.
+
+A fault names file, row, column and value.
 
 Legend: B rows.
 """
@@ -41,14 +43,17 @@ class Sheet(NamedTuple):
         return name if self.names is None else f"{self.names.index(name) + 1} ({name})"
 
     def fault(self, row: int, column: str, problem: str, kind: str) -> Fault:
-        """Return a fault of this file; `column` is a name, or empty for the whole row."""
+        """Return a fault of this file.
+
+        `column` is a name, or empty for the whole row.
+        """
         return Fault(self.file, int(row), self.column(column) if column else "", problem, kind)
 
 
 def check(
     sheet: Sheet, columns: Sequence[Column], values: Mapping[str, pa.Array], rows: NDArray[np.int64]
 ) -> tuple[TableRows, list[Fault]]:
-    """Return a table's good rows, and one fault for each of the others.
+    """Return a table's good rows, and a fault for each other one.
 
     Args:
         sheet: names for errors.

@@ -1,4 +1,6 @@
-"""The one rule for every value: which Arrow types a kind of column takes, within which range, and the error otherwise.
+"""The one rule for every value: types, ranges and errors by kind.
+
+The kind of a column decides which Arrow types it takes, within which range, and the error otherwise.
 
 Partition (CSV and Parquet), `encode` (MLflow's models), served JSON, served Arrow and the files of `pfmsmt predict` all
 convert their columns here. Legend: B rows.
@@ -91,7 +93,7 @@ class Problem(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """A column's values [B]; those that are missing or wrong are harmless ones."""
+    """A column's values [B]; missing and wrong ones are harmless."""
 
     values: Any
     """int64 for ids and categories, float64 for numbers and times, int8 for labels; an Arrow array for text."""
@@ -134,7 +136,7 @@ def fits(column: Column, kind: pa.DataType) -> bool:
 
 
 def refuse_type(column: Column, kind: pa.DataType) -> None:
-    """Refuse a column whose type does not fit, before a value is looked at.
+    """Refuse a column whose type does not fit, before reading a value.
 
     Raises:
         SchemaError: names the column and its type.
@@ -145,7 +147,10 @@ def refuse_type(column: Column, kind: pa.DataType) -> None:
 
 
 def convert(array: pa.Array, column: Column) -> Converted:
-    """Convert a column's values [B] of a type that `fits`; whatever is wrong with them is a problem, never an error."""
+    """Convert a column's values [B] of a type that `fits`.
+
+    Whatever is wrong with them is a problem, never an error.
+    """
     problems: list[Problem] = []
     array = _plain(array, column)
     if column.lowest is not None:
@@ -168,7 +173,10 @@ def convert(array: pa.Array, column: Column) -> Converted:
 
 
 def convert_cells(cells: Sequence[Any], column: Column) -> Converted:
-    """Convert values [B] that have no common type, each a Python object; None is missing, where values may be."""
+    """Convert values [B] that have no common type, each a Python object.
+
+    None is missing, where values may be.
+    """
     found = set(map(type, cells))
     if fits(column, pa.null()):
         found.discard(type(None))
@@ -211,7 +219,10 @@ _TYPES: dict[Kind, type] = {
 
 
 def _typed(cell: Any) -> tuple[pa.DataType | None, Any]:
-    """Return a cell's Arrow type (None: it has none that a column could have), and the cell."""
+    """Return a cell's Arrow type and the cell.
+
+    None: no column could have its type.
+    """
     if isinstance(cell, np.generic):
         cell = cell.item()
     if cell is None or cell is pd.NA:
@@ -246,7 +257,7 @@ def _shown_as(converted: Converted, cells: Sequence[Any]) -> Converted:
 
 
 def show_cell(cell: Any) -> str:
-    """Return a cell for an error, cut to a length that fits there."""
+    """Return a cell for an error, cut to a fitting length."""
     # Not their contents, which may be nested as deep as Python's own stack.
     if isinstance(cell, (list, dict)):
         return "a list" if isinstance(cell, list) else "an object"
@@ -255,7 +266,7 @@ def show_cell(cell: Any) -> str:
 
 
 def _plain(array: pa.Array, column: Column) -> pa.Array:
-    """Return the values in one of the few types that the checks know."""
+    """Return the values in one of the checks' few types."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         array = array.dictionary_decode()
@@ -276,7 +287,10 @@ def _plain(array: pa.Array, column: Column) -> pa.Array:
 
 
 def _without_gaps(array: pa.Array) -> pa.Array:
-    """Return the array with null for all that says that nothing is known: NaN, and empty text as in a CSV."""
+    """Return the array with null for all unknown values.
+
+    These are NaN, and empty text as in a CSV.
+    """
     if pa.types.is_floating(array.type):
         return pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     if pa.types.is_string(array.type):
@@ -310,7 +324,7 @@ def _number_of(array: pa.Array | NDArray[np.float64]) -> Callable[[int], str]:
 
 
 def _numbers(array: pa.Array, column: Column, problems: list[Problem]) -> NDArray[Any]:
-    """Return numbers that standardisation can carry; a wrong one comes out as 0."""
+    """Return numbers that standardisation can carry; wrong ones become 0."""
     values = np.asarray(array.to_numpy(zero_copy_only=False), np.float64)
     good = np.abs(values) <= LARGEST_NUMBER if column.kind == "number" else np.isfinite(values)
     if good.all():
@@ -351,7 +365,10 @@ def _texts(array: pa.Array, column: Column, problems: list[Problem]) -> pa.Array
 
 
 def _times(array: pa.Array, column: Column, problems: list[Problem]) -> NDArray[Any]:
-    """Return seconds of dates and times (as text, too; UTC unless they say otherwise), and numbers as they are."""
+    """Return seconds of dates and times, and numbers as they are.
+
+    Dates may be text, too. They are in UTC unless they say otherwise.
+    """
     if _form_of_times(array) == "numbers":
         if pa.types.is_string(array.type):
             numeric = np.asarray(pc.match_substring_regex(array, NUMERIC_TEXT.pattern))
@@ -373,7 +390,10 @@ def _text_of(array: pa.Array) -> Callable[[int], str]:
 
 
 def _form_of_times(array: pa.Array) -> str:
-    """Say what most values are, numbers or dates; those that are missing have no say."""
+    """Say what most values are: numbers or dates.
+
+    Values that are missing have no say.
+    """
     if pa.types.is_string(array.type):
         numeric = pc.sum(pc.match_substring_regex(array, NUMERIC_TEXT.pattern), min_count=0).as_py()
         held = pc.sum(pc.not_equal(array, _harmless(array.type)), min_count=0).as_py()

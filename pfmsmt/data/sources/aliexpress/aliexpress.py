@@ -1,4 +1,4 @@
-"""AliExpress search logs (Li et al., CIKM 2020), in either form that is in circulation.
+"""AliExpress search logs (Li et al., CIKM 2020), in either published form.
 
 Tianchi publishes user rows and item rows in zips (see tianchi.py); the MTReclib project distributes them joined, one
 CSV with a header per split.
@@ -60,7 +60,10 @@ def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
 
 
 def open_aliexpress(opening: Opening) -> Dataset:
-    """Open a raw folder that holds either form; user rows are laid out in the scratch folder when first needed."""
+    """Open a raw folder that holds either form.
+
+    User rows are laid out in the scratch folder when first needed.
+    """
     raw = opening.raw
     users: dict[tuple[str, str], tianchi.Users] = {}
 
@@ -90,7 +93,9 @@ def _folder_names(scenario: str) -> tuple[str, ...]:
 
 
 def _read_joined(path: Path, faults: Faults) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of one file; columns are found by header, in any order, and others are ignored.
+    """Yield the rows of one joined file.
+
+    Columns are found by header, in any order, and others are ignored.
 
     Raises:
         DataError: missing, a column missing or there twice, or what `faults` refuses: a faulty value, a conversion
@@ -108,7 +113,10 @@ def _read_joined(path: Path, faults: Faults) -> Iterator[pa.RecordBatch]:
 
 
 def _held(folder: Path, scenario: str) -> list[str]:
-    """Return the files of a scenario, relative to the folder; [] if it is not complete in any form."""
+    """Return the files of a scenario, relative to the folder.
+
+    [] if it is not complete in any form.
+    """
     packed = tianchi.zip_name(scenario)
     if (folder / packed).is_file():
         return [packed]

@@ -1,4 +1,7 @@
-"""The columns of the AliExpress data set (Li et al., CIKM 2020), by their place in its headerless files."""
+"""The columns of AliExpress, by their place in its headerless files.
+
+The data set: Li et al., CIKM 2020.
+"""
 
 from pfmsmt.data.schema import Task
 from pfmsmt.data.sources.base import Columns
@@ -11,14 +14,17 @@ ALIEXPRESS_COLUMNS = Columns(SEARCH_ID, CATEGORICAL, NUMERICAL)
 ALIEXPRESS_TASKS = (Task(name="ctr", label="click"), Task(name="ctcvr", label="conversion", within="ctr"))
 
 LABEL = "label"
-"""Of an item row: 0 nothing, 1 clicked, 2 clicked and bought."""
+"""Column of an item row: 0 nothing, 1 clicked, 2 clicked and bought."""
 
 _USER_CATEGORICAL = (*range(2, 9), 32, 33)
 _ITEM_CATEGORICAL = (19, 34, 35, 36, 40, 41, 42)
 
 
 def _features(width: int, categorical: tuple[int, ...], first_category: int, first_number: int) -> tuple[Column, ...]:
-    """Name the columns 2 to `width` of a file, given the places (from 1) of its categorical ones."""
+    """Name the columns 2 to `width` of a file.
+
+    `categorical` are the places (from 1) of its categorical ones.
+    """
     names = {at: Column(f"categorical_{first_category + i}", "category") for i, at in enumerate(categorical)}
     numbers = [at for at in range(2, width + 1) if at not in names]
     names |= {at: Column(f"numerical_{first_number + i}", "number") for i, at in enumerate(numbers)}

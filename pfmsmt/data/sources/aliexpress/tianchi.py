@@ -1,4 +1,7 @@
-"""AliExpress as it was published: user rows and item rows in separate files, joined here on the search id."""
+"""AliExpress as it was published: users and items in separate files.
+
+They are joined here on the search id.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,7 +35,7 @@ _FLOATS = frozenset(column.name for column in USER_FILE if column.kind == "numbe
 
 
 class Users(NamedTuple):
-    """The user rows of one file: on disk, row by row, found by search id."""
+    """The user rows of one file, on disk, found by search id."""
 
     path: Path
     """int64 words [searches, user columns], in the order of the file; numbers are the words of their float64"""
@@ -48,12 +51,17 @@ def zip_name(scenario: str) -> str:
 
 
 def member_name(scenario: str, part: str, split: str) -> str:
-    """Return the name of one of the four zips inside; `part` is user or item."""
+    """Return the name of one of the four zips inside.
+
+    `part` is user or item.
+    """
     return f"{scenario.lower()}_{part}_{split}.zip"
 
 
 def read_users(path: Path, scenario: str, split: str, scratch: Path, faults: Faults) -> Users:
-    """Lay the user rows out in a file of `scratch`; in memory there are 8 bytes a search, 16 if ids are not in order.
+    """Lay the user rows out in a file of `scratch`.
+
+    Memory takes 8 bytes a search, and 16 if ids are not in order.
 
     Raises:
         DataError: a damaged file, or what `faults` refuses: a faulty value, a search that has a row already.
@@ -91,7 +99,7 @@ def read_users(path: Path, scenario: str, split: str, scratch: Path, faults: Fau
 def read_items(
     path: Path, scenario: str, split: str, users: Users, scratch: Path, faults: Faults
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the item rows in the order of their file, each with the columns of its search.
+    """Yield the item rows in their file's order, with their search's columns.
 
     Training rows, which are read twice, are inflated and parsed once: their good rows are kept in a file of `scratch`.
 
@@ -134,7 +142,7 @@ def _read_items(path: Path, scenario: str, split: str, users: Users, faults: Fau
 
 
 def _find(users: Users, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the place of each search id [B] among the users, and whether it is there."""
+    """Return each search id's place among the users [B], and its presence."""
     if not len(users.ids):
         return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
     place = np.minimum(np.searchsorted(users.ids, wanted), len(users.ids) - 1)
@@ -150,7 +158,7 @@ def _join(users: Users, items: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
 
 
 def _user_columns(users: Users, place: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Return the user's columns of some items, given the place [B] of their search ids."""
+    """Return the user's columns for places [B] of search ids."""
     # Each search once, in the order of the file; mapped anew, as pages that were touched count as memory until then.
     searches, inverse = np.unique(place if users.order is None else users.order[place], return_inverse=True)
     if not len(searches):

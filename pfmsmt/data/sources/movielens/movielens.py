@@ -1,4 +1,6 @@
-"""MovieLens 100K and 1M as several scenarios and tasks: clients are age groups, tasks what a rating says.
+"""MovieLens 100K and 1M as several scenarios and tasks.
+
+Clients are age groups, and tasks are facts that a rating tells.
 
 `like` is a rating of 4 or 5, `love` a rating of 5, nested in it. The last fifth of each user's ratings, in time, is
 the test part, and the last part of what is left is validation: a user's rows are in all three.
@@ -89,7 +91,10 @@ def _read(log: Log, scenario: str, split: str) -> Iterator[pa.RecordBatch]:
 
 
 def _split(ratings: Arrays) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Say for each rating [B] whether it is in its user's last fifth, rounded down; and its place in what is left."""
+    """Say for each rating [B] whether its user's last fifth holds it.
+
+    The fifth is rounded down. The second result is the place among the user's other ratings.
+    """
     order = np.lexsort((ratings["item_id"], ratings["timestamp"], ratings["user_id"]))
     _, start, index, count = np.unique(
         ratings["user_id"][order], return_index=True, return_inverse=True, return_counts=True
@@ -103,7 +108,7 @@ def _split(ratings: Arrays) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
 
 
 def _of_ratings(ratings: Arrays) -> Arrays:
-    """Return what a rating itself says: its user and item, its time in UTC, and the labels."""
+    """Return a rating's own columns: user, item, time in UTC, and labels."""
     seconds, rating = ratings["timestamp"], ratings["rating"]
     return {
         _GROUP: ratings["user_id"],

@@ -1,4 +1,7 @@
-"""One scenario of the synthetic source: its features, and the true probabilities of click and conversion."""
+"""One scenario of the synthetic source: features and true probabilities.
+
+The probabilities are those of click and conversion.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,7 +22,7 @@ from pfmsmt.data.sources.synthetic.planted import (
 
 CTR_AUC = 0.81
 CTCVR_AUC = 0.88
-"""What the true probabilities reach; real logs are of this order."""
+"""AUCs that the true probabilities reach; real logs are of this order."""
 CONVERSION_LIKE_CLICK = 0.6
 """Correlation of the planted conversion logit with the click's."""
 REFERENCE_ROWS = 8_192
@@ -29,12 +32,12 @@ _Floats = NDArray[np.float64]
 
 
 def generator(seed: int, *key: int, name: str = "") -> np.random.Generator:
-    """Return a generator that depends on nothing but the seed, the key and the name."""
+    """Return a generator of the seed, the key and the name alone."""
     return np.random.default_rng([seed, len(key), *key, len(name), *name.encode()])
 
 
 class Probabilities(NamedTuple):
-    """What labels are drawn from, per row [B]."""
+    """True probabilities from which labels are drawn, per row [B]."""
 
     click: _Floats
     conversion: _Floats
@@ -65,7 +68,9 @@ class PlantedScenario(NamedTuple):
 
 
 def plant(config: Synthetic, seed: int, scenario: str) -> PlantedScenario:
-    """Draw a scenario's world and scale it: the configured CTR and CVR, and AUCs of CTR_AUC and CTCVR_AUC.
+    """Draw a scenario's world and scale it.
+
+    It then has the configured CTR and CVR, and AUCs of CTR_AUC and CTCVR_AUC.
 
     It depends on the scenario's name, on whether its position is even or odd and whether it is the last, but not on
     how many rows are drawn.
@@ -95,7 +100,10 @@ def plant(config: Synthetic, seed: int, scenario: str) -> PlantedScenario:
 
 
 def expected_auc(probabilities: _Floats) -> float:
-    """Return the AUC to expect of the true probabilities [B] over labels drawn from them."""
+    """Return the AUC to expect of true probabilities [B].
+
+    Labels are drawn from them.
+    """
     ranked = np.sort(probabilities)
     negatives_below = np.cumsum(1 - ranked) - (1 - ranked)
     pairs = ranked.sum() * (1 - ranked).sum() - (ranked * (1 - ranked)).sum()
@@ -123,7 +131,10 @@ def _probability(score: _Floats, intercept: float, slope: float) -> _Floats:
 def _solve(
     score: _Floats, weights: _Floats, rate: float, outcome: Callable[[_Floats], _Floats], target_auc: float
 ) -> tuple[float, float]:
-    """Return intercept and slope: weighted mean probability = rate, and the outcome's expected AUC = target."""
+    """Solve for the intercept and slope that reach rate and AUC.
+
+    The weighted mean probability is the rate, and the outcome's expected AUC is the target.
+    """
 
     def intercept(slope: float) -> float:
         def excess(at: float) -> float:

@@ -1,4 +1,7 @@
-"""The embedded data set: generated, and written in AliExpress's raw form, so that it is read by the same code."""
+"""The embedded data set: generated, and written in AliExpress's raw form.
+
+So it is read by the same code.
+"""
 
 import shutil
 import zipfile
@@ -45,7 +48,7 @@ class Truth(NamedTuple):
     conversion: NDArray[np.uint8]
     click_probability: NDArray[np.float64]
     conversion_probability: NDArray[np.float64]
-    """Of click and conversion, over all impressions."""
+    """AUCs of click and conversion, over all impressions."""
 
 
 def generate(config: Synthetic, seed: int, folder: Path, progress: Notify) -> None:
@@ -100,7 +103,10 @@ def _write_scenario(config: Synthetic, seed: int, scenario: str, size: ScenarioS
 def _chunks(
     world: PlantedScenario, rows_per_search: float, seed: int, scenario: str, split: str, rows: int
 ) -> Iterator[tuple[Features, Features, Truth]]:
-    """Yield user rows (one a search), item rows and their truth, some whole searches at a time."""
+    """Yield user rows, item rows and their truth, by whole searches.
+
+    There is one user row for each search.
+    """
     part = RAW_SPLITS.index(split)
     sizes = _search_sizes(generator(seed, _SIZES, part, name=scenario), rows, rows_per_search)
     ends = np.cumsum(sizes)
@@ -130,7 +136,10 @@ def _chunks(
 
 
 def _search_sizes(rng: np.random.Generator, rows: int, mean: float) -> NDArray[np.int64]:
-    """Return how many rows each search has: 1 + Poisson, cut so that they sum to `rows`."""
+    """Return each search's row count: 1 + Poisson, summing to `rows`.
+
+    The last ones are cut so that the sum is met.
+    """
     # One row a search is the least, so `rows` searches always suffice.
     ends = np.cumsum(1 + rng.poisson(mean - 1, size=rows))
     searches = int(np.searchsorted(ends, rows)) + 1
@@ -153,7 +162,10 @@ def _write_csv(stream: IO[bytes], columns: tuple[Column, ...], values: dict[str,
 
 @contextmanager
 def _csv_in_zip(path: Path) -> Iterator[IO[bytes]]:
-    """Open the one CSV of a new zip; opened by name, a member's time stamp is always 1980, so bytes repeat."""
+    """Open the one CSV of a new zip.
+
+    Opened by name, a member's time stamp is always 1980, so bytes repeat.
+    """
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed,
         packed.open(f"{path.stem}.csv", "w", force_zip64=True) as stream,

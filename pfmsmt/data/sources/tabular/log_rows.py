@@ -1,4 +1,4 @@
-"""The rows of the user's tables: what each declared column is read as, and rows apart by scenario.
+"""Rows of the user's tables, read as declared, and apart by scenario.
 
 Legend: B rows.
 """
@@ -30,16 +30,16 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 
 
 class Layout(NamedTuple):
-    """What the files' columns are read as."""
+    """The files, and the kinds that their columns are read as."""
 
     files: tuple[Path, ...]
     read: tuple[Column, ...]
     columns: Columns
     kind: CutBy | None
-    """What the test part is cut by; None: whole groups are drawn."""
+    """The column that cuts the test part; None: whole groups are drawn."""
 
     def form(self, tasks: tuple[Task, ...]) -> pa.Schema:
-        """Return the columns of the spool: those of the records, and what the test part is cut by."""
+        """Return the spool's columns: the records', and the test part's cut."""
         form = record_schema(self.columns._replace(place=None), tasks)
         return form.append(pa.field(ROWS_APART, pa.float64())) if self.kind else form
 
@@ -104,7 +104,7 @@ class TableReader:
     """Reads all files once, in the order of their names."""
 
     def __init__(self, layout: Layout, block: Tabular, declared: tuple[str, ...], faults: Faults) -> None:
-        """Take only rows of the declared scenarios; of all, if none are declared."""
+        """Take only rows of the declared scenarios, or else of all."""
         self._layout, self._block, self._faults = layout, block, faults
         wanted = block.scenarios if isinstance(block.scenarios, dict) else {name: name for name in declared}
         self._names = {str(value): name for name, value in wanted.items()}
@@ -113,7 +113,7 @@ class TableReader:
         self.found: set[str] = set()
         """Scenarios that have rows."""
         self.values: set[str] = set()
-        """What stands in the scenario column."""
+        """The values of the scenario column."""
         self.skipped = 0
         """Rows of other scenarios than the declared ones."""
 
@@ -130,7 +130,10 @@ class TableReader:
                 yield from self._by_scenario(self._nested(block, path), path)
 
     def _check_times(self, block: TableRows, path: Path) -> None:
-        """Refuse numbers after dates: they have no order among each other, and a test row could go before training."""
+        """Refuse numbers after dates.
+
+        They have no order among each other, and a test row could go before training.
+        """
         if not block.times or not len(block.rows):
             return
         if self._times is None:
@@ -220,7 +223,10 @@ _UNFIT = (
 
 
 def group_ids(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return an integer for each group [B]: itself, or 64 bits of a hash of its text."""
+    """Return an integer for each group [B].
+
+    It is the value itself, or 64 bits of a hash of its text.
+    """
     if values.dtype != object:
         return np.asarray(values, np.int64)
     hashed: NDArray[np.int64] = pd.util.hash_array(values, categorize=True).view(np.int64)

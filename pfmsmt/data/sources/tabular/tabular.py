@@ -1,4 +1,7 @@
-"""The user's own log: CSV or Parquet, its columns declared in params.yaml, its scenarios in one column."""
+"""The user's own log, CSV or Parquet, as params.yaml declares it.
+
+Its scenarios are in one column.
+"""
 
 import glob
 from collections.abc import Callable, Iterator
@@ -61,7 +64,10 @@ def _check_block(config: Data) -> None:
 
 
 def _tables(path: str) -> dict[str, Path]:
-    """Return the tables of a file, a folder (and those in it) or a glob: name in the raw folder -> file."""
+    """Return the tables of a file, a folder or a glob.
+
+    The result maps the name in the raw folder to the file. A folder's own folders are searched too.
+    """
     given = Path(path).expanduser()
     if given.is_file():
         if not is_table(given):
@@ -89,7 +95,9 @@ def _declared(config: Data) -> tuple[str, ...]:
 
 
 def _open_folder(opening: Opening) -> Dataset:
-    """Check all rows, and lay them out by scenario in the scratch folder, in one pass.
+    """Check all rows, and lay them out by scenario, in one pass.
+
+    They lie in the scratch folder.
 
     Raises:
         ConfigError: params.yaml does not say what the columns are, or a feature is an outcome.
