@@ -1,8 +1,8 @@
-"""Make each scenario's best model by validation the champion of the MLflow registry; show the table."""
+"""Make each scenario's best model by validation its champion; show the table."""
 
 from pathlib import Path
 
-from pfmsmt.commands.compare import show
+from pfmsmt.commands.compare import comparison_text
 from pfmsmt.commands.register import register
 from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main, say
@@ -12,10 +12,10 @@ from pfmsmt.tracking import connect
 
 
 def main() -> None:
-    """Write champions.json, then print what the whole pipeline found and what to do next."""
+    """Write champions.json, then print the comparison and the next commands."""
     config, schema = load_config(), read_schema(SCHEMA)
     register(config, schema, connect(Path.cwd()), Path.cwd())
-    say(show(config, schema, Path.cwd()))
+    say(comparison_text(config, schema, Path.cwd()))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Shared by all tests: a tiny generated data set, a tiny configuration, a fresh MLflow store, a project folder."""
 
-import copy
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pfmsmt.config import Config, parse_config
 from pfmsmt.config.keys import set_values
 from pfmsmt.data.schema import Schema, read_schema
 from tests.support.environment import bare_environment
+from tests.support.settings import write_settings
 
 # Before torch and numpy are loaded: many small products are faster on one thread, above all when tests run in parallel.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,10 +41,10 @@ SMALL = {
     "train.rounds": 4,
     "train.local_steps": 3,
     "train.batch_size": 24,
-    "train.checkpoint_every": 2,
-    "train.device": "cpu",
-    "train.workers": 1,
-    "train.threads": 1,
+    "run.checkpoint_every": 2,
+    "run.device": "cpu",
+    "run.workers": 1,
+    "run.threads": 1,
     "methods.pf_msmtrec.rank": 2,
     "methods.pf_msmtrec.private_experts": 1,
     "methods.pf_msmtrec.federated_batch_norm": True,
@@ -54,8 +56,13 @@ SMALL = {
 
 
 def small_tree(changes: dict | None = None) -> dict:
-    """The repository's params.yaml as plain values, with small sizes and then `changes` ("train.rounds": 2)."""
-    tree = copy.deepcopy(yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8")))
+    """The repository's params.yaml as plain values, with small sizes and then `changes` ("train.rounds": 2).
+
+    tune.yaml is among them, as the block `tune`, where one of its keys is changed.
+    """
+    tree = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    if any(key.startswith("tune.") for key in changes or {}):
+        tree["tune"] = yaml.safe_load((REPOSITORY / "tune.yaml").read_text(encoding="utf-8"))
     set_values(tree, {**SMALL, **(changes or {})})
     return tree
 
@@ -72,18 +79,17 @@ def dvc_repository(tmp_path) -> Path:
     return root
 
 
-LONGEST = ("test_readme.py", "test_processes.py", "test_experiment.py", "test_tune.py", "test_benchmarks.py")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first, so that none is left running alone at the end.
 
-
-def pytest_collection_modifyitems(items):
-    """Start the longest files first, then other slow tests, so that none is left running alone at the end."""
-
-    def place(item: pytest.Item) -> int:
-        if item.path.name in LONGEST:
-            return LONGEST.index(item.path.name)
-        return len(LONGEST) + (item.get_closest_marker("slow") is None)
-
-    items.sort(key=place)
+    How long a file takes is what its tests' `slow` markers say in all. Files stay whole (`--dist loadfile`).
+    """
+    seconds: dict[Path, float] = defaultdict(float)
+    for item in items:
+        marker = item.get_closest_marker("slow")
+        if marker is not None:
+            seconds[item.path] += sum(marker.args)
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -154,17 +160,75 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def fill_project(data: Path, empty_database: Path):
+    """Return a function that makes a project: the tiny data, a small params.yaml, an empty MLflow store."""
+
+    def fill(folder: Path, changes: dict | None = None) -> Path:
+        shutil.copytree(data, folder)
+        shutil.copy(empty_database, folder)
+        write_settings(folder, small_tree(changes))
+        return folder
+
+    return fill
+
+
 @pytest.fixture
-def project(
-    tmp_path: Path, data: Path, empty_database: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder with the tiny data, a small params.yaml and an empty MLflow store; the working directory."""
-    folder = tmp_path / "project"
-    shutil.copytree(data, folder)
-    shutil.copy(empty_database, folder)
-    (folder / "params.yaml").write_text(yaml.safe_dump(small_tree()), encoding="utf-8")
+def project(tmp_path: Path, fill_project, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the test's own; the working directory."""
+    folder = fill_project(tmp_path / "project")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory: pytest.TempPathFactory, fill_project) -> Path:
+    changes = {"train.methods": ["local"], "evaluate.batch_size": 64}
+    folder = fill_project(tmp_path_factory.mktemp("finished") / "project", changes)
+    with bare_environment(), contextlib.chdir(folder):
+        run_stages(parse_config(small_tree(changes)), folder)
+    return folder
+
+
+@pytest.fixture
+def finished_project(finished_once: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose stages have run with the method local, for tests that leave it as it is; the working directory.
+
+    It is made once, as training and drawing take seconds.
+    """
+    monkeypatch.chdir(finished_once)
+    return finished_once
+
+
+@pytest.fixture(scope="session")
+def filled_store(tmp_path_factory, empty_database: Path) -> Path:
+    """NL with two versions (champion 1, challenger 2) and ES with one; tests get a copy of the database."""
+    from pfmsmt.tracking import connect
+    from tests.support.shelves import Shelf
+
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(empty_database, folder)
+    (folder / "params.yaml").write_text("seed: 0\n")
+    with bare_environment():
+        shelf = Shelf(connect(folder), folder)
+        shelf.add("NL", 0, "champion")
+        shelf.add("NL", 1, "challenger", val=0.72)
+        shelf.add("ES", 2, "champion")
+    return folder
+
+
+@pytest.fixture
+def shelf(filled_store: Path, tmp_path: Path, clean_environment, monkeypatch):
+    """A registry with small models of two scenarios, of which a test may change what it likes."""
+    from pfmsmt.tracking import connect
+    from tests.support.shelves import Shelf
+
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    for name in ("mlflow.db", "params.yaml"):
+        shutil.copy(filled_store / name, folder)
+    monkeypatch.chdir(folder)
+    return Shelf(connect(folder), folder)
 
 
 @pytest.fixture
@@ -172,21 +236,19 @@ def configure(project: Path, make_config):
     """Return a function that changes the project's params.yaml and returns it parsed."""
 
     def change(changes: dict | None = None) -> Config:
-        (project / "params.yaml").write_text(yaml.safe_dump(small_tree(changes)), encoding="utf-8")
+        write_settings(project, small_tree(changes))
         return make_config(changes)
 
     return change
 
 
 @pytest.fixture
-def run_python(project: Path):
-    """Return a function that runs this Python in the project's folder, as a user would."""
+def run_python():
+    """Return a function that runs this Python in the working directory, as a user would."""
 
     def run(*words: str, **variables: str) -> subprocess.CompletedProcess:
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
-        return subprocess.run(
-            [sys.executable, *words], cwd=project, env=environment, capture_output=True, text=True, timeout=120
-        )
+        return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120)
 
     return run
 
@@ -221,7 +283,16 @@ def equal_arrays():
 
 @pytest.fixture
 def train_all(project: Path):
-    """Return a function that does what the stages do, up to one of them, for every method of a configuration."""
+    """Return a function that runs the stages in the test's own project, up to one of them."""
+
+    def run(config: Config, last: str = "register"):
+        return run_stages(config, project, last)
+
+    return run
+
+
+def run_stages(config: Config, project: Path, last: str = "register"):
+    """Do what the stages do in a project that is the working directory, for every method; return its tracking."""
     from pfmsmt.commands.compare import compare
     from pfmsmt.commands.evaluate import evaluate
     from pfmsmt.commands.register import register
@@ -229,17 +300,14 @@ def train_all(project: Path):
     from pfmsmt.core.files import write_json
     from pfmsmt.tracking import connect
 
-    def run(config: Config, last: str = "register"):
-        schema, tracking = read_schema(Path("data/clients/schema.json")), connect(project)
-        for method in config.train.methods:
-            ids = train(config, schema, method, 0, tracking, project)
-            write_json(project / f"runs/{method}-seed0.json", ids)
-            if last != "train":
-                evaluate(config, schema, method, 0, tracking, project)
-        if last in ("compare", "register"):
-            compare(config, schema, tracking, project)
-        if last == "register":
-            register(config, schema, tracking, project)
-        return tracking
-
-    return run
+    schema, tracking = read_schema(Path("data/clients/schema.json")), connect(project)
+    for method in config.train.methods:
+        ids = train(config, schema, method, 0, tracking, project)
+        write_json(project / f"runs/{method}-seed0.json", ids)
+        if last != "train":
+            evaluate(config, schema, method, 0, tracking, project)
+    if last in ("compare", "register"):
+        compare(config, schema, tracking, project)
+    if last == "register":
+        register(config, schema, tracking, project)
+    return tracking

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pfmsmt.config import Federated, Methods, PfMsmtrec, PlainLearning, Train
+from pfmsmt.config import METHOD_NAMES, Federated, Methods, PfMsmtrec, PlainLearning, Privacy
 from pfmsmt.config import ServerOptimizer as ServerOptimizerBlock
 from pfmsmt.core.types import Template
 from pfmsmt.methods import LocalTrain, Method
@@ -69,7 +69,7 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
     if isinstance(block, PlainLearning):
         build = centralized if name in POOLED else local
         return build(local_train, template, **block.model_dump())
-    raise ValueError(f"no method {name!r}; there are {', '.join(Methods.model_fields)}")
+    raise ValueError(f"no method {name!r}; there are {', '.join(METHOD_NAMES)}")
 
 
 def _optimizer(block: ServerOptimizerBlock) -> ServerOptimizer:
@@ -82,16 +82,16 @@ def _optimizer(block: ServerOptimizerBlock) -> ServerOptimizer:
     )
 
 
-def with_messages(method: Method, template: Template, train: Train, entropy: Entropy = seeded) -> Method:
-    """Return the method with uploads clipped, noised and shortened as `train` says; as it is by default.
+def with_messages(method: Method, template: Template, privacy: Privacy, entropy: Entropy = seeded) -> Method:
+    """Return the method with uploads clipped, noised and shortened as `privacy` says; as it is by default.
 
     Args:
         method: as its own file builds it.
         template: roles of all tensors.
-        train: `clip`, `noise` and `wire`.
+        privacy: `clip`, `noise` and `wire`.
         entropy: where noise comes from; at a site, which keeps it secret, not from the seed.
     """
-    if train.clip is not None:
-        method = noised(method, clip=train.clip, noise=train.noise, entropy=entropy)
+    if privacy.clip is not None:
+        method = noised(method, clip=privacy.clip, noise=privacy.noise, entropy=entropy)
     # Last, as rounding noised numbers tells nothing new.
-    return half_precision(method, template) if train.wire == "float16" else method
+    return half_precision(method, template) if privacy.wire == "float16" else method

@@ -24,7 +24,7 @@ _DRAIN = 10
 """Seconds that requests have to end when the server is stopped."""
 
 
-def run_server(tracking: "Store", settings: Serve, *, authenticate: bool = True) -> None:
+def serve(tracking: "Store", settings: Serve, *, authenticate: bool = True) -> None:
     """Serve until interrupted.
 
     Raises:
@@ -68,7 +68,7 @@ def find_token(host: str, authenticate: bool) -> str | None:
     """Return the token of the environment, if requests need one.
 
     Raises:
-        ServingError: see `run_server`.
+        ServingError: see `serve`.
     """
     token = os.environ.get(TOKEN, "").strip()
     if not authenticate:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from pfmsmt.config import Methods, Model, Train
+from pfmsmt.config import Methods, Model, Privacy, Run, Train
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import ScenarioSchema, Schema
@@ -36,6 +36,16 @@ class Recipe(Protocol):
     @property
     def train(self) -> Train:
         """The budget."""
+        ...
+
+    @property
+    def run(self) -> Run:
+        """Where clients compute, and in how much memory."""
+        ...
+
+    @property
+    def privacy(self) -> Privacy:
+        """What uploads are before they leave a client."""
         ...
 
     @property
@@ -76,12 +86,12 @@ class Federation(NamedTuple):
 
 
 def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
-    """Load what each client of method `name` trains and validates on, or open it where `train.memory` is too small.
+    """Load what each client of method `name` trains and validates on, or open it where `run.memory` is too small.
 
     Test shards are not read.
 
     Raises:
-        ConfigError: rows can neither be held nor streamed within `train.memory`.
+        ConfigError: rows can neither be held nor streamed within `run.memory`.
         DataError: a shard cannot be read.
     """
     schemas = _schemas(schema)
@@ -96,7 +106,9 @@ def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[s
     validation = {s.scenario: RowGroups([file]) for s, file in zip(schemas, files["val"], strict=True)}
     if name in POOLED:
         train = {POOLED_CLIENT: RowGroups(files["train"])}
-    plan = choose_plan(config.train, [*train.values()], [*validation.values()], phases(name, config.methods))
+    plan = choose_plan(
+        config.train, config.run.memory, [*train.values()], [*validation.values()], phases(name, config.methods)
+    )
     reader = ReadingThread()
 
     def rows(source: RowGroups) -> ClientRows:
@@ -132,7 +144,7 @@ def build_federation(
 
     Raises:
         ConfigError: train.task_weights does not fit the data's tasks, or an adapter's rank its first layer; or rows
-            can neither be held nor streamed within `train.memory`.
+            can neither be held nor streamed within `run.memory`.
         DataError: a shard cannot be read.
     """
     specs = build_specs(config, schema, name)
@@ -156,7 +168,7 @@ def build_federation(
         if method is None:
             template = learner.binding.template
             method = with_messages(
-                build_method(name, config.methods, local_train, template), template, config.train, entropy
+                build_method(name, config.methods, local_train, template), template, config.privacy, entropy
             )
         clients[client] = Client(client, method, learner, seed)
     assert method is not None

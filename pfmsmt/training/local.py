@@ -102,7 +102,7 @@ def local_train(
 ) -> LocalResult:
     """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
 
-    Plain SGD, because what is averaged must be proportional to the gradient (docs/method.md, a round). The regulariser
+    Plain SGD, as what is averaged must be proportional to the gradient (docs/explanation/method.md). The regulariser
     (mu / 2) |theta - anchor|^2, over the learned tensors whose role is in `anchor`, takes an implicit step after each
     of the optimisers', theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu: stable for any mu. The rate
     is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form (AdamW, Loshchilov and

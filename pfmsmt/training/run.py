@@ -105,7 +105,7 @@ def run_training(job: Job, participants: Participants, tracking: "Tracking") -> 
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
     """
     config, schema, method = job.config, job.schema, participants.method
-    check_accountant(config.train)
+    check_accountant(config.privacy)
     history = History()
     checkpoint = Checkpoint(job.root / CHECKPOINTS / job.name, fingerprint(job.params, schema))
     resumed = checkpoint.load(participants, history)
@@ -135,7 +135,7 @@ def run_training(job: Job, participants: Participants, tracking: "Tracking") -> 
         last: RoundResult | None = None
         try:
             for result in rounds:
-                result.metrics |= spent(result.metrics, config.train)
+                result.metrics |= spent(result.metrics, config.privacy)
                 metrics = history.add(result)
                 tracked.log_round(result.round, metrics)
                 for client, reason in result.failures.items():
@@ -144,7 +144,7 @@ def run_training(job: Job, participants: Participants, tracking: "Tracking") -> 
                     say(f"{job.name}: round {result.round}: {found}")
                 progress.show(result.round, _summary(metrics))
                 last = result
-                if result.round % config.train.checkpoint_every == 0 and result.round < config.train.rounds:
+                if result.round % config.run.checkpoint_every == 0 and result.round < config.train.rounds:
                     tracked.flush()
                     checkpoint.save(result, participants, history, tracked.id)
         except (TrainingError, KeyboardInterrupt) as error:
@@ -176,7 +176,9 @@ def run_params(config: Config, name: str, seed: int, device: str, shuffle: str) 
     train_ = {key: value for key, value in tree["train"].items() if key not in ("methods", "seeds")}
     blocks = {
         "model": tree["model"],
-        "train": {**train_, "device": device, "shuffle": shuffle},
+        "train": {**train_, "shuffle": shuffle},
+        "run": {**tree["run"], "device": device},
+        "privacy": tree["privacy"],
         f"methods.{name}": tree["methods"][name],
     }
     flat = {f"{block}.{key}": value for block, values in blocks.items() for key, value in values.items()}
@@ -187,7 +189,7 @@ def fingerprint(params: Mapping[str, Any], schema: Schema) -> str:
     """Return a hash of all that decides what a run computes."""
     # The last two say what answers the server takes, and may have to be changed for a run to go on.
     free = (
-        "train.checkpoint_every", "train.memory", "train.workers", "train.threads",
+        "run.checkpoint_every", "run.memory", "run.workers", "run.threads",
         "train.quorum", "federate.largest_update",
     )  # fmt: skip
     kept = {key: value for key, value in params.items() if key not in free}
@@ -215,8 +217,8 @@ def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
     if table is None:
         return
     # Not at the top: methods without pictures need not wait for matplotlib.
-    from pfmsmt.report.comparison.diagnostics import diagnostic_pictures
-    from pfmsmt.report.comparison.results import Diagnostics
+    from pfmsmt.report.comparison.diagnostic_pictures import diagnostic_pictures
+    from pfmsmt.report.comparison.inputs import Diagnostics
 
     pictures = diagnostic_pictures(name, Diagnostics(table, history.ledger.traffic()))
     with tempfile.TemporaryDirectory() as folder:

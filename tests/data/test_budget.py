@@ -69,7 +69,8 @@ def folders(tmp_path_factory):
 
 
 def measure(folders, memory):
-    command = [sys.executable, Path(__file__).parents[1] / "support/resident.py", *folders, str(memory), str(WINDOW)]
+    script = Path(__file__).parents[1] / "support" / "resident.py"
+    command = [sys.executable, script, *folders, str(memory), str(WINDOW)]
     # What allocators keep for each thread is theirs, some tens of megabytes, and would drown a budget as small as this.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
@@ -77,7 +78,7 @@ def measure(folders, memory):
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_training_stays_within_its_memory(folders):
     """The rows are three times the budget; in the larger budget they fit, and the same rounds come out of them."""
     rows = 2 * (180_000 + 12_000) * ROW_BYTES
@@ -102,8 +103,9 @@ def sources(folders):
 
 def test_the_plan_follows_from_sizes(sources, make_config):
     def plan(phases=1, **train):
-        changes = {"memory": 1.0, "shuffle": "auto", "shuffle_rows": WINDOW, **train}
-        return choose_plan(make_config({f"train.{k}": v for k, v in changes.items()}).train, *sources, phases)
+        changes = {"shuffle": "auto", "shuffle_rows": WINDOW, **train}
+        memory = changes.pop("memory", 1.0)
+        return choose_plan(make_config({f"train.{k}": v for k, v in changes.items()}).train, memory, *sources, phases)
 
     decoding = 4 * GROUP_ROWS * ROW_BYTES
     # Rows, an order of 4 bytes a row for each phase, and 8 while it is drawn.

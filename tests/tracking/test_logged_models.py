@@ -170,7 +170,7 @@ def test_there_is_one_version_per_model(tracking: Tracking, logged, start, model
         tracking.register_version("NL", "m-absent", {})
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 def test_the_champion_loads_from_another_directory(
     tracking: Tracking, logged, model_folder: Path, rows: pd.DataFrame, tmp_path: Path
 ) -> None:

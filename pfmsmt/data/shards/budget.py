@@ -1,4 +1,4 @@
-"""Rows in memory or streamed: the needs of both, against `train.memory`."""
+"""Rows in memory or streamed: the needs of both, against `run.memory`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,12 +26,16 @@ class RowPlan(NamedTuple):
     """Bytes that this takes at most, all clients together."""
 
 
-def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[RowGroups], phases: int) -> RowPlan:
-    """Hold rows where they fit into `train.memory`, else stream them.
+def choose_plan(
+    budget: Train, memory: float, train: Sequence[RowGroups], validation: Sequence[RowGroups], phases: int
+) -> RowPlan:
+    """Hold rows where they fit into `run.memory`, else stream them.
 
     Streams are windows of row groups.
 
     Args:
+        budget: `shuffle` and `shuffle_rows`.
+        memory: GiB, `run.memory`.
         train: training rows of each client.
         validation: validation rows of each client and scenario.
         phases: of the method; each sees the rows in an order of its own.
@@ -39,22 +43,22 @@ def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[
     Raises:
         ConfigError: `train.shuffle` is rows and they do not fit, or not even the windows do.
     """
-    allowed = budget.memory * GIB
+    allowed = memory * GIB
     window = budget.shuffle_rows if budget.shuffle == "row_groups" else None
     whole = _whole(train, validation, phases)
     if whole <= allowed:
         return RowPlan(False, window, whole)
     if budget.shuffle == "rows":
         raise ConfigError(
-            f"train.shuffle: rows needs all rows in memory, {whole / GIB:.2f} GiB, but train.memory is "
-            f"{budget.memory:g}; raise that, or set train.shuffle to auto or row_groups"
+            f"train.shuffle: rows needs all rows in memory, {whole / GIB:.2f} GiB, but run.memory is "
+            f"{memory:g}; raise that, or set train.shuffle to auto or row_groups"
         )
     needed = _streamed(budget.shuffle_rows, train, validation, phases)
     if needed > allowed:
         least = _streamed(1, train, validation, phases)
-        hint = "lower train.shuffle_rows, or raise train.memory" if least <= allowed else "raise train.memory"
+        hint = "lower train.shuffle_rows, or raise run.memory" if least <= allowed else "raise run.memory"
         raise ConfigError(
-            f"train.memory is {budget.memory:g} GiB, but rows take {whole / GIB:.3f} in memory, {needed / GIB:.3f} "
+            f"run.memory is {memory:g} GiB, but rows take {whole / GIB:.3f} in memory, {needed / GIB:.3f} "
             f"streamed with train.shuffle_rows = {budget.shuffle_rows:,}, and {least / GIB:.3f} streamed at least, "
             f"with the row groups of these shards; {hint}"
         )

@@ -31,15 +31,15 @@ def keep_model(site: Site, asked: str, plan: Plan, track: bool) -> Best:
     done = site.folder / RUNS / f"{run_name(plan.method, plan.seed)}.json"
     if done.exists():
         known = json.loads(done.read_text(encoding="utf-8"))
-        if known["run"] == plan.run:
+        if known["run"] == plan.run_id:
             return Best(**known["best"])
     folder = site.folder / MODELS / run_name(plan.method, plan.seed)
     found = write_models(folder, site.last(plan, schema), schema, History(), plan.train.calibration)[site.client]
     best = Best(found["round"], found["mean_auc"], found["validation"])
-    write_text(site.folder / STATE / plan.run / PLAN, plan.model_dump_json(indent=2) + "\n")
+    write_text(site.folder / STATE / plan.run_id / PLAN, plan.model_dump_json(indent=2) + "\n")
     ids = _register(site, plan, schema, best) if track else {}
-    write_json(done, {"run": plan.run, "best": best._asdict(), **ids})
-    site.forget_others(plan.run, run_name(plan.method, plan.seed))
+    write_json(done, {"run": plan.run_id, "best": best._asdict(), **ids})
+    site.forget_others(plan.run_id, run_name(plan.method, plan.seed))
     return best
 
 
@@ -48,8 +48,8 @@ def _register(site: Site, plan: Plan, schema: Schema, best: Best) -> dict[str, s
     tracking = connect(site.folder)
     with tracking.training_run(
         method=plan.method, seed=plan.seed, dataset=schema.source, fingerprint=schema.fingerprint,
-        params={"federation": plan.run, "scenario": site.client, "method": plan.method, "seed": plan.seed},
-        config_file=site.folder / STATE / plan.run / PLAN,
+        params={"federation": plan.run_id, "scenario": site.client, "method": plan.method, "seed": plan.seed},
+        config_file=site.folder / STATE / plan.run_id / PLAN,
     ) as tracked:  # fmt: skip
         model = tracked.log_scenario_model(
             f"{plan.method}-{site.client}",
@@ -58,7 +58,7 @@ def _register(site: Site, plan: Plan, schema: Schema, best: Best) -> dict[str, s
             params={"scenario": site.client, "best_round": best.round},
             step=plan.train.rounds + 1,
         )
-    chosen = {"method": plan.method, "seed": plan.seed, "federation": plan.run, "val_mean_auc": best.mean_auc}
+    chosen = {"method": plan.method, "seed": plan.seed, "federation": plan.run_id, "val_mean_auc": best.mean_auc}
     version = tracking.register_version(site.client, model, chosen)
     place(tracking, site.client, version, CHAMPION, margin=0.0)
     return {"run_id": tracked.id, "model_id": model, "version": version}
