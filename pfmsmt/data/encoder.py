@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.schema import OUT_OF_VOCABULARY, CategoricalField, NumericalField, ScenarioSchema
-from pfmsmt.data.tables.values import EXACT_INTEGERS, Column, Converted, convert, convert_cells, refuse_type
+from pfmsmt.data.tables.cells import convert_cells
+from pfmsmt.data.tables.values import EXACT_INTEGERS, Column, Converted, convert, refuse_type
 
 DENSE_SPAN = 2**20
 """Widest range of a field's categories for which a table of the whole range is kept."""

@@ -1,4 +1,7 @@
-"""Bodies of prediction requests and answers, in JSON and in Arrow. Legend: B batch, T tasks."""
+"""Bodies of prediction requests and answers, in JSON and in Arrow.
+
+Legend: B batch, T tasks.
+"""
 
 import json
 from collections.abc import Mapping

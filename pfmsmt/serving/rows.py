@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.encoder import CategoryEncoder, Encoded, RowEncoder, column_of, stand_ins
 from pfmsmt.data.schema import OUT_OF_VOCABULARY, ScenarioSchema
-from pfmsmt.data.tables.values import LARGEST_NUMBER, LONGEST_TEXT, Column, Converted, convert_cells, show_cell
+from pfmsmt.data.tables.cells import convert_cells, show_cell
+from pfmsmt.data.tables.values import LARGEST_NUMBER, LONGEST_TEXT, Column, Converted
 
 
 class FeatureRows(NamedTuple):

@@ -22,9 +22,10 @@ from pfmsmt.core.errors import PfmsmtError
 from pfmsmt.data.encoder import Encoded, RowEncoder, encode
 from pfmsmt.data.schema import CategoricalField, NumericalField
 from pfmsmt.data.shards.writer import ShardWriter
+from pfmsmt.data.tables.cells import convert_cells
 from pfmsmt.data.tables.faults import Faults
 from pfmsmt.data.tables.raw_files import read_table
-from pfmsmt.data.tables.values import Column, convert_cells
+from pfmsmt.data.tables.values import Column
 from pfmsmt.serving import bodies
 from pfmsmt.serving.arrow import read_batch
 from pfmsmt.serving.guards import Refusal

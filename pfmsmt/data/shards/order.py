@@ -1,4 +1,7 @@
-"""In which order training sees the rows of a shard. Legend: B batch, N rows of a shard."""
+"""The order in which training sees the rows of a shard.
+
+Legend: B batch, N rows of a shard.
+"""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -1,9 +1,7 @@
 """The one rule for every value: types, ranges and errors by kind.
 
-The kind of a column decides which Arrow types it takes, within which range, and the error otherwise.
-
 Partition (CSV and Parquet), `encode` (MLflow's models), served JSON, served Arrow and the files of `pfmsmt predict` all
-convert their columns here. Legend: B rows.
+convert their columns here. The kind of a column decides which Arrow types it takes, and which values of them.
 
 | kind | Arrow types | becomes | refused |
 | id | integers, booleans | int64 | 2^63 or more, unless it is a `group` |
@@ -16,15 +14,17 @@ convert their columns here. Legend: B rows.
 - A dictionary counts as its values. Null is missing. So are NaN and empty text where values may be missing (`fill` or
   `optional`); elsewhere they are refused. A column of type null fits where values may be missing.
 - Training decides. A request's empty or overlong text, and its number beyond 1e30, are refused, as no training row can
-  hold them; an integer that is merely not in the vocabulary is not.
-- Cells without a type (JSON, pandas' objects) are taken as the Arrow type that Python's own type has. True and False
-  are refused there, as they are in a CSV; a column that is boolean as a whole is 0 and 1, as it is in Parquet.
+  hold them. An integer that is merely not in the vocabulary is taken.
+- Cells without a type (JSON, pandas' objects; see cells.py) are taken as the Arrow type of their Python type. True and
+  False are refused there, as they are in a CSV. A column that is boolean as a whole is 0 and 1, as in Parquet.
+- Two things are decided elsewhere: which columns of a CSV are integers (prepare/fields.py, from all training values),
+  and that a request's stream holds no dictionaries (serving/arrow.py, as their sizes are not bounded).
+
+Legend: B rows.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from decimal import Decimal
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,29 +37,17 @@ from pfmsmt.core.errors import SchemaError
 
 EXACT_INTEGERS = 2**53
 """Categories may be parsed as float64, so that `3.0` counts as 3; from here on that would lose digits."""
+HIGHEST_INTEGER = 2**63 - 1
 LARGEST_NUMBER = 1e30
 """Sums of squares of larger ones, and float32, may overflow where no row can be named any more."""
 LONGEST_TEXT = 256
 """Bytes of a category of text."""
 NUMERIC_TEXT = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
 
-_HIGHEST = 2**63 - 1
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 """In seconds since 1970."""
-_SHOWN = 60
-"""Characters of a wrong cell that an error repeats."""
 
 Kind = Literal["id", "category", "text", "number", "label", "time"]
-
-_NO_CELL: dict[Kind, str] = {
-    "id": "is not an integer",
-    "category": "is not an integer category",
-    "text": "is not text, as its categories are",
-    "number": "is not a number",
-    "label": "is not a number",
-    "time": "is no time",
-}
-"""The problem of a cell whose type does not fit its column."""
 
 
 class Column(NamedTuple):
@@ -157,7 +145,7 @@ def convert(array: pa.Array, column: Column) -> Converted:
         below = np.asarray(pc.fill_null(pc.less(array, column.lowest), False))
         _note(problems, below, _number_of(array), f"is below {column.lowest}")
     if pa.types.is_uint64(array.type):
-        beyond = pc.fill_null(pc.greater(array, pa.scalar(_HIGHEST, pa.uint64())), False)
+        beyond = pc.fill_null(pc.greater(array, pa.scalar(HIGHEST_INTEGER, pa.uint64())), False)
         _note(problems, np.asarray(beyond), _digits_of(array), "is 2^63 or more; store such ids as text")
         array = pc.if_else(beyond, pa.scalar(0, pa.uint64()), array).cast(pa.int64())
     if column.fill is not None or column.optional:
@@ -170,99 +158,6 @@ def convert(array: pa.Array, column: Column) -> Converted:
         array = pc.fill_null(array, _harmless(array.type))
     times = _form_of_times(array) if column.kind == "time" else ""
     return Converted(_KINDS[column.kind](array, column, problems), missing, problems, times)
-
-
-def convert_cells(cells: Sequence[Any], column: Column) -> Converted:
-    """Convert values [B] that have no common type, each a Python object.
-
-    None is missing, where values may be.
-    """
-    found = set(map(type, cells))
-    if fits(column, pa.null()):
-        found.discard(type(None))
-    if len(found) == 1 and (form := _CELLS.get(found.pop())) is not None and fits(column, form):
-        with suppress(OverflowError, UnicodeError):  # cells that do not fit in the type are taken one by one
-            return _shown_as(convert(pa.array(cells, form), column), cells)
-    return _shown_as(_one_by_one(cells, column), cells)
-
-
-def _one_by_one(cells: Sequence[Any], column: Column) -> Converted:
-    places: dict[pa.DataType, list[int]] = {}
-    held: dict[pa.DataType, list[Any]] = {}
-    wrong = np.zeros(len(cells), np.bool_)
-    for at, cell in enumerate(cells):
-        form, value = _typed(cell)
-        if form is None or not fits(column, form):
-            wrong[at] = True
-            continue
-        places.setdefault(form, []).append(at)
-        held.setdefault(form, []).append(value)
-    text = column.kind == "text"
-    values: Any = np.full(len(cells), "-", object) if text else np.zeros(len(cells), _TYPES[column.kind])
-    missing, problems = np.zeros(len(cells), np.bool_), [] if not wrong.any() else [_unshown(wrong, column)]
-    for form, where in places.items():
-        part = convert(pa.array(held[form], form), column)
-        values[where] = part.values.to_numpy(zero_copy_only=False) if text else part.values
-        if part.missing is not None:
-            missing[where] = part.missing
-        for problem in part.problems:
-            spread = np.zeros(len(cells), np.bool_)
-            spread[where] = problem.wrong
-            problems.append(problem._replace(wrong=spread))
-    return Converted(pa.array(values, pa.string()) if text else values, missing if missing.any() else None, problems)
-
-
-_CELLS: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-_TYPES: dict[Kind, type] = {
-    "id": np.int64, "category": np.int64, "number": np.float64, "time": np.float64, "label": np.int8,
-}  # fmt: skip
-
-
-def _typed(cell: Any) -> tuple[pa.DataType | None, Any]:
-    """Return a cell's Arrow type and the cell.
-
-    None: no column could have its type.
-    """
-    if isinstance(cell, np.generic):
-        cell = cell.item()
-    if cell is None or cell is pd.NA:
-        return pa.null(), None
-    if type(cell) is int and not -(2**63) <= cell <= _HIGHEST:
-        if 0 <= cell < 2**64:
-            return pa.uint64(), cell
-        try:  # a float, as JSON's parser makes it one
-            return pa.float64(), float(cell)
-        except OverflowError:
-            return pa.float64(), np.inf if cell > 0 else -np.inf
-    if type(cell) is str:
-        try:
-            cell.encode()
-        except UnicodeError:
-            return None, cell
-    if isinstance(cell, Decimal):
-        with suppress(pa.ArrowException):
-            return pa.array([cell]).type, cell
-        return None, cell
-    return _CELLS.get(type(cell)), cell
-
-
-def _unshown(wrong: NDArray[np.bool_], column: Column) -> Problem:
-    return Problem(wrong, str, _NO_CELL[column.kind])
-
-
-def _shown_as(converted: Converted, cells: Sequence[Any]) -> Converted:
-    """Let errors repeat the cells as they were written."""
-    problems = [problem._replace(show=lambda at: show_cell(cells[at])) for problem in converted.problems]
-    return converted._replace(problems=problems) if problems else converted
-
-
-def show_cell(cell: Any) -> str:
-    """Return a cell for an error, cut to a fitting length."""
-    # Not their contents, which may be nested as deep as Python's own stack.
-    if isinstance(cell, (list, dict)):
-        return "a list" if isinstance(cell, list) else "an object"
-    text = repr(cell)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _plain(array: pa.Array, column: Column) -> pa.Array:

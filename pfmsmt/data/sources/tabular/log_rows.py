@@ -65,8 +65,9 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
     for name in keys:
         if name in read and read[name].kind == "number":
             raise ConfigError(f"data.tabular: {name!r} is numerical, and cannot be a group, a scenario or a split too")
-        text = is_text(types[name]) if parquet else True
         fill = block.fill.get(name)
+        # A column of nulls has no type of its own: its fill decides.
+        text = not parquet or is_text(types[name]) or (pa.types.is_null(types[name]) and isinstance(fill, str))
         if fill is not None and text != isinstance(fill, str):
             fill = str(fill) if text else _refuse_fill(name, fill)
         group = name == block.group and keys.count(name) == 1
