@@ -1,6 +1,9 @@
 """Cells without a type, converted by the rule for values.
 
-They are JSON's values or Python's objects. Each one is taken as the Arrow type that its Python type has; then values.py decides. Legend: B rows.
+They are JSON's values or Python's objects. Each one is taken as the Arrow type of its Python type; then values.py
+decides.
+
+Legend: B rows.
 """
 
 from collections.abc import Sequence
