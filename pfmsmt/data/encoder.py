@@ -22,7 +22,7 @@ from pfmsmt.data.tables.cells import convert_cells
 from pfmsmt.data.tables.values import EXACT_INTEGERS, Column, Converted, convert, refuse_type
 
 DENSE_SPAN = 2**20
-"""Widest range of a field's categories for which a table of the whole range is kept."""
+"""Widest range of a field's categories for which a table of the whole range is held."""
 NO_INTEGER = -EXACT_INTEGERS
 """Beyond every integer category, so that it is in no vocabulary."""
 

@@ -131,7 +131,7 @@ def _batches(body: bytes) -> Iterator[tuple[int, bool]]:
 def _record_batch(metadata: bytes, dictionary: bool = False) -> tuple[int, bool]:
     """Read a record batch's row count and compression from its flatbuffer (Message.fbs).
 
-    pyarrow tells neither before it has unpacked the buffers. A dictionary's batch is a field of its message.
+    pyarrow says neither before it has unpacked the buffers. A dictionary's batch is a field of its message.
     """
     batch = _table(metadata, struct.unpack_from("<I", metadata, 0)[0], 2)
     if dictionary:

@@ -25,7 +25,7 @@ class Batcher:
     """The queue in front of one scorer; for one event loop."""
 
     def __init__(self, scorer: Scorer, executor: Executor, batch_rows: int, observe: Callable[[int], None]) -> None:
-        """`observe` is told the rows of every batch."""
+        """`observe` gets the row count of every batch."""
         self.scorer = scorer
         self._executor, self._batch_rows, self._observe = executor, batch_rows, observe
         self._queue: deque[_Waiting] = deque()

@@ -41,10 +41,10 @@ class Fleet:
     """
 
     def __init__(
-        self, tracking: "Store", *, calibrated: bool, with_challengers: bool, tell: Callable[[str], None]
+        self, tracking: "Store", *, calibrated: bool, with_challengers: bool, report: Callable[[str], None]
     ) -> None:
-        """Start empty; `refresh` loads. `tell` is told of every change, once."""
-        self._tracking, self._calibrated, self._tell = tracking, calibrated, tell
+        """Start empty; `refresh` loads. `report` gets a line about every change, once."""
+        self._tracking, self._calibrated, self._report = tracking, calibrated, report
         self._aliases = (CHAMPION, CHALLENGER) if with_challengers else (CHAMPION,)
         self._deployments: Mapping[Key, Deployment] = {}
         self._refreshing = threading.Lock()
@@ -109,7 +109,7 @@ class Fleet:
             return self._fault(scenario, alias, now, wanted, f"loading failed with {type(error).__name__}")
         self.swaps += 1
         before = f", in place of version {now.scorer.version}" if now and now.scorer else ""
-        self._tell(f"{scenario}: version {wanted} serves as {alias}{before}")
+        self._report(f"{scenario}: version {wanted} serves as {alias}{before}")
         return Deployment(scorer, wanted, None)
 
     def _match(self, scenario: str, table: dict[Key, Deployment]) -> None:
@@ -123,15 +123,15 @@ class Fleet:
         unfit = "; ".join(schema_faults(champion.scorer.schema, challenger.scorer.schema)) or None
         before = self._deployments.get((scenario, CHALLENGER))
         if unfit and (before is None or (before.wanted, before.unfit) != (challenger.wanted, unfit)):
-            self._tell(f"{scenario}: challenger version {challenger.wanted} gets no requests: {unfit}")
+            self._report(f"{scenario}: challenger version {challenger.wanted} gets no requests: {unfit}")
         table[scenario, CHALLENGER] = challenger._replace(unfit=unfit)
 
     def _fault(self, scenario: str, alias: str, now: Deployment | None, wanted: str, reason: str) -> Deployment:
         if now is None or (now.wanted, now.fault) != (wanted, reason):
-            self._tell(f"{scenario}: {alias} version {wanted} is not served: {reason}")
+            self._report(f"{scenario}: {alias} version {wanted} is not served: {reason}")
         return Deployment(now.scorer if now else None, wanted, reason)
 
     def _note_registry(self, fault: str | None) -> None:
         if (fault is None) != (self.registry_fault is None):
-            self._tell("the registry is read again" if fault is None else f"the registry cannot be read: {fault}")
+            self._report("the registry is read again" if fault is None else f"the registry cannot be read: {fault}")
         self.registry_fault = fault

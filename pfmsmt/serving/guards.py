@@ -48,7 +48,7 @@ class TokenGuard:
         await self._app(scope, receive, send)
 
     def passes(self, scope: Scope) -> bool:
-        """Tell whether a request carries the token."""
+        """Say whether a request carries the token."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         kind, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         return kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)

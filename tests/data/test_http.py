@@ -80,7 +80,7 @@ def server():
 
 
 def get(server, tmp_path, progress=quiet, **options):
-    options = {"kept": tmp_path / "kept", "pause": 0.0} | options
+    options = {"cache": tmp_path / "kept", "pause": 0.0} | options
     download_url(server.url, tmp_path / "raw" / "data.bin", progress, **options)
     return (tmp_path / "raw" / "data.bin").read_bytes()
 

@@ -1,7 +1,7 @@
 """Sites that keep their rows agree on one schema, by proposals.
 
-A proposal tells of a site's training rows: the columns, how many rows each category of a federated field has, and
-count, mean and spread of each number. Of private fields it tells the names alone, and of no number a single row's
+A proposal describes a site's training rows: the columns, how many rows each category of a federated field has, and
+count, mean and spread of each number. Of private fields it holds the names alone, and of no number a single row's
 value, unless the column is constant. It leaves the site, so it is a file that can be looked at before.
 """
 
@@ -86,7 +86,7 @@ def make_proposal(
     summary: FieldSummary,
     rules: Rules,
 ) -> Proposal:
-    """Return what a site tells of its rows."""
+    """Return a site's proposal."""
     form = SiteForm(
         source=source, group=columns.group, tasks=tuple(tasks), categorical=columns.categorical,
         numerical=columns.numerical, private=tuple(sorted(private)), text=columns.text, untyped=columns.untyped,

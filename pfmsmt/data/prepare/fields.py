@@ -78,13 +78,13 @@ class FieldLearner:
     def _counts(self, name: str) -> _Counts:
         return TextCounts() if name in self._columns.text else CategoryCounts()
 
-    def add(self, scenario: str, rows: RawRows, kept: NDArray[np.bool_]) -> None:
-        """Take in those rows of a batch that are kept [B]."""
+    def add(self, scenario: str, rows: RawRows, chosen: NDArray[np.bool_]) -> None:
+        """Take in the chosen rows [B] of a batch."""
         counts: dict[str, Any] = {**self._pooled, **self._private[scenario]}
         for name, column in counts.items():
-            column.add(rows[name][kept])
+            column.add(rows[name][chosen])
         with np.errstate(over="ignore", invalid="ignore"):  # reported by `result`, with its column
-            self._moments.add([np.asarray(rows[name][kept], np.float64) for name in self._columns.numerical])
+            self._moments.add([np.asarray(rows[name][chosen], np.float64) for name in self._columns.numerical])
 
     def summary(self) -> FieldSummary:
         """Return the part of the rows' statistics that may leave a site.

@@ -95,7 +95,7 @@ def propose_fields(config: Data, seed: int, raw: Path, scenario: str, progress: 
         data = source.open(Opening(config, seed, raw, declared, rows, faults, progress))
         _check_private(config.private_fields, data.columns)
         learned = _Partition(_only(data, scenario), config, seed, Path(scratch), progress).learn(faults)
-        learned.result(config.min_count)  # refuses what cannot be told
+        learned.result(config.min_count)  # refuses numbers without a finite deviation, which no proposal can hold
     rules = Rules(seed=seed, validation_fraction=config.validation_fraction, min_count=config.min_count)
     return make_proposal(
         scenario, source.name, data.columns, data.tasks, config.private_fields, learned.summary(), rules

@@ -81,17 +81,17 @@ class RowOrder:
     def __init__(self, shuffle: Shuffle) -> None:
         """`shuffle` draws it."""
         self.shuffle = shuffle
-        self._kept: dict[Stream, tuple[int, NDArray[np.signedinteger[Any]]]] = {}
+        self._last: dict[Stream, tuple[int, NDArray[np.signedinteger[Any]]]] = {}
         self._starts = np.cumsum((0, *shuffle.sizes))
         self._type = np.int32 if shuffle.rows < 2**31 else np.int64
 
     def rows(self, stream: Stream, epoch: int) -> NDArray[np.signedinteger[Any]]:
         """Return the row numbers [N] in the order of an epoch."""
         owner = stream._replace(round=0)
-        kept = self._kept.get(owner)
-        if kept is None or kept[0] != epoch:
-            kept = self._kept[owner] = (epoch, self._draw(stream._replace(round=epoch)))
-        return kept[1]
+        last = self._last.get(owner)
+        if last is None or last[0] != epoch:
+            last = self._last[owner] = (epoch, self._draw(stream._replace(round=epoch)))
+        return last[1]
 
     def _draw(self, epoch: Stream) -> NDArray[np.signedinteger[Any]]:
         order: NDArray[np.signedinteger[Any]] = np.empty(self.shuffle.rows, self._type)

@@ -24,7 +24,7 @@ class Delivery(NamedTuple):
     """True: local files are hard-linked where the file system can. False: they are copied."""
     sha256: Mapping[str, str]
     """File name -> the checksum that params.yaml demands."""
-    kept: Path
+    cache: Path
     """Folder for what outlives the raw folder: parts of broken downloads, and checksums of earlier ones."""
     progress: Notify
 
@@ -51,7 +51,7 @@ class Delivery(NamedTuple):
         Raises:
             ConfigError, DataError: see `download_url`.
         """
-        download_url(url, self.folder / name, self.progress, kept=self.kept, sha256=self.sha256.get(name), form=form)
+        download_url(url, self.folder / name, self.progress, cache=self.cache, sha256=self.sha256.get(name), form=form)
 
 
 def zip_form(path: Path) -> str:

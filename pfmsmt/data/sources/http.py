@@ -61,7 +61,7 @@ def download_url(
     target: Path,
     progress: Callable[[str], None],
     *,
-    kept: Path,
+    cache: Path,
     sha256: str | None = None,
     form: Callable[[Path], str] | None = None,
     pause: float = 2.0,
@@ -71,11 +71,11 @@ def download_url(
     """Write what `url` holds to `target`.
 
     Tries again when cut off, after `pause`, 2 `pause`, 4 `pause`, ... seconds, and asks for what is missing only (HTTP
-    Range) if the server marks its versions; so does the next call, from the part that is left in `kept`. The SHA-256
-    must be `sha256`, or, if none is given, the one that `kept` remembers from the first download of this address.
+    Range) if the server marks its versions; so does the next call, from the part that is left in `cache`. The SHA-256
+    must be `sha256`, or, if none is given, the one that `cache` remembers from the first download of this address.
     `form` says what is wrong with the file as such, before anything is remembered; empty if nothing is. Nothing is
     remembered either where the server does not say how long the file is, as it may be cut short.
-    `progress` is told how far it is every `report_every` seconds.
+    `progress` gets a line every `report_every` seconds.
 
     Raises:
         ConfigError: not an http or https address.
@@ -84,9 +84,9 @@ def download_url(
     """
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ConfigError(f"{url!r} is not an http:// or https:// address")
-    kept.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
     stem = f"{target.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-    part = _Part(kept / f"{stem}.part", kept / f"{stem}.mark")
+    part = _Part(cache / f"{stem}.part", cache / f"{stem}.mark")
     for attempt in range(1, ATTEMPTS + 1):
         try:
             whole = _receive(url, part, target.name, progress, timeout, report_every)
@@ -98,27 +98,27 @@ def download_url(
                 left = (
                     f"; the {part.bytes / 2**20:,.1f} MiB received are kept, run again to go on" if part.bytes else ""
                 )
-                _tidy(kept)
+                _tidy(cache)
                 raise DataError(
                     f"{url}: {error}, {ATTEMPTS} times; check the address and the connection{left}"
                 ) from None
             progress(f"{target.name}: {error}; trying again ({attempt + 1} of {ATTEMPTS})")
             time.sleep(pause * 2 ** (attempt - 1))
         except BaseException:
-            _tidy(kept)
+            _tidy(cache)
             raise
     fault = form(part.path) if form else ""
     if fault:
         part.remove()
-        _tidy(kept)
+        _tidy(cache)
         raise DataError(f"{url} {fault}")
     if not whole and not sha256:
         progress(f"{target.name}: the server does not say how long it is, so its checksum is not remembered")
-    _check(url, part, target.name, sha256, kept / CHECKSUMS_FILE, whole)
+    _check(url, part, target.name, sha256, cache / CHECKSUMS_FILE, whole)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part.path, target)
     part.remove()
-    _tidy(kept)
+    _tidy(cache)
 
 
 def _receive(
@@ -237,7 +237,7 @@ def _check(url: str, part: _Part, name: str, given: str | None, path: Path, whol
         files.write_json(path, known | {url: found})
 
 
-def _tidy(kept: Path) -> None:
+def _tidy(cache: Path) -> None:
     """Leave no empty folder behind."""
-    if not any(kept.iterdir()):
-        kept.rmdir()
+    if not any(cache.iterdir()):
+        cache.rmdir()

@@ -26,9 +26,9 @@ class TableRows(NamedTuple):
     times: str = ""
     """The form of its column of times, numbers or dates; empty if there is none."""
 
-    def take(self, kept: NDArray[np.bool_]) -> "TableRows":
-        """Return the rows that are kept [B]."""
-        return TableRows(self.rows[kept], {name: values[kept] for name, values in self.columns.items()}, self.times)
+    def take(self, chosen: NDArray[np.bool_]) -> "TableRows":
+        """Return the chosen rows [B]."""
+        return TableRows(self.rows[chosen], {name: values[chosen] for name, values in self.columns.items()}, self.times)
 
 
 class Sheet(NamedTuple):
@@ -69,8 +69,8 @@ def check(
         found = convert(values[column.name], column)
         for problem in found.problems:
             for at in np.flatnonzero(problem.wrong & ~bad):
-                told = f"{problem.show(int(at))} {problem.text}"
-                faults.append(sheet.fault(rows[at], column.name, told, problem.text))
+                shown = f"{problem.show(int(at))} {problem.text}"
+                faults.append(sheet.fault(rows[at], column.name, shown, problem.text))
             np.logical_or(bad, problem.wrong, out=bad)
         # Text leaves Arrow as Python's strings, which sources sort, hash and name scenarios by.
         checked[column.name] = _objects(found.values) if column.kind == "text" else found.values

@@ -1,6 +1,6 @@
 """MovieLens 100K and 1M as several scenarios and tasks.
 
-Clients are age groups, and tasks are facts that a rating tells.
+Clients are age groups, and tasks are read from a rating.
 
 `like` is a rating of 4 or 5, `love` a rating of 5, nested in it. The last fifth of each user's ratings, in time, is
 the test part, and the last part of what is left is validation: a user's rows are in all three.

@@ -186,10 +186,10 @@ class TableReader:
         if not known.all():
             if self._names:
                 self.skipped += int((~known).sum())
-                kept = block.take(known)
+                good = block.take(known)
             else:
-                kept = self._without(block, ~known, path, str(self._block.scenario), _UNFIT)
-            block, codes = kept, codes[known]
+                good = self._without(block, ~known, path, str(self._block.scenario), _UNFIT)
+            block, codes = good, codes[known]
         rows = self._named(block)
         for code in np.unique(codes):
             name = scenario_of[values[code]]
