@@ -261,7 +261,7 @@ def test_the_example_of_a_method_finds_the_median():
 
 def test_the_example_of_a_source_yields_rows(make_config, tmp_path):
     names = example("docs/how-to/add-a-source.md")
-    source, config = names["SOURCE"], make_config().data
+    source, config = names["DICE"], make_config().data
     raw, scratch = tmp_path / "raw", tmp_path / "scratch"
     raw.mkdir()
     scratch.mkdir()
