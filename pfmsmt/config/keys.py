@@ -12,7 +12,7 @@ UPGRADE = "`pfmsmt params upgrade` rewrites the file"
 
 
 def set_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Set a tree's values by dotted keys; missing blocks are added."""
+    """Set values by dotted keys in a tree; missing blocks are added."""
     for key, value in values.items():
         *path, last = key.split(".")
         block = tree

@@ -18,10 +18,10 @@ from pfmsmt.core.console import say
 from pfmsmt.core.errors import FederationError
 from pfmsmt.core.files import write_text
 from pfmsmt.core.layout import CLIENTS, RAW, SCHEMA
-from pfmsmt.data.prepare.agreement import Agreed, Proposal, agree
+from pfmsmt.data.prepare.agreement import Agreed, Proposal, agree_on_fields
 from pfmsmt.data.prepare.download import SOURCE_FILE, obtain, read_contents
-from pfmsmt.data.prepare.partition import SPLITS, partition, propose
-from pfmsmt.data.schema import Schema, SplitCounts
+from pfmsmt.data.prepare.partition import partition, propose_fields
+from pfmsmt.data.schema import SPLITS, Schema, SplitCounts
 from pfmsmt.data.sources import SOURCES
 from pfmsmt.data.sources.base import of_site
 from pfmsmt.flower.server.nodes import Nodes
@@ -39,12 +39,12 @@ def prepare_site(folder: Path, scenario: str) -> Path:
     """Obtain the scenario's raw data by `<folder>/params.yaml` if they are not there, and write `proposal.json`.
 
     Raises:
-        ConfigError, DataError: see `of_site`, `obtain` and `propose`; nothing is written.
+        ConfigError, DataError: see `of_site`, `obtain` and `propose_fields`; nothing is written.
     """
     data, seed = _own_data(folder, scenario)
     if not _holds(folder / RAW, data):
         obtain(data, seed, folder / RAW, say)
-    proposal = propose(data, seed, folder / RAW, scenario, say)
+    proposal = propose_fields(data, seed, folder / RAW, scenario, say)
     write_text(folder / PROPOSAL, proposal.model_dump_json(indent=1) + "\n")
     return folder / PROPOSAL
 
@@ -100,7 +100,7 @@ def agree_on_schema(nodes: Nodes, root: Path) -> Schema:
     if not scenarios:
         raise FederationError("no site is connected, so there is nobody to agree with")
     told = _ask(nodes, scenarios, PROPOSE, {})
-    agreed = agree([_parsed(Proposal, told[scenario], scenario) for scenario in scenarios])
+    agreed = agree_on_fields([_parsed(Proposal, told[scenario], scenario) for scenario in scenarios])
     fields = f"{len(agreed.categorical)} categorical and {len(agreed.numerical)} numerical fields"
     say(f"{', '.join(scenarios)} agree on {fields}")
     own = _ask(nodes, scenarios, PREPARE, {"schema": agreed.model_dump_json()})

@@ -1,7 +1,6 @@
 """Builds a federation from shards: one client per scenario, or one with everybody's rows."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -14,8 +13,8 @@ from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import ScenarioSchema, Schema
 from pfmsmt.data.shards.budget import choose_plan
 from pfmsmt.data.shards.reader import Pooling, RowGroups, ShardFile
-from pfmsmt.data.shards.resident import ClientData, Rows, load_rows, private_shifts
-from pfmsmt.data.shards.streamed import StreamedShard
+from pfmsmt.data.shards.resident import ClientData, ClientRows, load_rows, private_shifts
+from pfmsmt.data.shards.streamed import ReadingThread, StreamedShard
 from pfmsmt.methods import Method
 from pfmsmt.methods.catalogue import POOLED, TWO_MODELS, build_method, expert_parts, phases, with_messages
 from pfmsmt.methods.noise import Entropy, seeded
@@ -110,9 +109,9 @@ def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[s
     plan = choose_plan(
         config.train, config.run.memory, [*train.values()], [*validation.values()], phases(name, config.methods)
     )
-    reader = ThreadPoolExecutor(1, "rows")
+    reader = ReadingThread()
 
-    def rows(source: RowGroups) -> Rows:
+    def rows(source: RowGroups) -> ClientRows:
         if plan.streamed:
             assert plan.window is not None
             return StreamedShard(source, plan.window, reader)

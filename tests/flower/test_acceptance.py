@@ -185,6 +185,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize(("kind", "act", "fault"), ANSWERS.values(), ids=ANSWERS.keys())
 def test_an_answer_to_the_schema_that_cannot_be_is_refused_by_name(raw_sites, project, kind, act, fault):
     grid = InProcessGrid(raw_sites)
