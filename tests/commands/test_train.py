@@ -14,12 +14,14 @@ import pytest
 import yaml
 
 from pfmsmt.commands.train import train
+from pfmsmt.config import parse_config
 from pfmsmt.core.errors import CheckpointError, ConfigError, TrainingError
 from pfmsmt.data.schema import read_schema
 from pfmsmt.models.saved import load_model
 from pfmsmt.tracking import connect
 from pfmsmt.training.run import fallbacks
 from tests.support.environment import bare_environment
+from tests.support.projects import fill_project
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS = Path("data/clients")
@@ -88,11 +90,12 @@ def test_history_and_result(project, configure):
 
 
 @pytest.fixture(scope="module")
-def explained(tmp_path_factory, fill_project, make_config):
+def explained(tmp_path_factory, data, empty_database, make_tree):
     """A project in which pf_msmtrec was trained, (ids, output) of the training: for tests that only read."""
-    folder = fill_project(tmp_path_factory.mktemp("explained") / "project")
+    tree = make_tree()
+    folder = fill_project(tmp_path_factory.mktemp("explained") / "project", data, empty_database, tree)
     with bare_environment(), contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as output:
-        ids = go(folder, make_config(), "pf_msmtrec")
+        ids = go(folder, parse_config(tree), "pf_msmtrec")
     return folder, ids, output.getvalue()
 
 
