@@ -17,12 +17,13 @@ from pfmsmt.data.schema import Schema
 from pfmsmt.data.shards.resident import Rows
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import SavedModel, load_model
+from pfmsmt.tracking.mlflow_run import attach_test_metrics
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking import Tracking
+    from pfmsmt.tracking import Store
 
 
-def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tracking", root: Path) -> None:
+def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store", root: Path) -> None:
     """Score `models/<run>/` and write `evaluation/<run>/{metrics.json,roc.csv,calibration.csv}`.
 
     Raises:
@@ -31,7 +32,7 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tr
     """
     run = run_name(name, seed)
     ids = read_run(root, name, seed)
-    tracking.check_run(ids["run_id"], f"train@{name}-{seed}")
+    store.check_run(ids["run_id"], f"train@{name}-{seed}")
     scores: dict[str, dict[str, Any]] = {}
     roc, calibration = [], []
     for scenario in schema.scenarios:
@@ -54,7 +55,7 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tr
         write_json(folder / "metrics.json", {"method": name, "seed": seed, "scenarios": scores})
         _concat(roc, ROC_COLUMNS).to_csv(folder / "roc.csv", index=False)
         _concat(calibration, CALIBRATION_COLUMNS).to_csv(folder / "calibration.csv", index=False)
-    tracking.attach_test_metrics(ids["run_id"], ids["models"], test_metrics(scores), schema.source, schema.fingerprint)
+    attach_test_metrics(store, ids["run_id"], ids["models"], test_metrics(scores), schema.source, schema.fingerprint)
 
 
 ROC_COLUMNS = ("scenario", "task", "false_positive_rate", "true_positive_rate")

@@ -38,7 +38,7 @@ def show(scenario: _Scenario, version: Annotated[str, typer.Option(help="Version
     """Show a version's tags and columns, and all changes of the scenario's champion."""
     tracking = connect(Path.cwd())
     found = registry.find_version(tracking, scenario, version)
-    schema = promotion.read_schema(tracking, found)
+    schema = promotion.version_schema(tracking, found)
     created = datetime.fromtimestamp(found.created / 1000, UTC).isoformat(timespec="seconds")
     say(f"pfmsmt-{scenario} version {found.version}  {' '.join(found.aliases)}")
     lines = {"created": created, "source": found.source, **dict(sorted(found.tags.items())), **_described(schema)}
@@ -79,7 +79,7 @@ def diff(
     """Show where two versions differ: tags, training parameters, columns; and what speaks against the second."""
     tracking = connect(Path.cwd())
     a, b = (registry.find_version(tracking, scenario, which) for which in (first, second))
-    before, after = (promotion.read_schema(tracking, entry) for entry in (a, b))
+    before, after = (promotion.version_schema(tracking, entry) for entry in (a, b))
     lines: list[tuple[str, ...]] = []
     sides = [
         {**entry.tags, **registry.params(tracking, entry), **_described(schema)}

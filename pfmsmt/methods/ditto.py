@@ -14,7 +14,7 @@ from typing import Any
 
 from pfmsmt.core.types import NamedArrays, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Upload
-from pfmsmt.methods.fedavg import fedavg
+from pfmsmt.methods.averaging import averaging
 from pfmsmt.methods.server_optimizer import ServerOptimizer
 
 GLOBAL = "global:"
@@ -32,8 +32,8 @@ def ditto(
     optimizer: ServerOptimizer,
 ) -> Method:
     """Build Ditto; the regularizer is lambda, the private learning rate that of the personal models."""
-    base = fedavg(
-        local_train, template,
+    base = averaging(
+        "fedavg", local_train, template,
         learning_rate=learning_rate, private_learning_rate=private_learning_rate,
         private_weight_decay=private_weight_decay, optimizer=optimizer,
     )  # fmt: skip

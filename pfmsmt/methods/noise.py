@@ -4,7 +4,7 @@
     sent <-  u_k min(1, C / |u_k|) + noise C N(0, I)      C: train.clip, noise: train.noise
 
 An upload then depends on a client's rows by a vector of length C at most, which noise of standard deviation noise C
-hides: what one upload tells is bounded, and an accountant adds it up over uploads (`pfmsmt.training.privacy`). As in
+hides: what one upload reveals is bounded, and an accountant adds it up over uploads (`pfmsmt.training.privacy`). As in
 DP-FedAvg (McMahan et al. 2018), but for the place of the noise: the server looks at each upload alone, so noise on
 sums would hide nothing from it.
 """
@@ -25,7 +25,10 @@ Entropy = Callable[[Stream], Callable[[int], bytes]]
 
 
 def seeded(stream: Stream) -> Callable[[int], bytes]:
-    """Draw from (seed, client, round), as all else: to simulate. Who knows the seed can take the noise off again."""
+    """Draw noise from (seed, client, round), as all else: for simulations.
+
+    Whoever knows the seed can take the noise off again.
+    """
     return stream.generator("noise").bytes
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NamedArrays
 
-EPSILON = 1e-8
+_EPSILON = 1e-8
 
 
 class ServerOptimizer(NamedTuple):
@@ -46,12 +46,16 @@ class ServerOptimizer(NamedTuple):
             # Divided in place: these arrays are as large as the model, and memory is what the step waits for.
             length = second[n] / scale2.astype(theta.dtype)
             np.sqrt(length, out=length)
-            length += theta.dtype.type(EPSILON)
+            length += theta.dtype.type(_EPSILON)
             np.divide(first[n], length, out=length)
             length *= (self.rate / scale1).astype(theta.dtype)
             length += theta if self.decay == 0 else theta * theta.dtype.type(kept)
             moved[n] = length
         return moved, {"first": first, "second": second, "steps": {"count": steps}}
+
+
+PLAIN_STEP = ServerOptimizer("plain", 1.0, 0.0, 0.0)
+"""theta + update: what a method does that says nothing else."""
 
 
 def _mix(past: NDArray[Any], now: NDArray[Any], share: float) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pfmsmt.core.types import Role
 from pfmsmt.models.dropout import Dropout
-from pfmsmt.models.template import Label
+from pfmsmt.models.template import TensorLabel
 
 NORM_MOMENTUM = 0.1
 NORM_EPSILON = 1e-5
@@ -93,17 +93,17 @@ class ExpertBank(nn.Module):
             h = layer(h)
         return h.view(len(x), self.copies // self.experts, self.experts, -1)
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         """Label every tensor of the experts."""
         each = tuple(f"expert/{index}" for index in range(self.experts))
         kinds = {
-            "weight": Label(Role.EXPERT, each),
-            "norm_weight": Label(Role.NORM, ("norm",)),
-            "norm_bias": Label(Role.NORM, ("norm",)),
-            "norm_mean": Label(Role.NORM, ("norm",)),
-            "norm_variance": Label(Role.NORM, ("norm",)),
-            "adapter_down": Label(Role.TASK, ("task",)),
-            "adapter_up": Label(Role.TASK, ("task",)),
+            "weight": TensorLabel(Role.EXPERT, each),
+            "norm_weight": TensorLabel(Role.NORM, ("norm",)),
+            "norm_bias": TensorLabel(Role.NORM, ("norm",)),
+            "norm_mean": TensorLabel(Role.NORM, ("norm",)),
+            "norm_variance": TensorLabel(Role.NORM, ("norm",)),
+            "adapter_down": TensorLabel(Role.TASK, ("task",)),
+            "adapter_up": TensorLabel(Role.TASK, ("task",)),
         }
         own = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
         return {name: kinds[name.rsplit(".", 1)[-1]] for name in own}
@@ -122,7 +122,7 @@ class PrivateExperts(ExpertBank):
         h = super().forward(x)
         return h.view(len(x), self._tasks, -1, h.shape[-1])
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         """Label everything as task-specific, normalisation as well: none of it leaves."""
         own = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
-        return dict.fromkeys(own, Label(Role.TASK, ("task",)))
+        return dict.fromkeys(own, TensorLabel(Role.TASK, ("task",)))

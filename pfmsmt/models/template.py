@@ -12,8 +12,8 @@ from pfmsmt.core.errors import SchemaError
 from pfmsmt.core.types import NamedArrays, Role, Slot, Template
 
 
-class Label(NamedTuple):
-    """Role of one tensor, and what it is aggregated with."""
+class TensorLabel(NamedTuple):
+    """Role of one tensor, and the groups in which it is aggregated."""
 
     role: Role
     groups: tuple[str, ...]
@@ -24,7 +24,7 @@ class Label(NamedTuple):
 class Labelled(Protocol):
     """A module that owns tensors."""
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         """Return tensor name (relative to the module) -> label, for every tensor in the module."""
         ...
 
@@ -38,7 +38,7 @@ class Binding:
     """Ties a model's tensors to the names under which they travel: `<group>/<name in its module>`."""
 
     def __init__(self, model: nn.Module, apart: Tensor | None = None) -> None:
-        """Label every parameter and every persistent buffer of `model`.
+        """TensorLabel every parameter and every persistent buffer of `model`.
 
         Args:
             model: whose tensors they are.
@@ -50,7 +50,7 @@ class Binding:
         """
         # Buffers that a module derives from its shapes (not persistent) are constants, not state.
         tensors = dict(model.state_dict(keep_vars=True))
-        labels: dict[str, Label] = {}
+        labels: dict[str, TensorLabel] = {}
         self._places: dict[str, _Place] = {}
         self._apart = apart
         slots: dict[str, Slot] = {}
@@ -113,7 +113,7 @@ class Binding:
             target.copy_(torch.as_tensor(array))
 
 
-def _labels(model: nn.Module) -> Iterator[tuple[str, str, Label]]:
+def _labels(model: nn.Module) -> Iterator[tuple[str, str, TensorLabel]]:
     for path, module in model.named_modules():
         if isinstance(module, Labelled):
             for local, label in module.labels().items():

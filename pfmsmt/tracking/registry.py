@@ -1,6 +1,7 @@
 """The model registry: one registered model per scenario, its champion and challenger by alias.
 
-Finds pickles among a model's files: whoever can write the registry must not run code where it is read.
+Versions are refused when a pickle is among their files: whoever can write the registry must not run code where it is
+read.
 """
 
 import contextlib
@@ -19,35 +20,13 @@ if TYPE_CHECKING:
 
     from pfmsmt.tracking.store import Store
 
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREFIX = "pfmsmt-"
 
 _SUFFIXES = frozenset({".pkl", ".pickle", ".pck", ".joblib", ".dill", ".cloudpickle", ".pt", ".pth", ".pt2", ".ckpt"})
 _PROTOCOLS = tuple(bytes((0x80, version)) for version in range(2, 6))
 """How pickles of protocol 2 to 5 begin."""
-
-
-def refuse_pickles(folder: Path, name: str) -> None:
-    """Look at all files of a model.
-
-    Raises:
-        TrackingError: one is a pickle, by its name or by how it begins; it is named.
-    """
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
-        with path.open("rb") as file:
-            begin = file.read(2)
-        # The first two bytes of a safetensors file are the low ones of a length; they may be anything.
-        pickled = begin in _PROTOCOLS and path.suffix != ".safetensors"
-        if path.suffix.lower() in _SUFFIXES or pickled:
-            raise TrackingError(
-                f"{name} holds the pickle {path.relative_to(folder)}, and loading one runs code of whoever wrote it; "
-                "register a model that pfmsmt has logged"
-            )
-
-
-CHAMPION = "champion"
-CHALLENGER = "challenger"
-PREFIX = "pfmsmt-"
 
 
 class Version(NamedTuple):
@@ -71,13 +50,19 @@ class Version(NamedTuple):
         return value if math.isfinite(value) else None
 
 
-def register_version(tracking: "Store", scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
-    """See `Tracking.register_version`."""
+def register_version(store: "Store", scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
+    """Make a logged model a version of `pfmsmt-<scenario>`; return its number.
+
+    A model that is registered already gets no second version, but these tags.
+
+    Raises:
+        TrackingError: no such logged model, or the store refuses.
+    """
     import mlflow
 
-    client, name = tracking.client, PREFIX + scenario
+    client, name = store.client, PREFIX + scenario
     texts = {key: str(value) for key, value in tags.items()}
-    with readable(tracking.uri, f"registering model {model_id} as {name}"):
+    with readable(store.uri, f"registering model {model_id} as {name}"):
         client.get_logged_model(model_id)
         # Stores keep the source, not always the model's id.
         source = f"models:/{model_id}"
@@ -93,13 +78,13 @@ def register_version(tracking: "Store", scenario: str, model_id: str, tags: Mapp
     return str(version.version)
 
 
-def aliases(tracking: "Store") -> dict[str, dict[str, str]]:
+def aliases(store: "Store") -> dict[str, dict[str, str]]:
     """Return scenario -> alias -> version, of all scenarios that are registered."""
     found: dict[str, dict[str, str]] = {}
-    with readable(tracking.uri, "reading the registry"):
+    with readable(store.uri, "reading the registry"):
         page: str | None = None
         while page != "":
-            models = tracking.client.search_registered_models(f"name LIKE '{PREFIX}%'", page_token=page)
+            models = store.client.search_registered_models(f"name LIKE '{PREFIX}%'", page_token=page)
             for model in models:
                 scenario = model.name.removeprefix(PREFIX)
                 found[scenario] = {alias: str(version) for alias, version in model.aliases.items()}
@@ -107,15 +92,15 @@ def aliases(tracking: "Store") -> dict[str, dict[str, str]]:
     return dict(sorted(found.items()))
 
 
-def versions(tracking: "Store", scenario: str) -> list[Version]:
+def versions(store: "Store", scenario: str) -> list[Version]:
     """Return all versions of a scenario's model, the newest first.
 
     Raises:
         TrackingError: the scenario has no registered model, or the store cannot be read.
     """
-    model = _model(tracking, scenario)
-    with readable(tracking.uri, f"reading the versions of {model.name}"):
-        found = tracking.client.search_model_versions(f"name = '{model.name}'")
+    model = _model(store, scenario)
+    with readable(store.uri, f"reading the versions of {model.name}"):
+        found = store.client.search_model_versions(f"name = '{model.name}'")
     own: dict[str, list[str]] = {}
     for alias, number in model.aliases.items():
         own.setdefault(str(number), []).append(alias)
@@ -123,13 +108,13 @@ def versions(tracking: "Store", scenario: str) -> list[Version]:
     return sorted(listed, key=lambda entry: -int(entry.version))
 
 
-def find_version(tracking: "Store", scenario: str, which: str) -> Version:
+def find_version(store: "Store", scenario: str, which: str) -> Version:
     """Return the version with this number or alias.
 
     Raises:
         TrackingError: there is none; the message says which there are.
     """
-    known = versions(tracking, scenario)
+    known = versions(store, scenario)
     for entry in known:
         if which == entry.version or which in entry.aliases:
             return entry
@@ -137,30 +122,30 @@ def find_version(tracking: "Store", scenario: str, which: str) -> Version:
     raise TrackingError(f"{PREFIX}{scenario} has no version or alias {which!r}; it has {there or 'no version'}")
 
 
-def set_alias(tracking: "Store", scenario: str, alias: str, version: str) -> None:
+def set_alias(store: "Store", scenario: str, alias: str, version: str) -> None:
     """Move an alias of a scenario's model to a version."""
-    with readable(tracking.uri, f"giving the alias {alias} to {PREFIX}{scenario} version {version}"):
-        tracking.client.set_registered_model_alias(PREFIX + scenario, alias, version)
+    with readable(store.uri, f"giving the alias {alias} to {PREFIX}{scenario} version {version}"):
+        store.client.set_registered_model_alias(PREFIX + scenario, alias, version)
 
 
-def drop_alias(tracking: "Store", scenario: str, alias: str) -> None:
+def drop_alias(store: "Store", scenario: str, alias: str) -> None:
     """Take an alias of a scenario's model away."""
-    with readable(tracking.uri, f"dropping the alias {alias} of {PREFIX}{scenario}"):
-        tracking.client.delete_registered_model_alias(PREFIX + scenario, alias)
+    with readable(store.uri, f"dropping the alias {alias} of {PREFIX}{scenario}"):
+        store.client.delete_registered_model_alias(PREFIX + scenario, alias)
 
 
-def model_tags(tracking: "Store", scenario: str) -> dict[str, str]:
+def model_tags(store: "Store", scenario: str) -> dict[str, str]:
     """Return the tags of a scenario's registered model."""
-    return dict(_model(tracking, scenario).tags)
+    return dict(_model(store, scenario).tags)
 
 
-def set_model_tag(tracking: "Store", scenario: str, key: str, value: str) -> None:
+def set_model_tag(store: "Store", scenario: str, key: str, value: str) -> None:
     """Tag a scenario's registered model."""
-    with readable(tracking.uri, f"tagging {PREFIX}{scenario}"):
-        tracking.client.set_registered_model_tag(PREFIX + scenario, key, value)
+    with readable(store.uri, f"tagging {PREFIX}{scenario}"):
+        store.client.set_registered_model_tag(PREFIX + scenario, key, value)
 
 
-def fetch(tracking: "Store", scenario: str, version: str, folder: Path) -> Path:
+def download_version(store: "Store", scenario: str, version: str, folder: Path) -> Path:
     """Copy a version's files into `folder`; return the one that `models.saved.load_model` reads. No code of it runs.
 
     Raises:
@@ -169,11 +154,11 @@ def fetch(tracking: "Store", scenario: str, version: str, folder: Path) -> Path:
     import mlflow
 
     name = f"{PREFIX}{scenario} version {version}"
-    with readable(tracking.uri, f"fetching {name}"):
+    with readable(store.uri, f"fetching {name}"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         uri = f"models:/{PREFIX}{scenario}/{version}"
-        mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=tracking.uri)
+        mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=store.uri)
     refuse_pickles(folder, name)
     found = sorted(folder.glob("artifacts/*/model.json"))
     if len(found) != 1:
@@ -181,16 +166,16 @@ def fetch(tracking: "Store", scenario: str, version: str, folder: Path) -> Path:
     return found[0].parent
 
 
-def _model(tracking: "Store", scenario: str) -> "RegisteredModel":
+def _model(store: "Store", scenario: str) -> "RegisteredModel":
     from mlflow.exceptions import MlflowException
 
     try:
-        return tracking.client.get_registered_model(PREFIX + scenario)
+        return store.client.get_registered_model(PREFIX + scenario)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise TrackingError(f"MLflow store {tracking.uri}: reading {PREFIX}{scenario} failed: {error}") from error
-    there = ", ".join(aliases(tracking)) or "none; run `dvc repro register`"
-    raise TrackingError(f"no scenario {scenario!r} is registered in {tracking.uri}; there are {there}")
+            raise TrackingError(f"MLflow store {store.uri}: reading {PREFIX}{scenario} failed: {error}") from error
+    there = ", ".join(aliases(store)) or "none; run `dvc repro register`"
+    raise TrackingError(f"no scenario {scenario!r} is registered in {store.uri}; there are {there}")
 
 
 def _version(scenario: str, entry: "ModelVersion", own: tuple[str, ...]) -> Version:
@@ -199,7 +184,27 @@ def _version(scenario: str, entry: "ModelVersion", own: tuple[str, ...]) -> Vers
     )
 
 
-def params(tracking: "Store", version: Version) -> dict[str, str]:
+def params(store: "Store", version: Version) -> dict[str, str]:
     """Return the parameters that a version was trained with."""
-    with readable(tracking.uri, f"reading the parameters of {version.source}"):
-        return dict(tracking.client.get_logged_model(version.source.removeprefix("models:/")).params)
+    with readable(store.uri, f"reading the parameters of {version.source}"):
+        return dict(store.client.get_logged_model(version.source.removeprefix("models:/")).params)
+
+
+def refuse_pickles(folder: Path, name: str) -> None:
+    """Look at all files of a model.
+
+    Raises:
+        TrackingError: one is a pickle, by its name or by how it begins; it is named.
+    """
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            begin = file.read(2)
+        # The first two bytes of a safetensors file are the low ones of a length; they may be anything.
+        pickled = begin in _PROTOCOLS and path.suffix != ".safetensors"
+        if path.suffix.lower() in _SUFFIXES or pickled:
+            raise TrackingError(
+                f"{name} holds the pickle {path.relative_to(folder)}, and loading one runs code of whoever wrote it; "
+                "register a model that pfmsmt has logged"
+            )

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 
 from pfmsmt import __version__
 from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.core.console import Progress, say
 from pfmsmt.core.errors import TrackingError, TrainingError
-from pfmsmt.core.layout import CHECKPOINTS, MODELS, run_name
+from pfmsmt.core.layout import CHECKPOINTS, CLIENTS, MODELS, run_name
 from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import Schema
 from pfmsmt.methods import Method
+from pfmsmt.tracking.mlflow_run import training_run
 from pfmsmt.training.checkpoint import Checkpoint
 from pfmsmt.training.exchange import Exchange
 from pfmsmt.training.history import History
@@ -26,7 +28,7 @@ from pfmsmt.training.results import FILES
 from pfmsmt.training.rounds import RoundResult, run_rounds
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking import Tracking, TrainingRun
+    from pfmsmt.tracking import Store, TrainingRun
 
 
 class Job(NamedTuple):
@@ -51,12 +53,12 @@ class Job(NamedTuple):
         return self.root / MODELS / self.name
 
 
-class Participants(Protocol):
-    """The clients of a run as its server sees them, in this process or at sites of their own."""
+class FederationLike(Protocol):
+    """A federation as a run drives it: `Federation` in this process, or flower's `Sites`."""
 
     @property
     def method(self) -> Method:
-        """What server and clients compute."""
+        """The method that server and clients compute."""
         ...
 
     @property
@@ -79,23 +81,23 @@ class Participants(Protocol):
         ...
 
     def save(self, folder: Path, round: int) -> None:
-        """Write what a resumed run needs of the clients after `round` into a folder."""
+        """Write the clients' state after `round`, as far as a resumed run needs it."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Take up again what `save` wrote."""
+        """Load the state that `save` wrote."""
         ...
 
-    def keep(self, job: Job, history: History, tracked: "TrainingRun") -> dict[str, str]:
-        """Write the job's folder, with the clients' best models where they are the server's to keep.
+    def save_models(self, folder: Path, history: History) -> dict[str, dict[str, Any]]:
+        """Write results, and the best models where they are the server's to have.
 
         Returns:
-            scenario -> id of its logged model, of those in the server's store.
+            scenario -> its best round, of the models that lie in the folder.
         """
         ...
 
 
-def run_training(job: Job, participants: Participants, tracking: "Tracking") -> dict[str, Any]:
+def run_training(job: Job, federation: FederationLike, store: "Store") -> dict[str, Any]:
     """Run all rounds, going on after the last checkpoint if there is one; write the job's folder and one MLflow run.
 
     Returns:
@@ -104,32 +106,33 @@ def run_training(job: Job, participants: Participants, tracking: "Tracking") -> 
     Raises:
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
     """
-    config, schema, method = job.config, job.schema, participants.method
+    config, schema, method = job.config, job.schema, federation.method
     check_accountant(config.train)
     history = History()
     checkpoint = Checkpoint(job.root / CHECKPOINTS / job.name, fingerprint(job.params, schema))
-    resumed = checkpoint.load(participants, history)
+    resumed = checkpoint.load(federation.load, history)
     first, resume_id = 1, None
     if resumed is None:
-        server = method.init(participants.initial_parameters, participants.names)
+        server = method.init(federation.initial_parameters, federation.names)
     else:
         server, done, resume_id = resumed
         first = done + 1
         try:
-            tracking.check_run(resume_id)
+            store.check_run(resume_id)
         except TrackingError:
             resume_id = None
         say(f"{job.name}: going on after round {done}")
     with (
-        tracking.training_run(
-            method=job.method, seed=job.seed, dataset=schema.source, fingerprint=schema.fingerprint, params=job.params,
-            config_file=job.root / PARAMS_FILE, data=schema, resume_id=resume_id, resume_round=first,
+        training_run(
+            store, method=job.method, seed=job.seed, dataset=schema.source, fingerprint=schema.fingerprint,
+            params=job.params, config_file=job.root / PARAMS_FILE, data=schema,
+            resume_id=resume_id, resume_round=first,
         ) as tracked,
-        participants.open() as exchange,
+        federation.open() as exchange,
     ):  # fmt: skip
         progress = Progress(job.name, config.train.rounds, first - 1)
         rounds = run_rounds(
-            method, exchange, server, participants.names,
+            method, exchange, server, federation.names,
             rounds=config.train.rounds, quorum=config.train.quorum, first=first,
         )  # fmt: skip
         last: RoundResult | None = None
@@ -146,23 +149,23 @@ def run_training(job: Job, participants: Participants, tracking: "Tracking") -> 
                 last = result
                 if result.round % config.train.checkpoint_every == 0 and result.round < config.train.rounds:
                     tracked.flush()
-                    checkpoint.save(result, participants, history, tracked.id)
+                    checkpoint.save(result, federation.save, history, tracked.id)
         except (TrainingError, KeyboardInterrupt) as error:
             if last is None:
                 raise
             # A store that fails as well must not hide why the training stopped.
             with suppress(TrackingError):
                 tracked.flush()
-            checkpoint.save(last, participants, history, tracked.id)
+            checkpoint.save(last, federation.save, history, tracked.id)
             kept = f"The last good round, {last.round}, is kept in {CHECKPOINTS / job.name}."
             if isinstance(error, TrainingError):
                 raise TrainingError(f"{error}\n{kept}") from error
             say(kept)
             raise
-        models = participants.keep(job, history, tracked)
+        models = _log_models(tracked, job, federation.save_models(job.folder, history))
         tracked.log_files([job.folder / file for file in FILES if (job.folder / file).exists()], "training")
         _log_pictures(tracked, job.method, history)
-    say(f"{job.name}: {history.ledger.summary(participants.template)}")
+    say(f"{job.name}: {history.ledger.summary(federation.template)}")
     checkpoint.remove()
     return {"run_id": tracked.id, "models": models}
 
@@ -207,6 +210,18 @@ def fallbacks(metrics: Mapping[str, float]) -> str | None:
         return None
     groups = ", ".join(f"{kind} ({count})" for kind, count in failed.items())
     return f"conflict coordination did not converge for {groups}; the mean of the updates is used there"
+
+
+def _log_models(tracked: "TrainingRun", job: Job, best: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Log the models in the job's folder; return scenario -> id of its logged model."""
+    return {
+        scenario: tracked.log_scenario_model(
+            f"{job.method}-{scenario}", job.folder / scenario,
+            pd.read_parquet(job.root / CLIENTS / scenario / "example.parquet"),
+            params={"scenario": scenario, "best_round": chosen["round"]}, step=job.config.train.rounds + 1,
+        )
+        for scenario, chosen in best.items()
+    }  # fmt: skip
 
 
 def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:

@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.core.console import say
-from pfmsmt.tracking import StudyRun, Tracking, TrialRecord
+from pfmsmt.tracking import Store
+from pfmsmt.tracking.tuning_run import StudyRun, TrialRecord, study_run
 from pfmsmt.tuning.outcome import Outcome, export, outcome_of
 from pfmsmt.tuning.pool import Pool
 from pfmsmt.tuning.sampling import values_of
@@ -19,9 +20,7 @@ from pfmsmt.tuning.trials import IDENTITY, SETTINGS, is_here, is_retried, reason
 from pfmsmt.tuning.worker import Finished, Task
 
 
-def run_session(
-    study: Study, task: Task, trials: int, timeout: float | None, tracking: Tracking, root: Path
-) -> Outcome:
+def run_session(study: Study, task: Task, trials: int, timeout: float | None, tracking: Store, root: Path) -> Outcome:
     """Run trials until the study has `trials` of them, or `timeout` seconds are over; log all to MLflow.
 
     Raises:
@@ -29,7 +28,8 @@ def run_session(
         TrackingError: MLflow's store refuses; what it lacks is logged when the study is continued.
     """
     tags = {"method": task.method, "objective": task.objective.name, "dataset": task.schema.source}
-    with tracking.study_run(
+    with study_run(
+        tracking,
         name=study.study_name,
         identity=study.user_attrs[IDENTITY],
         tags=tags,

@@ -200,14 +200,11 @@ PLAIN = {
 @pytest.mark.parametrize(("method", "changes"), [*PLAIN.items(), ("fedavg", {}), ("local", {}), ("centralized", {})])
 def test_a_stopped_training_goes_on_bit_for_bit(project, configure, make_federation, method, changes):
     """Server optimisers with and without state, methods that share nothing: all come back from disk."""
-    from pfmsmt.data.schema import read_schema
     from pfmsmt.training.checkpoint import Checkpoint
     from pfmsmt.training.exchange import InProcess
     from pfmsmt.training.history import History
-    from pfmsmt.training.results import write_models
     from pfmsmt.training.rounds import run_rounds
 
-    schema = read_schema(CLIENTS / "schema.json")
     given = {"rounds": 5, "quorum": 0.5}
 
     def rounds(federation, exchange, server, **more):
@@ -219,24 +216,24 @@ def test_a_stopped_training_goes_on_bit_for_bit(project, configure, make_federat
     with InProcess(whole.clients, 1, 1) as exchange:
         for result in rounds(whole, exchange, server):
             history.add(result)
-    write_models(project / "whole", whole, schema, history)
+    whole.save_models(project / "whole", history)
 
     first, history, checkpoint = make_federation(method, changes), History(), project / "checkpoints/x"
     with InProcess(first.clients, 1, 1) as exchange:
         for result in rounds(first, exchange, server):
             history.add(result)
             if result.round == 2:
-                Checkpoint(checkpoint, "a" * 64).save(result, first, history, "run")
+                Checkpoint(checkpoint, "a" * 64).save(result, first.save, history, "run")
             if result.round == 3:
                 break
 
     second, history = make_federation(method, changes), History()
-    server, done, run_id = Checkpoint(checkpoint, "a" * 64).load(second, history)
+    server, done, run_id = Checkpoint(checkpoint, "a" * 64).load(second.load, history)
     assert (done, run_id) == (2, "run")
     with InProcess(second.clients, 2, 1) as exchange:
         for result in rounds(second, exchange, server, first=3):
             history.add(result)
-    write_models(project / "resumed", second, schema, history)
+    second.save_models(project / "resumed", history)
     assert contents(project / "whole") == contents(project / "resumed")
 
 
@@ -401,7 +398,6 @@ def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data,
     from pfmsmt.training.exchange import InProcess
     from pfmsmt.training.federation import build_federation
     from pfmsmt.training.history import History
-    from pfmsmt.training.results import write_models
     from pfmsmt.training.rounds import run_rounds
     from pfmsmt.training.validate import predict
 
@@ -419,7 +415,7 @@ def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data,
     with InProcess(federation.clients, 1, 1) as exchange:
         for result in run_rounds(federation.method, exchange, server, federation.names, rounds=3, quorum=0.5):
             history.add(result)
-    write_models(tmp_path / "models", federation, schema, history)
+    federation._replace(calibration="none").save_models(tmp_path / "models", history)
     assert client.best.validation.keys() == set(schema.scenarios)
 
     client.learner.binding.write(client.best.parameters)

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Error, Message
 
 from pfmsmt.core.errors import TrainingError
-from pfmsmt.flower.site.client_app import app
+from pfmsmt.flower.site.client_app import client_app
 from pfmsmt.flower.wire import read_request
 from tests.support.in_process_grid import InProcessGrid
 
@@ -105,7 +105,7 @@ def with_arrays(change):
 
     def act(grid, site, message):
         node = next(n for n in grid.contexts if grid.site(n) == site)
-        reply = app(message, grid.contexts[node])
+        reply = client_app(message, grid.contexts[node])
         found = {name: array.numpy().copy() for name, array in reply.content["arrays"].items()}
         change(found)
         reply.content["arrays"] = ArrayRecord({name: Array(array) for name, array in found.items()})

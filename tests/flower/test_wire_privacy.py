@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord
 from pfmsmt.core.types import NEVER_LEAVES
 from pfmsmt.data.schema import read_schema
 from pfmsmt.data.shards.resident import load_shard
-from pfmsmt.flower.server.federated_run import federate
+from pfmsmt.flower.server.server_app import federate
 from pfmsmt.tracking import connect
 from pfmsmt.training.ledger import NUMBER
 from pfmsmt.training.tree import read_tree

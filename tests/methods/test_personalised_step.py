@@ -5,7 +5,7 @@ import numpy as np
 from pfmsmt.core import arrays
 from pfmsmt.core.types import Role, Slot
 from pfmsmt.methods import Upload
-from pfmsmt.methods.attention import Listening
+from pfmsmt.methods.attention import AttentionRule
 from pfmsmt.methods.coordination import conflict_averse
 from pfmsmt.methods.directions import Directions
 from pfmsmt.methods.personalised_step import ROWS, PersonalisedStep
@@ -19,7 +19,7 @@ PLAIN = ServerOptimizer("plain", 1.0, 0.0, 0.0)
 
 
 def step_of(*, conflict=0.0, aggregation="similarity", temperature=0.5, smoothing=0.7, coupling=0.5, optimizer=PLAIN):
-    listening = Listening(aggregation, temperature, 0.1)
+    listening = AttentionRule(aggregation, temperature, 0.1)
     return PersonalisedStep(TEMPLATE, conflict, coupling, Directions(smoothing), listening, optimizer)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.core.types import Role, Slot
 from pfmsmt.models.mmoe import MMoE
-from pfmsmt.models.template import Binding, Label
+from pfmsmt.models.template import Binding, TensorLabel
 from tests.support.shapes import scrambled, spec
 
 
@@ -18,9 +18,9 @@ class Owner(nn.Module):
     def __init__(self, *groups: str, name: str = "weight") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(2, 3))
-        self._labels = {name: Label(Role.EXPERT, groups)}
+        self._labels = {name: TensorLabel(Role.EXPERT, groups)}
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         return self._labels
 
 
@@ -35,8 +35,8 @@ class Pair(nn.Module):
 class Whole(Pair):
     """Labels its child's tensor once more."""
 
-    def labels(self) -> dict[str, Label]:
-        return {"first.weight": Label(Role.TOWER, ("tower",))}
+    def labels(self) -> dict[str, TensorLabel]:
+        return {"first.weight": TensorLabel(Role.TOWER, ("tower",))}
 
 
 def test_a_tensor_without_a_role_is_named():

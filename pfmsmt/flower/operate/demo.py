@@ -44,7 +44,7 @@ def demonstrate(root: Path, folder: Path, method: str, rounds: int, local_epochs
     server = Server(folder / "server", port=free_port(), own_store=True)
     server.root.mkdir(parents=True)
     config = load_config(root / PARAMS_FILE)
-    sites = deal(_shards(root, config, folder), server.root, folder)
+    sites = share_out(_shards(root, config, folder), server.root, folder)
     # Each site would take all cores for itself; sites that do so on one machine take several times as long.
     _, threads = choose_workers(config.train, 1, torch.device("cpu"), trainings=len(sites))
     tree = yaml.safe_load((root / PARAMS_FILE).read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ def end_group(started: "subprocess.Popen[str]") -> None:
     started.wait()
 
 
-def deal(shards: Path, server: Path, sites: Path) -> dict[str, Path]:
+def share_out(shards: Path, server: Path, sites: Path) -> dict[str, Path]:
     """Write `<sites>/<scenario>/data/clients` for every scenario, and the server's schema; return the sites' folders.
 
     A site gets its own shards, private vocabularies and counts; the server gets no rows and no private vocabulary.

@@ -18,7 +18,6 @@ from pfmsmt.tracking.connection import sqlite_uri, store_uri
 
 FEDERATION = Path("federation")
 """In the server's project: certificates, Flower's home and database, the app."""
-PORT = 9092
 CONNECTION = "pfmsmt"
 
 _QUIET = {
@@ -36,8 +35,8 @@ version = "1.0.0"
 publisher = "pfmsmt"
 
 [tool.flwr.app.components]
-serverapp = "pfmsmt.flower.server.server_app:app"
-clientapp = "pfmsmt.flower.site.client_app:app"
+serverapp = "pfmsmt.flower.server.server_app:server_app"
+clientapp = "pfmsmt.flower.site.client_app:client_app"
 
 [tool.flwr.app.config]
 method = "pf_msmtrec"
@@ -55,8 +54,8 @@ class Command(NamedTuple):
         """Run to the end."""
         return subprocess.run(self.words, env=self.environment, text=True, check=False, **options)
 
-    def become(self) -> NoReturn:
-        """Put it in the place of this process, so that whoever stops this one stops it."""
+    def replace_process(self) -> NoReturn:
+        """Run it in the place of this process: to stop one is to stop the other."""
         os.execve(self.words[0], self.words, self.environment)
 
     def start(self, **options: Any) -> "subprocess.Popen[str]":
@@ -69,7 +68,7 @@ class Server(NamedTuple):
 
     root: Path
     host: str = "127.0.0.1"
-    port: int = PORT
+    port: int = 9092
     insecure: bool = False
     own_store: bool = False
     """Runs are tracked in the project's own `mlflow.db`, whatever MLFLOW_TRACKING_URI says."""

@@ -1,4 +1,4 @@
-"""The site's side: answers one request, with its private state on its own disk, tagged by run and round.
+"""A site: it answers one request, with private state on its own disk, by run and round.
 
 Every message starts a new process, so nothing else survives from one to the next.
 
@@ -34,9 +34,9 @@ from pfmsmt.training.federation import Federation, build_federation
 from pfmsmt.training.scores import Validation
 
 STATE = Path("state")
-RELEASES = "releases.txt"
+_RELEASES_FILE = "releases.txt"
 """In the state of a run: how many noised uploads the site made in it."""
-NAME = "name.txt"
+_NAME_FILE = "name.txt"
 """In the state of a run: its method and seed."""
 PLAN = "plan.json"
 """In the state of a run that is over."""
@@ -44,14 +44,14 @@ _STEP = re.compile(r"(\d{6})\.(\d)")
 
 
 class Site:
-    """One scenario's place: its shards, and the state of its client in each run."""
+    """One scenario's own machine: its shards, and its client's state in each run."""
 
     def __init__(self, client: str, folder: Path) -> None:
         """`folder` holds `data/clients`; `client` is the scenario that the site's key is bound to."""
         self.client, self.folder = client, folder
 
     def answer(self, asked: str, plan: Plan, request: Request) -> Upload | Validation:
-        """Carry out a request for client `asked`, from the state before it, and keep the state after it.
+        """Carry out a request for client `asked`, from the state before it; save the state after it.
 
         Raises:
             FederationError: the site does not fit the plan; message says in what, and what to do.
@@ -66,20 +66,20 @@ class Site:
             before = self._latest(plan.run, now)
             if before is not None:
                 client.load(self._path(plan.run, before))
-            # In a thread, as where all clients are in one process: what torch is told there is not told elsewhere.
+            # In a thread, as where all clients are in one process: its settings of torch hold there and nowhere else.
             with ThreadPoolExecutor(1, "client", prepare_thread, (_threads(plan.train),)) as pool:
                 answer = pool.submit(client.answer, request).result()
             if isinstance(answer, Upload) and answer.releases:
                 answer = answer._replace(releases=self._release(plan.run))
-            write_text(self._place(f"{plan.run}/{NAME}"), run_name(plan.method, plan.seed))
+            write_text(self._place(f"{plan.run}/{_NAME_FILE}"), run_name(plan.method, plan.seed))
             with new_folder(self._path(plan.run, now)) as temporary:
                 client.save(temporary, request.round)
             self._forget(plan.run, now)
         return answer
 
     def _release(self, run: str) -> int:
-        """Count one more noised upload, before it leaves: a round that is repeated tells something anew."""
-        path = self.folder / STATE / run / RELEASES
+        """Count one more noised upload, before it leaves: a round that is repeated reveals something anew."""
+        path = self.folder / STATE / run / _RELEASES_FILE
         count = 1 + (int(path.read_text(encoding="utf-8")) if path.exists() else 0)
         write_text(path, str(count))
         return count
@@ -109,7 +109,7 @@ class Site:
         return schema.only(self.client)
 
     def _check_terms(self, plan: Plan) -> None:
-        """Hold the plan against what the site's own params.yaml allows to leave."""
+        """Refuse a plan that sends more than the site's own params.yaml allows."""
         file = self.folder / PARAMS_FILE
         if not file.exists():
             return
@@ -150,9 +150,12 @@ class Site:
         )  # fmt: skip
 
     def forget_others(self, run: str, name: str) -> None:
-        """Remove the state of other runs that are over, or were broken off and begun anew under this name."""
+        """Remove the state of other runs that nobody will go on with.
+
+        They are over, or were broken off and begun anew under this name.
+        """
         for state in (self.folder / STATE).iterdir():
-            named = state / NAME
+            named = state / _NAME_FILE
             same = named.exists() and named.read_text(encoding="utf-8") == name
             if state.name != run and ((state / PLAN).exists() or same):
                 shutil.rmtree(state)
@@ -177,7 +180,10 @@ class Site:
         return max((step for step in self._steps(run) if step < now), default=None)
 
     def _forget(self, run: str, now: tuple[int, int]) -> None:
-        """Keep the last step before this round, and this round's: the server may go on from either."""
+        """Remove steps that the server can no longer go on from.
+
+        The last step before this round stays, and this round's.
+        """
         earlier = [step for step in self._steps(run) if step[0] < now[0]]
         for step in earlier[:-1]:
             shutil.rmtree(self._path(run, step))
