@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -359,7 +360,7 @@ FULL_DISK = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from raw_files import make_config, quiet
+from tests.support.raw_files import make_config, quiet
 from pfmsmt.data.prepare.partition import partition
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 try:
@@ -373,7 +374,7 @@ except OSError as error:
 def test_when_writing_fails_nothing_half_written_stays(tmp_path):
     write_raw(tmp_path / "raw", tables())
     before = good_output(tmp_path, tmp_path / "raw")
-    command = [sys.executable, "-c", FULL_DISK, os.path.dirname(__file__), str(tmp_path)]
+    command = [sys.executable, "-c", FULL_DISK, str(Path(__file__).parents[2]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("OSError")
     assert contents_of(tmp_path / "clients") == before

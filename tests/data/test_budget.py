@@ -69,7 +69,8 @@ def folders(tmp_path_factory):
 
 
 def measure(folders, memory):
-    command = [sys.executable, Path(__file__).with_name("resident.py"), *folders, str(memory), str(WINDOW)]
+    script = Path(__file__).parents[1] / "support" / "resident.py"
+    command = [sys.executable, script, *folders, str(memory), str(WINDOW)]
     # What allocators keep for each thread is theirs, some tens of megabytes, and would drown a budget as small as this.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)

@@ -7,7 +7,6 @@ import pytest
 import yaml
 from flwr.app import Array, ArrayRecord
 from pydantic import ValidationError
-from test_faults import ALL, CHANGES, at, final, raises, step, with_arrays
 
 from pfmsmt.core.errors import FederationError, TrainingError
 from pfmsmt.core.types import RUNNING_VARIANCE
@@ -17,6 +16,7 @@ from pfmsmt.flower.server.nodes import Nodes
 from pfmsmt.flower.site.client_app import client_app
 from pfmsmt.flower.site.prepare import prepare_site
 from pfmsmt.flower.wire import read_request
+from tests.flower.test_participants_faults import ALL, CHANGES, at, final, raises, step, with_arrays
 from tests.support.in_process_grid import InProcessGrid
 
 ONE = {**CHANGES, "federate.rounds": 1}

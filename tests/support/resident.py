@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pfmsmt.config import parse_config
 from pfmsmt.data.schema import read_schema

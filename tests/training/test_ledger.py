@@ -2,13 +2,13 @@
 
 import pandas as pd
 import pytest
-from test_rounds import broken_in
 
 from pfmsmt.core.types import Role
 from pfmsmt.methods import Upload
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.ledger import COLUMNS, TRAFFIC_COLUMNS, Ledger
 from pfmsmt.training.rounds import run_rounds
+from tests.training.test_rounds import broken_in
 
 
 class Listening:
