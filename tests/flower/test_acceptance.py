@@ -119,7 +119,7 @@ def test_what_a_site_tells_at_the_end_is_checked(configure, grid, serve, project
     act = with_notes(lambda notes: notes["best"].update(best))
     grid.before = lambda site, m: act(grid, site, m) if site == "ES" and step(m) is None else None
     serve(grid, "fedavg")
-    assert "site ES did not keep a model: its answer does not fit" in capsys.readouterr().out
+    assert "site ES did not save a model: its answer does not fit" in capsys.readouterr().out
     assert json.loads((project / "models/fedavg-seed0/result.json").read_text())["best"].keys() == ALL - {"ES"}
 
 

@@ -190,7 +190,7 @@ def test_a_site_that_does_not_fit_refuses(configure, grid, serve, capsys, change
     said = capsys.readouterr().out
     assert "round 1: client ES did not answer: site ES " in said
     assert reason in said
-    assert "site ES did not keep a model" in said
+    assert "site ES did not save a model" in said
 
 
 def test_a_sites_own_errors_do_not_quote_its_data(configure, grid, serve, sites, capsys):
