@@ -49,8 +49,8 @@ def show(scenario: _Scenario, version: Annotated[str, typer.Option(help="Version
         say(f"  {entry.time}  {entry.action:8s}  {entry.before or '-'} -> {entry.after}  by {entry.user}{forced}")
 
 
-@models.command()
-def promote(
+@models.command("promote")
+def promote_version(
     scenario: _Scenario,
     version: Annotated[str, typer.Option(help="Version or alias.")] = CHALLENGER,
     force: Annotated[bool, typer.Option("--force", help="In spite of what speaks against it.")] = False,
@@ -63,8 +63,8 @@ def promote(
     say(f"pfmsmt-{scenario}: champion {done.before or 'none'} -> {done.after}")
 
 
-@models.command()
-def rollback(scenario: _Scenario) -> None:
+@models.command("rollback")
+def rollback_champion(scenario: _Scenario) -> None:
     """Bring back the champion before this one."""
     done = promotion.rollback(connect(Path.cwd()), scenario)
     say(f"pfmsmt-{scenario}: champion {done.before or 'none'} -> {done.after}")

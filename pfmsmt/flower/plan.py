@@ -10,7 +10,7 @@ from pfmsmt.config import Config, Methods, Model, Train
 from pfmsmt.data.schema import Schema
 
 
-class Plan(BaseModel):
+class RunPlan(BaseModel):
     """The recipe of one run, and what a site must have in common with the server to take part in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,9 +47,9 @@ def mean_rows(schema: Schema) -> float:
     return sum(rows) / len(rows)
 
 
-def make_plan(config: Config, schema: Schema, method: str, seed: int, run: str) -> Plan:
+def make_plan(config: Config, schema: Schema, method: str, seed: int, run: str) -> RunPlan:
     """Return the plan of a run; `config` is what `across_sites` returned."""
-    return Plan(
+    return RunPlan(
         run=run, version=__version__, agreement=schema.agreement, method=method, seed=seed,
         mean_rows=mean_rows(schema), model=config.model, train=config.train, methods=config.methods,
     )  # fmt: skip

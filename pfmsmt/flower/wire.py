@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pfmsmt.core.errors import FederationError
 from pfmsmt.core.types import NamedArrays
-from pfmsmt.flower.plan import Plan
+from pfmsmt.flower.plan import RunPlan
 from pfmsmt.methods import Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.exchange import Failure
@@ -29,12 +29,12 @@ class SiteRequest(NamedTuple):
     """A request as it reaches a site."""
 
     client: str
-    plan: Plan
+    plan: RunPlan
     request: Request | None
     """None: the run is over, the site saves its best model."""
 
 
-def pack_request(client: str, plan: Plan, request: Request | None) -> RecordDict:
+def pack_request(client: str, plan: RunPlan, request: Request | None) -> RecordDict:
     """Return a request as records."""
     notes: dict[str, Any] = {"client": client, "plan": plan.model_dump(mode="json")}
     if request is None:
@@ -50,7 +50,7 @@ def read_request(content: RecordDict) -> SiteRequest:
     """
     try:
         notes = _notes(content)
-        plan = Plan.model_validate(notes["plan"])
+        plan = RunPlan.model_validate(notes["plan"])
         if "request" not in notes:
             return SiteRequest(notes["client"], plan, None)
         kind, round_, phase = notes["request"]

@@ -33,7 +33,7 @@ from pfmsmt.core import arrays
 from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
 from pfmsmt.methods.aggregation import shares
-from pfmsmt.methods.server_optimizer import PLAIN_STEP, ServerOptimizer
+from pfmsmt.methods.server_optimizer import PLAIN_STEP, FedOpt
 
 SHARED: Mapping[str, frozenset[Role]] = {
     "fedavg": frozenset(Role) - NEVER_LEAVES,
@@ -55,7 +55,7 @@ def averaging(
     private_learning_rate: float,
     private_weight_decay: float,
     regularizer: float = 0.0,
-    optimizer: ServerOptimizer = PLAIN_STEP,
+    optimizer: FedOpt = PLAIN_STEP,
 ) -> Method:
     """Build the method of this name in SHARED; the regularizer is mu.
 

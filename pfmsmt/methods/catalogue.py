@@ -5,8 +5,7 @@ The one module that knows methods by their names. Whoever needs to know somethin
 
 from typing import NamedTuple
 
-from pfmsmt.config import Federated, Methods, PfMsmtrec, PlainLearning, Train
-from pfmsmt.config import ServerOptimizer as ServerOptimizerBlock
+from pfmsmt.config import Federated, Methods, PfMsmtrec, PlainLearning, ServerOptimizer, Train
 from pfmsmt.core.types import Template
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.attention import AttentionRule
@@ -17,7 +16,7 @@ from pfmsmt.methods.half_precision import half_precision
 from pfmsmt.methods.noise import Entropy, noised, seeded
 from pfmsmt.methods.personalised_step import PersonalisedStep
 from pfmsmt.methods.pf_msmtrec import pf_msmtrec
-from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.methods.server_optimizer import FedOpt
 
 # What PF-MSMTrec's clients do with their block; the rest of it is the server's step.
 _CLIENT_SIDE = frozenset(
@@ -80,7 +79,7 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
             name, local_train, template,
             learning_rate=rate, private_learning_rate=rate, private_weight_decay=decay,
         )  # fmt: skip
-    optimizer = ServerOptimizer(
+    optimizer = FedOpt(
         block.server_optimizer,
         block.server_learning_rate,
         block.server_beta1,
@@ -92,7 +91,7 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
         directions = Directions(block.smoothing)
         step = PersonalisedStep(template, block.conflict, block.coupling, directions, attention, optimizer)
         return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(_CLIENT_SIDE)))
-    own = block.model_dump(exclude=set(ServerOptimizerBlock.model_fields))
+    own = block.model_dump(exclude=set(ServerOptimizer.model_fields))
     if name == "ditto":
         return ditto(local_train, template, **own, optimizer=optimizer)
     return averaging(name, local_train, template, **own, optimizer=optimizer)

@@ -35,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-TOLERANCE = 1e-6
+DUALITY_TOLERANCE = 1e-6
 """Accepted duality gap, relative to |m|^2 (1 + c) or to the steepest slope."""
 _RIDGE = 1e-13
 """Added to G's diagonal, relative to it: clients with the very same direction, or with none, leave G_A singular."""
@@ -113,14 +113,14 @@ def conflict_averse(
     # In units of |m| the problem is the same at any scale of the updates.
     scaled = products / mean_norm**2
     solved = minimise_dual(scaled, shares, radius)
-    cancelled = _length(solved, scaled) <= TOLERANCE
-    if not cancelled and not optimality_gap(scaled, shares, radius, solved) <= TOLERANCE * (1 + radius):
+    cancelled = _length(solved, scaled) <= DUALITY_TOLERANCE
+    if not cancelled and not optimality_gap(scaled, shares, radius, solved) <= DUALITY_TOLERANCE * (1 + radius):
         return Coordination(shares.copy(), False)
     length = _length(solved, gram)
     if cancelled or length == 0:
         # Opposed updates cancel, so no update helps everybody. The mean is as good as any if it harms nobody; else the
         # dual does not say which update costs the worst client least.
-        harmless = float((scaled @ shares).min()) >= -TOLERANCE
+        harmless = float((scaled @ shares).min()) >= -DUALITY_TOLERANCE
         return Coordination(shares / (1 + radius) if harmless else shares.copy(), harmless)
     return Coordination((shares + radius * _length(shares, gram) / length * solved) / (1 + radius), True)
 

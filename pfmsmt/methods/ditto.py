@@ -15,7 +15,7 @@ from typing import Any
 from pfmsmt.core.types import NamedArrays, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Upload
 from pfmsmt.methods.averaging import averaging
-from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.methods.server_optimizer import FedOpt
 
 GLOBAL = "global:"
 """Begins the names of what the client keeps for its copy of the global model; v_k's names are the model's own."""
@@ -29,7 +29,7 @@ def ditto(
     private_learning_rate: float,
     private_weight_decay: float,
     regularizer: float,
-    optimizer: ServerOptimizer,
+    optimizer: FedOpt,
 ) -> Method:
     """Build Ditto; the regularizer is lambda, the private learning rate that of the personal models."""
     base = averaging(

@@ -28,7 +28,7 @@ from pfmsmt.methods.aggregation import shares
 from pfmsmt.methods.attention import AttentionRule
 from pfmsmt.methods.coordination import Coordination, coordinate
 from pfmsmt.methods.directions import Directions
-from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.methods.server_optimizer import FedOpt
 
 ROWS = "rows"
 """Name of a group's matrix [S, P] where the optimiser wants names; clients in sorted order."""
@@ -44,7 +44,7 @@ class PersonalisedStep(NamedTuple):
     """lambda, the global part's share"""
     directions: Directions
     attention: AttentionRule
-    optimizer: ServerOptimizer
+    optimizer: FedOpt
 
     def start(self, common: NamedArrays, clients: tuple[str, ...]) -> dict[str, Any]:
         """Return the server state in which every client holds `common`."""

@@ -11,7 +11,7 @@ from pfmsmt.core.types import NamedArrays
 _EPSILON = 1e-8
 
 
-class ServerOptimizer(NamedTuple):
+class FedOpt(NamedTuple):
     """theta <- (1 - rate * decay) theta + rate * update (plain), or Adam with the update in the gradient's place.
 
     With Adam the decay is decoupled from the moments (AdamW, Loshchilov and Hutter 2019).
@@ -54,7 +54,7 @@ class ServerOptimizer(NamedTuple):
         return moved, {"first": first, "second": second, "steps": {"count": steps}}
 
 
-PLAIN_STEP = ServerOptimizer("plain", 1.0, 0.0, 0.0)
+PLAIN_STEP = FedOpt("plain", 1.0, 0.0, 0.0)
 """theta + update: what a method does that says nothing else."""
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from pfmsmt.core.errors import CheckpointError
 from pfmsmt.core.files import new_file
 
-EPSILON = 1e-8
+_EPSILON = 1e-8
 """Of Adam."""
 
 SUFFIX = ".table.npz"
@@ -97,7 +97,7 @@ class LargeTable:
         group = self._adam.param_groups[0]
         # SparseAdam adds its epsilon before the correction of bias, Adam after: scaled, both are the same.
         correction = math.sqrt(1 - group["betas"][1] ** (self._state["step"] + 1))
-        group["lr"], group["eps"] = self._rate, EPSILON * correction
+        group["lr"], group["eps"] = self._rate, _EPSILON * correction
         self._adam.step()  # type: ignore[no-untyped-call]
 
     def finish(self) -> int:

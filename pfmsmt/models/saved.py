@@ -28,8 +28,8 @@ from pfmsmt.models.template import Binding
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-FORMAT = 3
-READABLE = (1, 2, 3)
+_FORMAT = 3
+_READABLE = (1, 2, 3)
 """Format 1 had no calibration, formats 1 and 2 had no fill in their schema."""
 
 
@@ -125,7 +125,7 @@ def save_model(
         # Not save_file: on a full disk it raises an error of its own, without the system's reason.
         (temporary / WEIGHTS).write_bytes(save(weights))
         description: dict[str, Any] = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "spec": spec.model_dump(mode="json"),
             "schema": schema.model_dump(mode="json"),
             "scenario_code": scenario_code,
@@ -142,8 +142,8 @@ def load_model(folder: Path) -> SavedModel:
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if description["format"] not in READABLE:
-            raise SchemaError(f"{folder}: model format {description['format']}, this version reads {list(READABLE)}")
+        if description["format"] not in _READABLE:
+            raise SchemaError(f"{folder}: model format {description['format']}, this version reads {list(_READABLE)}")
         spec = ModelSpec.model_validate(description["spec"])
         schema = ScenarioSchema.model_validate(description["schema"])
         scenario_code = description["scenario_code"]

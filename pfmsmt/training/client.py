@@ -8,7 +8,7 @@ from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.types import NamedArrays, Stream
 from pfmsmt.methods import ClientState, Method, Upload
 from pfmsmt.models.large_table import SUFFIX
-from pfmsmt.training.local import VERSION, Learner
+from pfmsmt.training.local import TABLE_VERSION, Learner
 from pfmsmt.training.scores import Score, Validation, score
 from pfmsmt.training.tree import read_tree, write_tree
 from pfmsmt.training.validate import positives, validate
@@ -186,4 +186,4 @@ class Client:
 
 def _version(state: ClientState) -> int:
     """Return the version of the large table that a state stands for."""
-    return int(state.optimizer.get(VERSION, 0))
+    return int(state.optimizer.get(TABLE_VERSION, 0))

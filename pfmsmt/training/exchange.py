@@ -13,7 +13,7 @@ from pfmsmt.methods import Upload
 from pfmsmt.training.client import Client, Request
 from pfmsmt.training.scores import Validation
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Failure(NamedTuple):
@@ -49,7 +49,7 @@ class InProcess:
             elif isinstance(error, TrainingError):
                 failures[name] = Failure(str(error), diverged=True)
             elif isinstance(error, Exception):
-                logger.debug("client %s failed", name, exc_info=error)
+                _logger.debug("client %s failed", name, exc_info=error)
                 failures[name] = Failure(f"{type(error).__name__}: {error}")
             else:
                 raise error

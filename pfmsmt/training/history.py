@@ -16,11 +16,11 @@ from pfmsmt.training.ledger import Ledger
 from pfmsmt.training.rounds import RoundResult
 from pfmsmt.training.scores import mean_auc
 
-FEW = 8
+_FEW = 8
 """Up to so many clients, every weight of A and every cosine is a metric of its own."""
-KEPT = 2**16
+MOST_VALUES = 2**16
 """Values of one quantity of one group: 16 rounds of matrices for 64 clients, 4096 for 4."""
-COLUMNS = ("round", "group", "quantity", "client", "other", "value")
+DIAGNOSTICS_COLUMNS = ("round", "group", "quantity", "client", "other", "value")
 
 
 class History:
@@ -36,7 +36,7 @@ class History:
 
     def add(self, result: RoundResult) -> dict[str, float | None]:
         """Take in one round; return its metrics under the names that MLflow gets."""
-        self.ledger.add(result.round, result.messages)
+        self.ledger.add(result.round, result.transfers)
         self._clients = result.clients
         for group, found in result.diagnostics.items():
             conflicts = np.asarray(conflict_share(_present(found)))
@@ -52,7 +52,7 @@ class History:
         return metrics | validation_metrics(result)
 
     def diagnostics(self) -> pd.DataFrame | None:
-        """Return COLUMNS, one row for each value that was kept; None where the method has none.
+        """Return DIAGNOSTICS_COLUMNS, one row for each value that was kept; None where the method has none.
 
         Of a matrix, `client` names the row and `other` the column; a vector has no `other`, a single value neither.
         """
@@ -64,7 +64,7 @@ class History:
         ]
         if not parts:
             return None
-        table = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+        table = pd.concat(parts, ignore_index=True)[list(DIAGNOSTICS_COLUMNS)]
         return table.astype({"group": "category", "quantity": "category"})
 
     def save(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,7 +99,7 @@ class _Quantity:
         if round % self._every:
             return
         self.values[round] = value.astype(np.float32)
-        while len(self.values) * value.size > KEPT and len(self.values) > 1:
+        while len(self.values) * value.size > MOST_VALUES and len(self.values) > 1:
             self._every *= 2
             self.values = {number: kept for number, kept in self.values.items() if number % self._every == 0}
 
@@ -165,7 +165,7 @@ def summary(result: RoundResult) -> dict[str, float]:
             metrics[f"{client}/{kind}_coefficient"] = float(coefficients[place])
             metrics[f"{client}/{kind}_own_weight"] = float(listening[place, place])
             metrics[f"{client}/{kind}_drift"] = float(drift[place])
-            if len(result.clients) <= FEW:
+            if len(result.clients) <= _FEW:
                 for other, name in enumerate(result.clients):
                     if other != place:
                         metrics[f"{client}/listens_to/{name}_{kind}"] = float(listening[place, other])

@@ -14,13 +14,13 @@ from pfmsmt.methods import Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.scores import Validation
 
-NUMBER, UNLABELLED = "number", "unlabelled"
+NUMBER_ROLE, UNLABELLED_ROLE = "number", "unlabelled"
 """Roles of what is no tensor of the template: a reported number; a tensor that the template does not know."""
 
 TASK_MARK = "@"
 """Stands between a tensor's name and the task whose share of its update was told."""
 
-COLUMNS = ("round", "client", "phase", "direction", "name", "role", "shape", "dtype", "bytes")
+LEDGER_COLUMNS = ("round", "client", "phase", "direction", "name", "role", "shape", "dtype", "bytes")
 TRAFFIC_COLUMNS = ("round", "client", "tensors_up", "bytes_up", "tensors_down", "bytes_down")
 
 
@@ -34,7 +34,7 @@ class Item(NamedTuple):
     bytes: int
 
 
-class Message(NamedTuple):
+class Transfer(NamedTuple):
     """What one client and the server passed in one direction of one exchange."""
 
     client: str
@@ -49,10 +49,12 @@ class Message(NamedTuple):
         return sum(item.bytes for item in self.items)
 
 
-def messages(phase: str, requests: Mapping[str, Request], answers: Mapping[str, Upload | Validation]) -> list[Message]:
+def transfers(
+    phase: str, requests: Mapping[str, Request], answers: Mapping[str, Upload | Validation]
+) -> list[Transfer]:
     """Write down one exchange: what was sent to each client, and what came back; clients sorted."""
-    down = [Message(k, phase, "down", _tensors(requests[k].arrays)) for k in sorted(requests)]
-    return down + [Message(k, phase, "up", _answer(answers[k])) for k in sorted(answers)]
+    down = [Transfer(k, phase, "down", _tensors(requests[k].arrays)) for k in sorted(requests)]
+    return down + [Transfer(k, phase, "up", _answer(answers[k])) for k in sorted(answers)]
 
 
 def _answer(answer: Upload | Validation) -> tuple[Item, ...]:
@@ -86,7 +88,7 @@ class Ledger:
         self._traffic: dict[tuple[int, str], list[int]] = {}
         self._last: dict[tuple[str, str, str], tuple[Item, ...]] = {}
 
-    def add(self, round: int, passed: Iterable[Message]) -> None:
+    def add(self, round: int, passed: Iterable[Transfer]) -> None:
         """Take in the messages of one round."""
         for message in passed:
             counts = self._traffic.setdefault((round, message.client), [0, 0, 0, 0])
@@ -102,12 +104,12 @@ class Ledger:
                 self._items.setdefault((*route, item.name, item.shape, item.dtype), (round, item.tensor, item.bytes))
 
     def table(self, template: Template) -> pd.DataFrame:
-        """Return COLUMNS, one row for each item that passed; `round` is the first in which it did."""
+        """Return LEDGER_COLUMNS, one row for each item that passed; `round` is the first in which it did."""
         rows = [
             (round, *route, name, _role(name, tensor, template), "x".join(map(str, shape)) or "scalar", dtype, size)
             for (*route, name, shape, dtype), (round, tensor, size) in self._items.items()
         ]
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        return pd.DataFrame(rows, columns=list(LEDGER_COLUMNS))
 
     def traffic(self) -> pd.DataFrame:
         """Return TRAFFIC_COLUMNS, one row for each round and client."""
@@ -116,7 +118,7 @@ class Ledger:
     def summary(self, template: Template) -> str:
         """Say in one line what left the clients in a round, and which roles never did."""
         table = self.table(template)
-        up = table[(table["direction"] == "up") & (table["role"] != NUMBER)]
+        up = table[(table["direction"] == "up") & (table["role"] != NUMBER_ROLE)]
         left = sorted(set(up["role"]))
         never = sorted({slot.role for slot in template.values()} - set(left))
         kept = f"; never: {', '.join(never)}" if never else ""
@@ -145,9 +147,9 @@ class Ledger:
 
 def _role(name: str, tensor: bool, template: Template) -> str:
     if not tensor:
-        return NUMBER
+        return NUMBER_ROLE
     name = name.partition(TASK_MARK)[0]
-    return str(template[name].role) if name in template else UNLABELLED
+    return str(template[name].role) if name in template else UNLABELLED_ROLE
 
 
 def _range(values: "pd.Series[float]", form: str) -> str:

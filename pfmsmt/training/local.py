@@ -21,10 +21,10 @@ from pfmsmt.models.spec import ModelSpec
 from pfmsmt.models.template import Binding
 
 PRIVATE_TABLE = "private_embedding.table"
-VERSION = f"{PRIVATE_TABLE}/version"
+TABLE_VERSION = f"{PRIVATE_TABLE}/version"
 """Of a large table, among the optimiser's state: it stands for the table and for its moments."""
 
-DECAY_FLOOR = 0.1
+_DECAY_FLOOR = 0.1
 """The cosine decay ends at this share of the learning rate."""
 
 
@@ -47,7 +47,7 @@ class Learner(NamedTuple):
             ValueError: it cannot go back so far.
         """
         if self.large is not None:
-            self.large.rewind(int(optimizer.get(VERSION, 0)))
+            self.large.rewind(int(optimizer.get(TABLE_VERSION, 0)))
 
 
 def build_learner(
@@ -150,7 +150,7 @@ def local_train(
     for parameter in model.parameters():
         parameter.requires_grad_(binding.role(parameter) not in frozen)
     if large is not None:
-        large.begin(int(optimizer.get(VERSION, 0)), private_learning_rate * rate, private_weight_decay)
+        large.begin(int(optimizer.get(TABLE_VERSION, 0)), private_learning_rate * rate, private_weight_decay)
     sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
     adam = _adam(own, optimizer, private_learning_rate * rate, private_weight_decay, data.device) if own else None
     pulls = []
@@ -190,7 +190,7 @@ def local_train(
         )
     state = dict(optimizer) if adam is None else {**optimizer, **_adam_state(own, adam)}
     if large is not None:
-        state[VERSION] = np.array(large.finish())
+        state[TABLE_VERSION] = np.array(large.finish())
     # A forward pass moves BatchNorm's running statistics, even where nothing of it is trained.
     final = {**binding.read(), **arrays.select(parameters, binding.template, frozen)}
     told = split.movements(binding, by_task) if split else {}
@@ -231,7 +231,7 @@ def _decay(round_: int, budget: Train) -> float:
     if budget.learning_rate_decay == "none":
         return 1.0
     progress = (round_ - 1) / budget.rounds
-    return DECAY_FLOOR + (1 - DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
+    return _DECAY_FLOOR + (1 - _DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _pulls(

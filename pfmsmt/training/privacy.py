@@ -15,7 +15,7 @@ from pfmsmt.core.errors import ConfigError
 from pfmsmt.training.rounds import RELEASES
 
 # From 1.000001 to ten million: large epsilons are tightest near 1, small ones far from it.
-ORDERS = (1 + np.logspace(-6, 7, 750)).tolist()
+_ORDERS = (1 + np.logspace(-6, 7, 750)).tolist()
 
 
 def check_accountant(train: Train) -> None:
@@ -33,9 +33,9 @@ def epsilon(noise: float, releases: int, delta: float) -> float:
     # Not at the top: it takes seconds, and most runs have no noise.
     from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
-    divergences = compute_rdp(q=1.0, noise_multiplier=noise, steps=releases, orders=ORDERS)
+    divergences = compute_rdp(q=1.0, noise_multiplier=noise, steps=releases, orders=_ORDERS)
     # Where delta alone covers all that is told, the conversion from Renyi's divergence falls below 0.
-    return max(0.0, float(get_privacy_spent(orders=ORDERS, rdp=divergences, delta=delta)[0]))
+    return max(0.0, float(get_privacy_spent(orders=_ORDERS, rdp=divergences, delta=delta)[0]))
 
 
 def spent(metrics: Mapping[str, float], train: Train) -> dict[str, float]:

@@ -15,7 +15,7 @@ from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import Federation, build_federation
 from pfmsmt.training.rounds import RoundResult, run_rounds
 from pfmsmt.training.scores import mean_auc
-from pfmsmt.training.validate import predict
+from pfmsmt.training.validate import predict_rows
 
 Aucs = dict[str, dict[str, float | None]]
 """scenario -> task -> AUC; None: undefined, as the rows hold a single class."""
@@ -53,7 +53,7 @@ class Trial(NamedTuple):
             client = self.federation.client_of(scenario)
             shard = self.federation.open_shard(shards, "test", scenario)
             client.write_best()
-            probabilities = predict(client.learner.model, shard, client.learner.device)
+            probabilities = predict_rows(client.learner.model, shard, client.learner.device)
             labels = shard.labels.numpy().astype("uint8")
             found[scenario] = {task.name: auc(labels[:, i], probabilities[:, i]) for i, task in enumerate(schema.tasks)}
         return found

@@ -399,7 +399,7 @@ def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data,
     from pfmsmt.training.federation import build_federation
     from pfmsmt.training.history import History
     from pfmsmt.training.rounds import run_rounds
-    from pfmsmt.training.validate import predict
+    from pfmsmt.training.validate import predict_rows
 
     private = ("categorical_3", "categorical_9")
     shards = make_data(private_fields=private) / "data/clients"
@@ -420,7 +420,7 @@ def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data,
 
     client.learner.binding.write(client.best.parameters)
     for name in schema.scenarios:
-        pooled = predict(client.learner.model, client.learner.data.validation[name], torch.device("cpu"))
+        pooled = predict_rows(client.learner.model, client.learner.data.validation[name], torch.device("cpu"))
         own = load_shard(shards, "val", schema.scenario(name))
         model = load_model(tmp_path / "models" / name)
         found = model.probabilities(Encoded(own.codes.numpy(), own.values.numpy()))

@@ -15,7 +15,7 @@ from pfmsmt.training.client import Request
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import build_federation
 from pfmsmt.training.history import History
-from pfmsmt.training.local import PRIVATE_TABLE, VERSION
+from pfmsmt.training.local import PRIVATE_TABLE, TABLE_VERSION
 from pfmsmt.training.rounds import run_rounds
 from pfmsmt.training.trial import run_trial
 
@@ -58,7 +58,7 @@ def test_the_table_is_in_no_message_and_no_copied_state(build, method):
         assert request.kind == "validate" or NAME not in answer.arrays
     for state in client._states.values():
         assert NAME not in state.private
-        assert {name for name in state.optimizer if name.startswith(PRIVATE_TABLE)} <= {VERSION}
+        assert {name for name in state.optimizer if name.startswith(PRIVATE_TABLE)} <= {TABLE_VERSION}
     assert NAME in client.best_parameters()
 
 

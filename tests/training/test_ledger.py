@@ -6,7 +6,7 @@ import pytest
 from pfmsmt.core.types import Role
 from pfmsmt.methods import Upload
 from pfmsmt.training.exchange import InProcess
-from pfmsmt.training.ledger import COLUMNS, TRAFFIC_COLUMNS, Ledger
+from pfmsmt.training.ledger import LEDGER_COLUMNS, TRAFFIC_COLUMNS, Ledger
 from pfmsmt.training.rounds import run_rounds
 from tests.training.test_rounds import broken_in
 
@@ -60,7 +60,7 @@ def check(federation, ledger, heard):
     for round_, *key, size in heard:
         first.setdefault(tuple(key), (round_, size))
     table = ledger.table(template)
-    assert tuple(table) == COLUMNS
+    assert tuple(table) == LEDGER_COLUMNS
     found = {(r.client, r.phase, r.direction, r.name, r.shape, r.dtype): (r.round, r.bytes) for r in itertuples(table)}
     assert len(found) == len(table)
     shown = {(*key[:4], "x".join(map(str, key[4])) or "scalar", key[5]): value for key, value in first.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pfmsmt.flower.plan import Plan
+from pfmsmt.flower.plan import RunPlan
 from pfmsmt.flower.server.nodes import Nodes
 from pfmsmt.flower.wire import SAVE, SiteResult, pack_request, read_answer
 from pfmsmt.methods import Upload
@@ -21,7 +21,7 @@ _Refusal = Callable[[str, Request | None, Any], str | None]
 class OverGrid:
     """The exchange of one run with its sites."""
 
-    def __init__(self, nodes: Nodes, clients: Sequence[str], plan: Plan, refusal: _Refusal) -> None:
+    def __init__(self, nodes: Nodes, clients: Sequence[str], plan: RunPlan, refusal: _Refusal) -> None:
         """`plan` goes with every request; `refusal` checks answers."""
         self._nodes, self._clients, self._plan, self._refusal = nodes, clients, plan, refusal
 

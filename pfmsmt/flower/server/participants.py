@@ -12,7 +12,7 @@ from pfmsmt.core.errors import CheckpointError, FederationError
 from pfmsmt.core.files import new_folder
 from pfmsmt.core.layout import run_name
 from pfmsmt.data.schema import Schema
-from pfmsmt.flower.plan import Plan, make_plan
+from pfmsmt.flower.plan import RunPlan, make_plan
 from pfmsmt.flower.server.acceptance import Acceptance
 from pfmsmt.flower.server.grid import OverGrid
 from pfmsmt.methods.catalogue import build_method, method_facts, with_messages
@@ -34,7 +34,7 @@ class Sites:
     """
 
     def __init__(
-        self, config: Config, schema: Schema, name: str, seed: int, connect: Callable[[Plan, Acceptance], OverGrid]
+        self, config: Config, schema: Schema, name: str, seed: int, connect: Callable[[RunPlan, Acceptance], OverGrid]
     ) -> None:
         """Prepare a run of method `name`.
 

@@ -11,7 +11,7 @@ from pfmsmt.config import PARAMS_FILE, Config, load_config
 from pfmsmt.core.files import write_json
 from pfmsmt.core.layout import RUNS, SCHEMA, run_name
 from pfmsmt.data.schema import read_schema
-from pfmsmt.flower.plan import Plan, across_sites
+from pfmsmt.flower.plan import RunPlan, across_sites
 from pfmsmt.flower.server.acceptance import Acceptance
 from pfmsmt.flower.server.agree import agree_on_schema
 from pfmsmt.flower.server.grid import OverGrid
@@ -65,7 +65,7 @@ def federate(grid: Grid, method: str, seed: int, store: "Store", root: Path, *, 
 
     nodes = Nodes(grid, deadline=config.federate.deadline, trust_nodes=trust_nodes)
 
-    def connect_sites(plan: Plan, acceptance: Acceptance) -> OverGrid:
+    def connect_sites(plan: RunPlan, acceptance: Acceptance) -> OverGrid:
         return OverGrid(nodes, schema.scenarios, plan, acceptance.refusal)
 
     ids = run_training(job, Sites(config, schema, method, seed, connect_sites), store)

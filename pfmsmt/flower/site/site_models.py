@@ -7,7 +7,7 @@ import pandas as pd
 from pfmsmt.core.files import write_json, write_text
 from pfmsmt.core.layout import CLIENTS, MODELS, RUNS, run_name
 from pfmsmt.data.schema import Schema
-from pfmsmt.flower.plan import Plan
+from pfmsmt.flower.plan import RunPlan
 from pfmsmt.flower.site.state import PLAN, STATE, Site
 from pfmsmt.flower.wire import SiteResult
 from pfmsmt.tracking import connect
@@ -17,7 +17,7 @@ from pfmsmt.tracking.registry import CHAMPION, register_version
 from pfmsmt.training.history import History
 
 
-def save_site_model(site: Site, asked: str, plan: Plan, track: bool) -> SiteResult:
+def save_site_model(site: Site, asked: str, plan: RunPlan, track: bool) -> SiteResult:
     """Write `models/<method>-seed<seed>/`; with `track`, log and register the model.
 
     Repeating it registers no more.
@@ -45,7 +45,7 @@ def save_site_model(site: Site, asked: str, plan: Plan, track: bool) -> SiteResu
     return best
 
 
-def _register(site: Site, plan: Plan, schema: Schema, best: SiteResult) -> dict[str, str]:
+def _register(site: Site, plan: RunPlan, schema: Schema, best: SiteResult) -> dict[str, str]:
     """Make the model the site's champion in its own MLflow store; return run, model and version."""
     store = connect(site.folder)
     with training_run(

@@ -25,7 +25,7 @@ from pfmsmt.core.errors import FederationError
 from pfmsmt.core.files import new_folder, recover, write_text
 from pfmsmt.core.layout import CLIENTS, SCHEMA, run_name
 from pfmsmt.data.schema import Schema, read_schema
-from pfmsmt.flower.plan import Plan
+from pfmsmt.flower.plan import RunPlan
 from pfmsmt.methods import Method, Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.devices import choose_device
@@ -50,7 +50,7 @@ class Site:
         """`folder` holds `data/clients`; `client` is the scenario that the site's key is bound to."""
         self.client, self.folder = client, folder
 
-    def answer(self, asked: str, plan: Plan, request: Request) -> Upload | Validation:
+    def answer(self, asked: str, plan: RunPlan, request: Request) -> Upload | Validation:
         """Carry out a request for client `asked`, from the state before it; save the state after it.
 
         Raises:
@@ -84,7 +84,7 @@ class Site:
         write_text(path, str(count))
         return count
 
-    def check(self, asked: str, plan: Plan) -> Schema:
+    def check(self, asked: str, plan: RunPlan) -> Schema:
         """Return the site's own schema if it may take part in the plan.
 
         Raises:
@@ -108,7 +108,7 @@ class Site:
             )
         return schema.only(self.client)
 
-    def _check_terms(self, plan: Plan) -> None:
+    def _check_terms(self, plan: RunPlan) -> None:
         """Refuse a plan that sends more than the site's own params.yaml allows."""
         file = self.folder / PARAMS_FILE
         if not file.exists():
@@ -127,7 +127,7 @@ class Site:
                 f"of its params.yaml); the server's run has clip {plan.train.clip} and noise {plan.train.noise:g}"
             )
 
-    def last(self, plan: Plan, schema: Schema) -> Federation:
+    def last(self, plan: RunPlan, schema: Schema) -> Federation:
         """Return this site's client as the run left it.
 
         Raises:
@@ -140,7 +140,7 @@ class Site:
         federation.load(self._path(plan.run, steps[-1]))
         return federation
 
-    def federation(self, plan: Plan, schema: Schema) -> Federation:
+    def federation(self, plan: RunPlan, schema: Schema) -> Federation:
         """Build the method and this site's one client."""
         device = choose_device(plan.train.device)
         return build_federation(
