@@ -26,8 +26,8 @@ CHANGES = {
     "data.synthetic.ctr": 0.3,
     "data.synthetic.cvr": 0.4,
     "train.quorum": 0.5,
-    "train.device": "cpu",
-    "train.threads": 1,
+    "run.device": "cpu",
+    "run.threads": 1,
     "federate.local_epochs": 0.5,
 }
 ROUND = re.compile(r"^(?:fedavg|pf_msmtrec)-seed0 (\d+)/")

@@ -69,8 +69,9 @@ def configured(dim: int, rounds: int, in_place: bool) -> Config:
     """Return params.yaml with another width, and the table dense or in place."""
     config = load_config(PARAMS)
     limit = 1 if in_place else 2**31
-    train = config.train.model_copy(update={"rounds": rounds, "large_table_rows": limit, "device": "cpu"})
-    return config.model_copy(update={"train": train, "model": config.model.model_copy(update={"embedding_dim": dim})})
+    train = config.train.model_copy(update={"rounds": rounds, "large_table_rows": limit})
+    model, run = config.model.model_copy(update={"embedding_dim": dim}), config.run.model_copy(update={"device": "cpu"})
+    return config.model_copy(update={"train": train, "run": run, "model": model})
 
 
 def measure(method: str, users: int, dim: int, rounds: int, in_place: bool) -> None:

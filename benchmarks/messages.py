@@ -40,10 +40,10 @@ class Setting(NamedTuple):
 
 SETTINGS = [
     Setting("as it is", "pf_msmtrec", {}),
-    Setting("float16", "pf_msmtrec", {"train.wire": "float16"}),
-    Setting(f"clip {CLIP}", "pf_msmtrec", {"train.clip": CLIP}),
+    Setting("float16", "pf_msmtrec", {"privacy.wire": "float16"}),
+    Setting(f"clip {CLIP}", "pf_msmtrec", {"privacy.clip": CLIP}),
     *(
-        Setting(f"clip {CLIP}, noise {noise:g}", "pf_msmtrec", {"train.clip": CLIP, "train.noise": noise})
+        Setting(f"clip {CLIP}, noise {noise:g}", "pf_msmtrec", {"privacy.clip": CLIP, "privacy.noise": noise})
         for noise in (0.001, 0.01, 0.1, 1.0)
     ),
     Setting("local", "local", {}),
@@ -63,7 +63,7 @@ class Found(NamedTuple):
 def run(config: Config, schema: Schema, shards: Path, method: str, seed: int) -> Found:
     """Train once and score the test rows."""
     device = torch.device("cpu")
-    workers, threads = choose_workers(config.train, len(schema.scenarios), device)
+    workers, threads = choose_workers(config.run, len(schema.scenarios), device)
     rounds: list[RoundResult] = []
     trial = run_trial(
         config, schema, shards, method, seed, device, workers=workers, threads=threads, on_round=rounds.append
@@ -97,13 +97,13 @@ def main(words: Sequence[str] | None = None) -> None:
         )
         print(f"{'':26s}{'CTR':>8s}{'CTCVR':>8s}{'std':>8s}{'KiB up a round':>16s}{'epsilon':>13s}")
         for setting in SETTINGS:
-            set_values(base, {"train.wire": "float32", "train.clip": None, "train.noise": 0.0, **setting.changes})
+            set_values(base, {"privacy.wire": "float32", "privacy.clip": None, "privacy.noise": 0.0, **setting.changes})
             config = parse_config(base)
             found = [run(config, schema, shards, setting.method, seed) for seed in options.seeds]
             aucs = np.array([(one.ctr, one.ctcvr) for one in found])
             spread = f"{aucs.mean(1).std(ddof=1):.4f}" if len(found) > 1 else ""
-            train = config.train
-            told = f"{epsilon(train.noise, found[0].releases, train.delta):,.1f}" if found[0].releases else "none"
+            privacy = config.privacy
+            told = f"{epsilon(privacy.noise, found[0].releases, privacy.delta):,.1f}" if found[0].releases else "none"
             print(
                 f"{setting.name:26s}{aucs[:, 0].mean():8.4f}{aucs[:, 1].mean():8.4f}{spread:>8s}"
                 f"{found[0].kib_up:16,.1f}{told:>13s}",

@@ -30,7 +30,7 @@ import yaml
 from quality_table import tables
 from worlds import DEFAULT, HERE, Bench, check_studies, configure, settings, shards
 
-from pfmsmt.config import Methods
+from pfmsmt.config import METHOD_NAMES
 from pfmsmt.config.keys import value_at
 from pfmsmt.core.errors import TrainingError
 from pfmsmt.training.trial import Aucs, Trial, run_trial
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("tune", "run", "table"))
     parser.add_argument("--settings", nargs="+", default=list(PLANTED), choices=list(settings()))
-    parser.add_argument("--methods", nargs="+", default=list(Methods.model_fields), choices=list(Methods.model_fields))
+    parser.add_argument("--methods", nargs="+", default=list(METHOD_NAMES), choices=METHOD_NAMES)
     variants = [*GROUPS, *VARIANTS]
     parser.add_argument("--variants", nargs="+", choices=variants, help="run these variants of pf_msmtrec instead")
     parser.add_argument("--seeds", type=int, default=5)

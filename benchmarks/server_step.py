@@ -180,7 +180,7 @@ def round_share(config: Config, rounds: int) -> None:
     method, names = federation.method, federation.names
     initial = federation.clients[names[0]].initial_parameters
     server = method.init(initial, names)
-    workers, threads = choose_workers(config.train, len(names), device)
+    workers, threads = choose_workers(config.run, len(names), device)
     with InProcess(federation.clients, workers, threads) as exchange:
         # One round more: the first one warms up.
         results = run_rounds(method, exchange, server, names, rounds=rounds + 1, quorum=1.0)

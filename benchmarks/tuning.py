@@ -20,7 +20,7 @@ import pandas as pd
 import psutil
 import yaml
 
-from pfmsmt.config import PARAMS_FILE, parse_config
+from pfmsmt.config import PARAMS_FILE, TUNE_FILE, parse_config
 from pfmsmt.core.layout import CLIENTS, RAW
 from pfmsmt.data.prepare.download import obtain
 from pfmsmt.data.prepare.partition import partition
@@ -63,8 +63,10 @@ def _prepare(root: Path) -> None:
     tree["data"]["synthetic"] |= {"ctr": 0.3, "cvr": 0.4}
     tree["model"] |= {"embedding_dim": 2, "experts": 2, "expert_layers": [8, 8], "tower_layers": [4]}
     tree["methods"]["pf_msmtrec"] |= {"private_experts": 1, "tower_steps": 1}
-    tree["train"] |= {"rounds": ROUNDS, "local_steps": 2, "device": "cpu"}
-    tree["tune"]["pruner"] = "none"
+    tree["train"] |= {"rounds": ROUNDS, "local_steps": 2}
+    tree["run"]["device"] = "cpu"
+    search = yaml.safe_load((Path(__file__).parents[1] / TUNE_FILE).read_text(encoding="utf-8")) | {"pruner": "none"}
+    (root / TUNE_FILE).write_text(yaml.safe_dump(search), encoding="utf-8")
     (root / PARAMS_FILE).write_text(yaml.safe_dump(tree), encoding="utf-8")
     config = parse_config(tree)
     obtain(config.data, 0, root / RAW, lambda _: None)

@@ -1,4 +1,4 @@
-"""Score one run's personalised models on the test shards: `python -m stages.evaluate METHOD SEED`."""
+"""Score one run on the test shards: `python -m stages.evaluate METHOD SEED`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from stages.choice import choose_run
 
 
 def main() -> None:
-    """Write evaluation/<run>/ and attach the test metrics to the MLflow run and its models."""
+    """Write evaluation/<run>/ and log the test metrics to MLflow."""
     method, seed = choose_run(__doc__)
     evaluate(load_config(), read_schema(SCHEMA), method, seed, connect(Path.cwd()), Path.cwd())
 

@@ -1,4 +1,4 @@
-"""Make each scenario's best model by validation the champion of the MLflow registry; show the table."""
+"""Make each scenario's best model by validation its champion; show the table."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pfmsmt.tracking import connect
 
 
 def main() -> None:
-    """Write champions.json, then print what the whole pipeline found and what to do next."""
+    """Write champions.json, then print the comparison and the next commands."""
     config, schema = load_config(), read_schema(SCHEMA)
     register(config, schema, connect(Path.cwd()), Path.cwd())
     say(show(config, schema, Path.cwd()))

@@ -1,6 +1,5 @@
 """Shared by all tests: a tiny generated data set, a tiny configuration, a fresh MLflow store, a project folder."""
 
-import copy
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pfmsmt.config import Config, parse_config
 from pfmsmt.config.keys import set_values
 from pfmsmt.data.schema import Schema, read_schema
 from tests.support.environment import bare_environment
+from tests.support.settings import write_settings
 
 # Before torch and numpy are loaded: many small products are faster on one thread, above all when tests run in parallel.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,10 +39,10 @@ SMALL = {
     "train.rounds": 4,
     "train.local_steps": 3,
     "train.batch_size": 24,
-    "train.checkpoint_every": 2,
-    "train.device": "cpu",
-    "train.workers": 1,
-    "train.threads": 1,
+    "run.checkpoint_every": 2,
+    "run.device": "cpu",
+    "run.workers": 1,
+    "run.threads": 1,
     "methods.pf_msmtrec.rank": 2,
     "methods.pf_msmtrec.private_experts": 1,
     "methods.pf_msmtrec.federated_batch_norm": True,
@@ -54,8 +54,13 @@ SMALL = {
 
 
 def small_tree(changes: dict | None = None) -> dict:
-    """The repository's params.yaml as plain values, with small sizes and then `changes` ("train.rounds": 2)."""
-    tree = copy.deepcopy(yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8")))
+    """The repository's params.yaml as plain values, with small sizes and then `changes` ("train.rounds": 2).
+
+    tune.yaml is among them, as the block `tune`, where one of its keys is changed.
+    """
+    tree = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    if any(key.startswith("tune.") for key in changes or {}):
+        tree["tune"] = yaml.safe_load((REPOSITORY / "tune.yaml").read_text(encoding="utf-8"))
     set_values(tree, {**SMALL, **(changes or {})})
     return tree
 
@@ -162,7 +167,7 @@ def project(
     folder = tmp_path / "project"
     shutil.copytree(data, folder)
     shutil.copy(empty_database, folder)
-    (folder / "params.yaml").write_text(yaml.safe_dump(small_tree()), encoding="utf-8")
+    write_settings(folder, small_tree())
     monkeypatch.chdir(folder)
     return folder
 
@@ -172,7 +177,7 @@ def configure(project: Path, make_config):
     """Return a function that changes the project's params.yaml and returns it parsed."""
 
     def change(changes: dict | None = None) -> Config:
-        (project / "params.yaml").write_text(yaml.safe_dump(small_tree(changes)), encoding="utf-8")
+        write_settings(project, small_tree(changes))
         return make_config(changes)
 
     return change

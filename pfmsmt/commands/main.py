@@ -10,6 +10,7 @@ import typer
 
 from pfmsmt.commands.federate import federate_app, site_app
 from pfmsmt.commands.models import models
+from pfmsmt.commands.params import params
 from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main, say
 from pfmsmt.core.layout import SCHEMA
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(federate_app, name="federate")
 app.add_typer(models, name="models")
+app.add_typer(params, name="params")
 app.add_typer(site_app, name="site")
 
 
@@ -107,7 +109,7 @@ def tune(
     more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="M")] = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="Trials of each method in all, finished ones included; tune.trials if left out.", min=1),
+        typer.Option(help="Trials of each method in all, finished ones included; tune.yaml's if left out.", min=1),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds for each method, after which no trial is begun.", min=0)
@@ -124,7 +126,7 @@ def tune(
         Path | None, typer.Option(help="Write the best values to this .yaml file, or folder with a file a method.")
     ] = None,
 ) -> None:
-    """Search for the parameters that validate best; params.yaml's tune block says in which ranges."""
+    """Search for the parameters that validate best; tune.yaml says in which ranges."""
     from pfmsmt.tuning.command import Wish
     from pfmsmt.tuning.command import tune as run
 

@@ -25,13 +25,13 @@ def train(config: Config, schema: Schema, name: str, seed: int, store: "Store", 
     Raises:
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
     """
-    device = choose_device(config.train.device)
+    device = choose_device(config.run.device)
     federation = build_federation(config, schema, root / CLIENTS, name, seed, device)
     run = run_name(name, seed)
     say(f"{run}: {len(federation.clients)} clients on {device}, {federation.workers} at a time")
     rows = federation.clients[federation.names[0]].learner.data.train
     if isinstance(rows, StreamedShard):
-        say(f"{run}: more rows than fit into train.memory ({config.train.memory:g} GiB); they are streamed")
+        say(f"{run}: more rows than fit into run.memory ({config.run.memory:g} GiB); they are streamed")
     shuffle = "rows" if rows.shuffle.window is None else "row_groups"
     job = Job(config, schema, name, seed, run_params(config, name, seed, str(device), shuffle), root)
     return run_training(job, federation, store)

@@ -1,20 +1,33 @@
-"""All settings of a project, as `params.yaml` has them: one frozen model for each of its blocks."""
+"""Settings of a project: one frozen model for each block of params.yaml."""
 
 from pfmsmt.config.data import AliExpress, Data, Label, MovieLens, ScenarioSize, Synthetic, Tabular, Tenrec
-from pfmsmt.config.loading import PARAMS_FILE, Config, load_config, parse_config
-from pfmsmt.config.methods import Federated, Methods, PfMsmtrec, PlainLearning, Proximal, ServerOptimizer
+from pfmsmt.config.kinds import METHOD_NAMES, CalibrationChoice, Deployable, MethodName
+from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config, load_config, parse_config
+from pfmsmt.config.methods import (
+    Ditto,
+    Federated,
+    FedProx,
+    Methods,
+    PfMsmtrec,
+    PlainLearning,
+    Proximal,
+    ServerOptimizer,
+)
 from pfmsmt.config.operations import Evaluate, Federate, Parameter, Register, Serve, Tune
-from pfmsmt.config.training import Model, Train
-from pfmsmt.config.values import CalibrationChoice, Deployable, MethodName
+from pfmsmt.config.training import Model, Privacy, Run, Train
 
 __all__ = [
+    "METHOD_NAMES",
     "PARAMS_FILE",
+    "TUNE_FILE",
     "AliExpress",
     "CalibrationChoice",
     "Config",
     "Data",
     "Deployable",
+    "Ditto",
     "Evaluate",
+    "FedProx",
     "Federate",
     "Federated",
     "Label",
@@ -25,8 +38,10 @@ __all__ = [
     "Parameter",
     "PfMsmtrec",
     "PlainLearning",
+    "Privacy",
     "Proximal",
     "Register",
+    "Run",
     "ScenarioSize",
     "Serve",
     "ServerOptimizer",

@@ -1,18 +1,28 @@
-"""Values of a configuration by dotted keys, such as `methods.local.learning_rate`."""
+"""Dotted keys, such as `methods.local.learning_rate`, and where old ones are now."""
 
 from collections.abc import Mapping
 from typing import Any
 
+MOVED = {
+    **{f"train.{key}": f"run.{key}" for key in ("device", "workers", "threads", "memory", "checkpoint_every")},
+    **{f"train.{key}": f"privacy.{key}" for key in ("wire", "clip", "noise", "delta")},
+}
+"""Key of version 0.1.0 -> key now; its `tune` block is a file now, tune.yaml."""
+UPGRADE = "`pfmsmt params upgrade` rewrites the file"
+
 
 def set_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Set values by dotted keys in a tree of plain values; KeyError for a block that it does not have."""
+    """Set values by dotted keys in a tree of plain values, adding missing blocks."""
     for key, value in values.items():
-        path, _, last = key.rpartition(".")
-        (value_at(tree, path) if path else tree)[last] = value
+        *path, last = key.split(".")
+        block = tree
+        for part in path:
+            block = block.setdefault(part, {})
+        block[last] = value
 
 
 def value_at(tree: Any, key: str) -> Any:
-    """Return what stands at a dotted key of a `Config` or of a tree of plain values.
+    """Return what stands at a dotted key of a `Config` or a tree.
 
     Raises:
         KeyError, AttributeError: nothing does.

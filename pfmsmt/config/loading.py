@@ -1,7 +1,10 @@
-"""`params.yaml`, parsed once into frozen models. An unknown key is an error that names the nearest valid one."""
+"""`params.yaml` and `tune.yaml`, parsed once into frozen models.
+
+An unknown key is an error that names the nearest valid one, or says where it has moved.
+"""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, get_args
@@ -10,28 +13,37 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pfmsmt.config.data import Data
+from pfmsmt.config.keys import MOVED, UPGRADE
+from pfmsmt.config.kinds import Frozen, Seed
 from pfmsmt.config.methods import Methods
 from pfmsmt.config.operations import Evaluate, Federate, Register, Serve, Tune
-from pfmsmt.config.training import Model, Train
-from pfmsmt.config.values import Frozen, Seed
+from pfmsmt.config.training import Model, Privacy, Run, Train
 from pfmsmt.core.errors import ConfigError
 
 PARAMS_FILE = Path("params.yaml")
+TUNE_FILE = Path("tune.yaml")
+"""Beside params.yaml; what it does not say, or all where it is missing, has its default."""
 
 
 class Config(Frozen):
-    """All of params.yaml."""
+    """All settings of a project; a key in no file has its default."""
 
-    seed: Seed
-    data: Data
-    model: Model
-    train: Train
-    methods: Methods
-    evaluate: Evaluate
-    register_: Annotated[Register, Field(alias="register")]
-    federate: Federate
-    serve: Serve
-    tune: Tune
+    seed: Seed = Field(default=0, description="Seed of generated data, of the validation split and of the bootstrap.")
+    data: Data = Field(default=Data(), description="Which data, and how they become client shards.")
+    model: Model = Field(default=Model(), description="The MMoE of every client.")
+    train: Train = Field(default=Train(), description="What decides the numbers of a training, for every method.")
+    run: Run = Field(default=Run(), description="Where and how fast a training runs.")
+    privacy: Privacy = Field(default=Privacy(), description="What uploads are before they leave a client.")
+    methods: Methods = Field(default=Methods(), description="What federated methods share, and each one's own values.")
+    evaluate: Evaluate = Field(default=Evaluate(), description="How test rows are scored.")
+    register_: Annotated[Register, Field(alias="register")] = Field(
+        default=Register(), description="Which models reach the registry."
+    )
+    serve: Serve = Field(default=Serve(), description="`pfmsmt serve`: all champions in one process.")
+    federate: Federate = Field(default=Federate(), description="`pfmsmt federate`: the same rounds across machines.")
+    tune: Tune = Field(
+        default=Tune(), description="The search of `pfmsmt tune`, which stands in tune.yaml without this word."
+    )
 
     @model_validator(mode="after")
     def _rank_fits_the_layers(self) -> "Config":
@@ -45,10 +57,24 @@ class Config(Frozen):
 
 
 def load_config(path: Path = PARAMS_FILE) -> Config:
-    """Parse and check a params file.
+    """Parse and check a params file, and a tune.yaml beside it.
 
     Raises:
         ConfigError: missing, no valid YAML, an unknown key, or a value out of range; every fault is listed.
+    """
+    tree = read_mapping(path)
+    misplaced = [f"{path}: tune: this block is now {TUNE_FILE}; {UPGRADE}"] if "tune" in tree else []
+    search = path.with_name(TUNE_FILE.name)
+    # An empty file is as good as none.
+    tree = {**tree, "tune": read_mapping(search) if search.exists() and search.read_bytes().strip() else {}}
+    return _parse(tree, str(path), misplaced)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the keys and plain values of a YAML file.
+
+    Raises:
+        ConfigError: missing, no valid YAML, or no mapping.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -60,24 +86,39 @@ def load_config(path: Path = PARAMS_FILE) -> Config:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys at the top")
-    return parse_config(tree, str(path))
+    return tree
 
 
-def parse_config(tree: dict[str, Any], name: str = "params.yaml") -> Config:
-    """Check a tree of plain values; `name` is what errors call it.
+def parse_config(tree: Mapping[str, Any], name: str = "params.yaml") -> Config:
+    """Check a tree of plain values, with the search under `tune`.
+
+    Args:
+        tree: as params.yaml has it.
+        name: what errors call params.yaml.
 
     Raises:
         ConfigError: see `load_config`.
     """
+    return _parse(tree, name, [])
+
+
+def _parse(tree: Mapping[str, Any], name: str, faults: list[str]) -> Config:
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
-        faults = [_describe(fault) for fault in _telling([dict(fault) for fault in error.errors()])]
-        raise ConfigError("\n".join(f"{name}: {fault}" for fault in faults)) from None
+        found = _causes([dict(fault) for fault in error.errors()])
+        search = str(Path(name).with_name(TUNE_FILE.name))
+        faults = [*faults, *(f"{search if f['loc'][:1] == ('tune',) else name}: {_describe(f)}" for f in found)]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return config
 
 
-def _telling(faults: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out what only follows from another fault: a list short of its bad entry, `auto` where a number stands."""
+def _causes(faults: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what only follows from another fault.
+
+    That is a list that is short of its bad entry, and the word `auto` where a number stands.
+    """
     return [
         fault
         for fault in faults
@@ -92,8 +133,11 @@ def _is_inside(place: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
 
 def _describe(fault: dict[str, Any]) -> str:
     place = [part for part in fault["loc"] if part not in ("constrained-int", "literal['auto']", "[key]")]
-    key = ".".join(str(part) for part in place) or "(whole file)"
+    shown = place[1:] if place[:1] == ["tune"] else place
+    key = ".".join(str(part) for part in shown) or "(whole file)"
     if fault["type"] == "extra_forbidden":
+        if key in MOVED:
+            return f"{key}: this key is now {MOVED[key]}; {UPGRADE}"
         valid = _keys_at(place[:-1])
         near = difflib.get_close_matches(str(place[-1]), valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(valid)}"
@@ -107,7 +151,7 @@ def _describe(fault: dict[str, Any]) -> str:
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{key}: {fault['input']!r} is unknown; {hint}valid: {', '.join(valid)}"
     if isinstance(fault["input"], (dict, BaseModel)):
-        return f"{key}: {message}" if place else message
+        return f"{key}: {message}" if shown else message
     return f"{key}: {message[0].lower()}{message[1:]} (it is {fault['input']!r})"
 
 

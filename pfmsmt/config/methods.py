@@ -1,27 +1,34 @@
-"""The `methods` block: one for each method."""
+"""The `methods` block: one for each method, and one that is shared."""
 
-from typing import Annotated, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pfmsmt.config.values import Fraction, Frozen, NonNegative, Positive
+from pfmsmt.config.kinds import Fraction, Frozen, NonNegative, Positive
 
 
 def _keeps(block: BaseModel, rate: str, decay: str) -> None:
-    """Refuse a decoupled decay that would turn the parameters' sign in a single step."""
+    """Refuse a decoupled decay that would turn a parameter's sign at once."""
     taken = getattr(block, rate) * getattr(block, decay)
     if taken >= 1:
         raise ValueError(f"{rate} x {decay} is {taken:g}: a step would take all of a parameter away; keep it below 1")
 
 
 class ServerOptimizer(Frozen):
-    """How the server applies an averaged update (FedOpt, Reddi et al. 2021)."""
+    """The step that applies an averaged update (FedOpt, Reddi et al. 2021)."""
 
-    server_optimizer: Literal["adam", "plain"]
-    server_learning_rate: Positive
-    server_beta1: Annotated[float, Field(ge=0, lt=1)]
-    server_beta2: Annotated[float, Field(ge=0, lt=1)]
-    server_weight_decay: NonNegative
+    server_optimizer: Literal["adam", "plain"] = Field(
+        default="adam", description="How the server applies the clients' averaged update."
+    )
+    server_learning_rate: Positive = Field(
+        default=0.02, description="Rate of adam; plain uses it as a factor, where 1 is the mean itself."
+    )
+    server_beta1: float = Field(default=0.9, ge=0, lt=1, description="adam's share of the past in the mean.")
+    server_beta2: float = Field(default=0.99, ge=0, lt=1, description="adam's share of the past in the variance.")
+    server_weight_decay: NonNegative = Field(
+        default=0.03,
+        description="Decay of that step, decoupled: a step also takes rate x this x the parameter.",
+    )
 
     @model_validator(mode="after")
     def _server_keeps_parameters(self) -> Self:
@@ -30,11 +37,16 @@ class ServerOptimizer(Frozen):
 
 
 class Federated(ServerOptimizer):
-    """What every federated method has; `methods.fedavg`, `fedbn` and `fedper` differ in the shared roles alone."""
+    """Settings of every federated method.
 
-    learning_rate: Positive
-    private_learning_rate: Positive
-    private_weight_decay: NonNegative
+    `methods.fedavg`, `fedbn` and `fedper` have no others: they differ in the shared roles alone.
+    """
+
+    learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
+    private_learning_rate: Positive = Field(default=0.01, description="Rate of clients' Adam on private parameters.")
+    private_weight_decay: NonNegative = Field(
+        default=2.0, description="Decay of that Adam, decoupled: a step also takes rate x this x the parameter."
+    )
 
     @model_validator(mode="after")
     def _clients_keep_parameters(self) -> Self:
@@ -43,33 +55,72 @@ class Federated(ServerOptimizer):
 
 
 class Proximal(Federated):
-    """`methods.fedprox` (the regularizer is mu) and `methods.ditto` (lambda)."""
+    """Settings of methods with a proximal term, mu/2 |theta - received|^2."""
 
-    regularizer: NonNegative
+    regularizer: NonNegative = Field(default=0.0, description="mu of mu/2 |theta - received|^2; 0 switches it off.")
+
+
+class FedProx(Proximal):
+    """The block `methods.fedprox`."""
+
+    regularizer: NonNegative = Field(default=0.01, description="mu of mu/2 |theta - received|^2; 0 is fedavg.")
+
+
+class Ditto(Proximal):
+    """The block `methods.ditto`."""
+
+    regularizer: NonNegative = Field(default=0.1, description="lambda of lambda/2 |personal - received|^2; 0 is local.")
 
 
 class PfMsmtrec(Proximal):
-    """`methods.pf_msmtrec`."""
+    """The block `methods.pf_msmtrec`."""
 
-    private_experts: Annotated[int, Field(ge=0)]
-    rank: Annotated[int, Field(ge=0)]
-    federated_batch_norm: bool
-    conflict: Annotated[float, Field(ge=0, lt=1)]
-    coordinate: Literal["clients", "clients_and_tasks"]
-    aggregation: Literal["similarity", "learned", "uniform", "identity"]
-    temperature: Positive
-    smoothing: Annotated[float, Field(ge=0, lt=1)]
-    learned_rate: Positive
-    coupling: Fraction
-    gate: Literal["private", "federated"]
-    tower_steps: Annotated[int, Field(ge=0)]
+    private_experts: int = Field(
+        default=4, ge=0, description="Experts of each task at each client, beside model.experts; 0: none."
+    )
+    rank: int = Field(
+        default=0,
+        ge=0,
+        description="Rank of task-specific adapters in every layer of the shared experts; 0 switches them off.",
+    )
+    federated_batch_norm: bool = Field(
+        default=True, description="true: BatchNorm stays with the client (FedBN); false: it is averaged."
+    )
+    conflict: float = Field(
+        default=0.4, ge=0, lt=1, description="c of conflict coordination, the radius around the mean; 0 is the mean."
+    )
+    coordinate: Literal["clients", "clients_and_tasks"] = Field(
+        default="clients",
+        description="Updates that coordination brings together: of clients, or also of tasks (experts and tables).",
+    )
+    aggregation: Literal["similarity", "learned", "uniform", "identity"] = Field(
+        default="similarity",
+        description="Rows of the weights A; uniform: by numbers of examples; identity: a client's own update only.",
+    )
+    temperature: Positive = Field(default=0.1, description="Temperature of the similarity's softmax; large is uniform.")
+    smoothing: float = Field(
+        default=0.9, ge=0, lt=1, description="Share of the past in the updates that are compared and coordinated."
+    )
+    learned_rate: Positive = Field(default=0.1, description="Rate of learned rows of A, a round.")
+    coupling: Fraction = Field(
+        default=0.2, description="lambda: share of the coordinated global part in what a client receives."
+    )
+    gate: Literal["private", "federated"] = Field(
+        default="private",
+        description="private: who uses which expert is the client's own affair; federated: gates go with the towers.",
+    )
+    tower_steps: int = Field(
+        default=4, ge=0, description="Steps of phase 2: towers and gates, with the experts frozen; 0 reuses phase 1."
+    )
 
 
 class PlainLearning(Frozen):
     """`methods.local` and `methods.centralized`: nothing is federated, Adam trains everything."""
 
-    learning_rate: Positive
-    weight_decay: NonNegative
+    learning_rate: Positive = Field(default=0.008, description="Rate of Adam.")
+    weight_decay: NonNegative = Field(
+        default=2.0, description="Decay of Adam, decoupled: a step also takes rate x this x the parameter."
+    )
 
     @model_validator(mode="after")
     def _keeps_parameters(self) -> Self:
@@ -77,14 +128,39 @@ class PlainLearning(Frozen):
         return self
 
 
-class Methods(Frozen):
-    """One block for each method."""
+WITH_SHARED = ("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto")
+"""Names of the methods that have what `methods.shared` has."""
 
-    pf_msmtrec: PfMsmtrec
-    fedavg: Federated
-    fedprox: Proximal
-    fedbn: Federated
-    fedper: Federated
-    ditto: Proximal
-    local: PlainLearning
-    centralized: PlainLearning
+
+class Methods(Frozen):
+    """One block for each method.
+
+    A federated method has what `shared` has where its own block is silent.
+    """
+
+    shared: Federated = Field(default=Federated(), description="What all federated methods have in common.")
+    pf_msmtrec: PfMsmtrec = Field(default=PfMsmtrec(), description="Personalised federated learning, ours.")
+    fedavg: Federated = Field(default=Federated(), description="All parameters are averaged.")
+    fedprox: FedProx = Field(default=FedProx(), description="fedavg with a proximal term at the clients.")
+    fedbn: Federated = Field(default=Federated(), description="All parameters but BatchNorm are averaged.")
+    fedper: Federated = Field(default=Federated(), description="The body is averaged; towers and gates are private.")
+    ditto: Ditto = Field(default=Ditto(), description="Personal models beside fedavg's global one.")
+    local: PlainLearning = Field(default=PlainLearning(), description="Every client for itself.")
+    centralized: PlainLearning = Field(
+        default=PlainLearning(), description="One model on everybody's rows: a reference, not a federated method."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_what_is_shared(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        try:
+            shared = Federated.model_validate(tree.get("shared", {}))
+        except ValidationError:
+            # It is reported where it stands, not at every method as well.
+            return tree
+        common = {key: getattr(shared, key) for key in shared.model_fields_set}
+        blocks = {name: tree.get(name, {}) for name in WITH_SHARED}
+        merged = {name: {**common, **block} for name, block in blocks.items() if isinstance(block, dict)}
+        return {**tree, **merged}

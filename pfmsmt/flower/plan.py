@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from pfmsmt import __version__
-from pfmsmt.config import Config, Methods, Model, Train
+from pfmsmt.config import Config, Methods, Model, Privacy, Run, Train
 from pfmsmt.data.schema import Schema
 
 
@@ -15,7 +15,7 @@ class RunPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     """Unique to the run; a site's private state is kept under it."""
     version: str
     """Of this package, at the server."""
@@ -27,7 +27,14 @@ class RunPlan(BaseModel):
     """Training rows of a client on average: batches are in proportion to rows."""
     model: Model
     train: Train
+    run: Run
+    privacy: Privacy
     methods: Methods
+
+    @property
+    def config(self) -> Config:
+        """The server's settings of the run; all others have their defaults."""
+        return Config(model=self.model, train=self.train, run=self.run, privacy=self.privacy, methods=self.methods)
 
 
 def across_sites(config: Config, schema: Schema) -> Config:
@@ -37,8 +44,9 @@ def across_sites(config: Config, schema: Schema) -> Config:
     is kept every round, so that sites need the state of the last round alone.
     """
     steps = math.ceil(config.federate.local_epochs * mean_rows(schema) / config.train.batch_size)
-    budget = {"rounds": config.federate.rounds, "local_steps": steps, "checkpoint_every": 1}
-    return config.model_copy(update={"train": config.train.model_copy(update=budget)})
+    budget = {"rounds": config.federate.rounds, "local_steps": steps}
+    run = config.run.model_copy(update={"checkpoint_every": 1})
+    return config.model_copy(update={"train": config.train.model_copy(update=budget), "run": run})
 
 
 def mean_rows(schema: Schema) -> float:
@@ -47,9 +55,10 @@ def mean_rows(schema: Schema) -> float:
     return sum(rows) / len(rows)
 
 
-def make_plan(config: Config, schema: Schema, method: str, seed: int, run: str) -> RunPlan:
+def make_plan(config: Config, schema: Schema, method: str, seed: int, run_id: str) -> RunPlan:
     """Return the plan of a run; `config` is what `across_sites` returned."""
     return RunPlan(
-        run=run, version=__version__, agreement=schema.agreement, method=method, seed=seed,
-        mean_rows=mean_rows(schema), model=config.model, train=config.train, methods=config.methods,
+        run_id=run_id, version=__version__, agreement=schema.agreement, method=method, seed=seed,
+        mean_rows=mean_rows(schema), model=config.model, train=config.train, run=config.run, privacy=config.privacy,
+        methods=config.methods,
     )  # fmt: skip

@@ -5,7 +5,7 @@ The one module that knows methods by their names. Whoever needs to know somethin
 
 from typing import NamedTuple
 
-from pfmsmt.config import Federated, Methods, PfMsmtrec, PlainLearning, ServerOptimizer, Train
+from pfmsmt.config import METHOD_NAMES, Federated, Methods, PfMsmtrec, PlainLearning, Privacy, ServerOptimizer
 from pfmsmt.core.types import Template
 from pfmsmt.methods import LocalTrain, Method
 from pfmsmt.methods.attention import AttentionRule
@@ -98,22 +98,22 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
 
 
 def _block(name: str, methods: Methods) -> Federated | PlainLearning:
-    block = getattr(methods, name, None)
-    if not isinstance(block, Federated | PlainLearning):
-        raise ValueError(f"no method {name!r}; there are {', '.join(Methods.model_fields)}")
+    if name not in METHOD_NAMES:
+        raise ValueError(f"no method {name!r}; there are {', '.join(METHOD_NAMES)}")
+    block: Federated | PlainLearning = getattr(methods, name)
     return block
 
 
-def with_messages(method: Method, template: Template, train: Train, entropy: Entropy = seeded) -> Method:
-    """Return the method with uploads clipped, noised and shortened as `train` says; as it is by default.
+def with_messages(method: Method, template: Template, privacy: Privacy, entropy: Entropy = seeded) -> Method:
+    """Return the method with uploads clipped, noised and shortened as `privacy` says; as it is by default.
 
     Args:
         method: as its own file builds it.
         template: roles of all tensors.
-        train: `clip`, `noise` and `wire`.
+        privacy: `clip`, `noise` and `wire`.
         entropy: where noise comes from; at a site, which keeps it secret, not from the seed.
     """
-    if train.clip is not None:
-        method = noised(method, clip=train.clip, noise=train.noise, entropy=entropy)
+    if privacy.clip is not None:
+        method = noised(method, clip=privacy.clip, noise=privacy.noise, entropy=entropy)
     # Last, as rounding noised numbers reveals nothing new.
-    return half_precision(method, template) if train.wire == "float16" else method
+    return half_precision(method, template) if privacy.wire == "float16" else method

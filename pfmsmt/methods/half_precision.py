@@ -84,7 +84,7 @@ def shorten(parts: NamedArrays, template: Template) -> NamedArrays:
         largest = float(np.max(np.abs(array), initial=0.0))
         if _LARGEST < largest < np.inf:
             raise TrainingError(
-                f"{name!r} holds {largest:.3g}, and float16 at most {_LARGEST:,.0f}; set train.wire to float32"
+                f"{name!r} holds {largest:.3g}, and float16 at most {_LARGEST:,.0f}; set privacy.wire to float32"
             )
         short[name] = array.astype(np.float16)
     return short

@@ -1,7 +1,7 @@
 """Client-level differential privacy: every upload is clipped and noised by its client (the Gaussian mechanism).
 
     u_k  <-  (w_k - received, each task's share)          all tensors of the upload as one vector
-    sent <-  u_k min(1, C / |u_k|) + noise C N(0, I)      C: train.clip, noise: train.noise
+    sent <-  u_k min(1, C / |u_k|) + noise C N(0, I)      C: privacy.clip, noise: privacy.noise
 
 An upload then depends on a client's rows by a vector of length C at most, which noise of standard deviation noise C
 hides: what one upload reveals is bounded, and an accountant adds it up over uploads (`pfmsmt.training.privacy`). As in

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 
-from pfmsmt.config import CalibrationChoice, Methods, Model, Train
+from pfmsmt.config import CalibrationChoice, Config
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import ScenarioSchema, Schema
@@ -28,25 +28,6 @@ from pfmsmt.training.history import History
 from pfmsmt.training.local import build_learner, client_batch_size, local_train
 from pfmsmt.training.pooled import POOLED_CLIENT, PooledReference
 from pfmsmt.training.results import write_models
-
-
-class Recipe(Protocol):
-    """The part of a configuration that decides what clients compute."""
-
-    @property
-    def model(self) -> Model:
-        """Shape of every client's model."""
-        ...
-
-    @property
-    def train(self) -> Train:
-        """The budget."""
-        ...
-
-    @property
-    def methods(self) -> Methods:
-        """A block for each method."""
-        ...
 
 
 class Federation(NamedTuple):
@@ -120,13 +101,13 @@ class Federation(NamedTuple):
         )  # fmt: skip
 
 
-def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
+def load_data(config: Config, schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
     """Load the training and validation rows of each client of method `name`.
 
-    Rows that do not fit into `train.memory` are opened, to be streamed. Test shards are not read.
+    Rows that do not fit into `run.memory` are opened, to be streamed. Test shards are not read.
 
     Raises:
-        ConfigError: rows can neither be held nor streamed within `train.memory`.
+        ConfigError: rows can neither be held nor streamed within `run.memory`.
         DataError: a shard cannot be read.
     """
     facts = method_facts(name, config.methods)
@@ -140,7 +121,7 @@ def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[s
     validation = {s.scenario: RowGroups([file]) for s, file in zip(schemas, files["val"], strict=True)}
     if facts.pooled:
         train = {POOLED_CLIENT: RowGroups(files["train"])}
-    plan = choose_plan(config.train, [*train.values()], [*validation.values()], facts.phases)
+    plan = choose_plan(config.train, config.run.memory, [*train.values()], [*validation.values()], facts.phases)
     reader = ThreadPoolExecutor(1, "rows")
 
     def rows(source: RowGroups) -> Rows:
@@ -157,7 +138,7 @@ def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[s
 
 
 def build_federation(
-    config: Recipe,
+    config: Config,
     schema: Schema,
     shards: Path,
     name: str,
@@ -176,7 +157,7 @@ def build_federation(
 
     Raises:
         ConfigError: train.task_weights does not fit the data's tasks, or an adapter's rank its first layer; or rows
-            can neither be held nor streamed within `train.memory`.
+            can neither be held nor streamed within `run.memory`.
         DataError: a shard cannot be read.
     """
     facts = method_facts(name, config.methods)
@@ -192,7 +173,7 @@ def build_federation(
     # Shapes may differ between clients, in their private tables; names and roles are the same.
     template = template_of(next(iter(specs.values())))
     plain = build_method(name, config.methods, local_train, template)
-    method = with_messages(plain, template, config.train, entropy)
+    method = with_messages(plain, template, config.privacy, entropy)
     clients = {}
     for client, part in data.items():
         size = client_batch_size(batch, part.train.rows, mean_rows)
@@ -201,11 +182,11 @@ def build_federation(
             client, specs[client], part, size, config.train, seed, device, in_place=not facts.two_models
         )
         clients[client] = Client(client, method, learner, seed)
-    workers, threads = choose_workers(config.train, len(clients), device)
+    workers, threads = choose_workers(config.run, len(clients), device)
     return Federation(method, clients, schema, template, reference, config.train.calibration, workers, threads)
 
 
-def build_specs(config: Recipe, schema: Schema, name: str) -> dict[str, ModelSpec]:
+def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpec]:
     """Return the shapes of each scenario's model.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pfmsmt.config import Train
+from pfmsmt.config import Privacy
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.training.rounds import RELEASES
 
@@ -18,14 +18,14 @@ from pfmsmt.training.rounds import RELEASES
 _ORDERS = (1 + np.logspace(-6, 7, 750)).tolist()
 
 
-def check_accountant(train: Train) -> None:
+def check_accountant(privacy: Privacy) -> None:
     """Refuse noise that nobody could account for.
 
     Raises:
         ConfigError: opacus is not installed.
     """
-    if train.noise and importlib.util.find_spec("opacus") is None:
-        raise ConfigError("train.noise needs opacus, which counts what uploads tell: pip install 'pfmsmt[privacy]'")
+    if privacy.noise and importlib.util.find_spec("opacus") is None:
+        raise ConfigError("privacy.noise needs opacus, which counts what uploads tell: pip install 'pfmsmt[privacy]'")
 
 
 def epsilon(noise: float, releases: int, delta: float) -> float:
@@ -38,8 +38,8 @@ def epsilon(noise: float, releases: int, delta: float) -> float:
     return max(0.0, float(get_privacy_spent(orders=_ORDERS, rdp=divergences, delta=delta)[0]))
 
 
-def spent(metrics: Mapping[str, float], train: Train) -> dict[str, float]:
+def spent(metrics: Mapping[str, float], privacy: Privacy) -> dict[str, float]:
     """Return the epsilons of a round from its metrics: of every client that answered, and the largest of them."""
     releases = {key.removesuffix(RELEASES): round(v) for key, v in metrics.items() if key.endswith(RELEASES)}
-    found = {f"{place}/epsilon": epsilon(train.noise, count, train.delta) for place, count in releases.items()}
+    found = {f"{place}/epsilon": epsilon(privacy.noise, count, privacy.delta) for place, count in releases.items()}
     return {**found, "privacy/epsilon": max(found.values())} if found else {}

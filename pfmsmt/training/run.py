@@ -107,7 +107,7 @@ def run_training(job: Job, federation: FederationLike, store: "Store") -> dict[s
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
     """
     config, schema, method = job.config, job.schema, federation.method
-    check_accountant(config.train)
+    check_accountant(config.privacy)
     history = History()
     checkpoint = Checkpoint(job.root / CHECKPOINTS / job.name, fingerprint(job.params, schema))
     resumed = checkpoint.load(federation.load, history)
@@ -138,7 +138,7 @@ def run_training(job: Job, federation: FederationLike, store: "Store") -> dict[s
         last: RoundResult | None = None
         try:
             for result in rounds:
-                result.metrics |= spent(result.metrics, config.train)
+                result.metrics |= spent(result.metrics, config.privacy)
                 metrics = history.add(result)
                 tracked.log_round(result.round, metrics)
                 for client, reason in result.failures.items():
@@ -147,7 +147,7 @@ def run_training(job: Job, federation: FederationLike, store: "Store") -> dict[s
                     say(f"{job.name}: round {result.round}: {found}")
                 progress.show(result.round, _summary(metrics))
                 last = result
-                if result.round % config.train.checkpoint_every == 0 and result.round < config.train.rounds:
+                if result.round % config.run.checkpoint_every == 0 and result.round < config.train.rounds:
                     tracked.flush()
                     checkpoint.save(result, federation.save, history, tracked.id)
         except (TrainingError, KeyboardInterrupt) as error:
@@ -179,7 +179,9 @@ def run_params(config: Config, name: str, seed: int, device: str, shuffle: str) 
     train_ = {key: value for key, value in tree["train"].items() if key not in ("methods", "seeds")}
     blocks = {
         "model": tree["model"],
-        "train": {**train_, "device": device, "shuffle": shuffle},
+        "train": {**train_, "shuffle": shuffle},
+        "run": {**tree["run"], "device": device},
+        "privacy": tree["privacy"],
         f"methods.{name}": tree["methods"][name],
     }
     flat = {f"{block}.{key}": value for block, values in blocks.items() for key, value in values.items()}
@@ -190,7 +192,7 @@ def fingerprint(params: Mapping[str, Any], schema: Schema) -> str:
     """Return a hash of all that decides what a run computes."""
     # The last two say what answers the server takes, and may have to be changed for a run to go on.
     free = (
-        "train.checkpoint_every", "train.memory", "train.workers", "train.threads",
+        "run.checkpoint_every", "run.memory", "run.workers", "run.threads",
         "train.quorum", "federate.largest_update",
     )  # fmt: skip
     kept = {key: value for key, value in params.items() if key not in free}

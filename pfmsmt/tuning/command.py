@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pfmsmt.config import PARAMS_FILE, Config, Methods, load_config
+from pfmsmt.config import METHOD_NAMES, PARAMS_FILE, Config, load_config
 from pfmsmt.core.console import say
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.layout import CLIENTS, SCHEMA
@@ -30,7 +30,7 @@ class Wish:
 
     methods: tuple[str, ...]
     trials: int | None = None
-    """Of each method's study in all; None for params.yaml's."""
+    """Of each method's study in all; None for tune.yaml's."""
     timeout: float | None = None
     """Seconds for each method, after which no trial is begun."""
     workers: int = 1
@@ -45,7 +45,7 @@ def tune(wish: Wish, root: Path) -> list[Outcome]:
     """Run the studies, and show, export and apply what they find.
 
     Raises:
-        ConfigError: params.yaml or the command line asks for what cannot be; nothing was written.
+        ConfigError: params.yaml, tune.yaml or the command line asks for what cannot be; nothing was written.
         TuningError: the store or the study cannot be used, or trials fail one after the other.
         TrackingError: MLflow's store cannot be used.
     """
@@ -56,7 +56,7 @@ def tune(wish: Wish, root: Path) -> list[Outcome]:
     _check_results(wish, methods, [key for space in spaces.values() for key in space])
     schema = read_schema(root / SCHEMA)
     objective = read_objective(config.tune.objective, schema)
-    device = str(choose_device(config.train.device))
+    device = str(choose_device(config.run.device))
     address = full_address(wish.storage, root)
     if wish.resume:
         check_is_there(address)
@@ -91,7 +91,7 @@ def read_methods(words: Sequence[str]) -> tuple[str, ...]:
         ConfigError: no method of that name, or none at all.
     """
     names = [name for word in words for name in re.split(r"[\s,]+", word) if name]
-    known = list(Methods.model_fields)
+    known = list(METHOD_NAMES)
     for name in names:
         if name not in (*known, ALL):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -107,7 +107,7 @@ def _check_results(wish: Wish, methods: tuple[str, ...], keys: list[str]) -> Non
     if wish.apply and shared and len(methods) > 1:
         raise ConfigError(
             f"--apply: {shared[0]} is tuned for each of {', '.join(methods)}, and params.yaml has one value for all; "
-            "tune one method, take it out of tune.space, or use --export"
+            "tune one method, take it out of the space of tune.yaml, or use --export"
         )
     if wish.export and _is_file(wish.export) and len(methods) > 1:
         raise ConfigError(f"--export {wish.export}: one file for {len(methods)} methods; name a folder instead")

@@ -1,9 +1,10 @@
 """What a study found: its best trial beside params.yaml's own values, on the terminal and as a file.
 
-Writes values into params.yaml, where they stand: all other lines of the file stay as they are.
+Writes values into params.yaml, where they stand or behind their block: all other lines of the file stay as they are.
 """
 
 import datetime
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from optuna import Study
 from optuna.trial import TrialState
 from ruamel.yaml import YAML
-from ruamel.yaml.nodes import MappingNode, Node
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from pfmsmt import __version__
 from pfmsmt.config import Config, parse_config
@@ -26,34 +27,100 @@ from pfmsmt.tuning.trials import OUTSIDE, START, is_retried, state_of
 
 
 def apply(values: Mapping[str, Any], path: Path) -> None:
-    """Set values by dotted keys; the file is changed whole or not at all.
+    """Set values by dotted keys, adding keys that are not there.
+
+    The file is changed whole or not at all.
 
     Raises:
-        ConfigError: the file no longer holds a key, or a value stands in a form that cannot be replaced on its own.
+        ConfigError: the file has lost a key and is no longer valid, or a value stands in a form that cannot be replaced
+            on its own.
     """
     text = path.read_bytes().decode("utf-8")
-    root = YAML().compose(text)
     expected = yaml.safe_load(text)
-    places = []
     for key, value in values.items():
-        node = _node(root, key, path)
-        places.append((node.start_mark.index, node.end_mark.index, _flow(value)))
+        place = _find(YAML().compose(text), key)
+        if place.missing:
+            _check_valid(text, key, path)
+            text = _added(text, place, value)
+        else:
+            start, end, new = place.node.start_mark.index, place.node.end_mark.index, _flow(value)
+            text = text[:start] + new + _aligned(text[end:], len(new) - (end - start))
         set_values(expected, {key: list(value) if isinstance(value, tuple) else value})
-    # From the end on, so that places in front keep their index.
-    for start, end, new in sorted(places, reverse=True):
-        text = text[:start] + new + _aligned(text[end:], len(new) - (end - start))
     _check(text, expected, path)
     write_text(path, text)
 
 
-def _node(root: Node, key: str, path: Path) -> Node:
-    node = root
-    for part in key.split("."):
-        found = [value for name, value in node.value if name.value == part] if isinstance(node, MappingNode) else []
+class _Place(NamedTuple):
+    """The deepest node on the way to a key."""
+
+    node: Node
+    missing: Sequence[str]
+    """Parts of the key that are not there."""
+    column: int
+    """Of keys in the node, where it is a block."""
+    within_flow: bool
+    """Whether the node lies within braces."""
+
+
+def _find(root: Node, key: str) -> _Place:
+    node, column, within_flow = root, 0, False
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        pairs = node.value if isinstance(node, MappingNode) else []
+        found = [(name, held) for name, held in pairs if name.value == part]
         if not found:
-            raise ConfigError(f"{path}: {key} is no longer there; the best parameters were not written")
-        node = found[0]
-    return node
+            column = pairs[0][0].start_mark.column if pairs else column
+            return _Place(node, parts[depth:], column, within_flow)
+        within_flow = within_flow or _is_flow(node)
+        node, column = found[0][1], found[0][0].start_mark.column + 2
+    return _Place(node, (), column, within_flow)
+
+
+def _check_valid(text: str, key: str, path: Path) -> None:
+    """Refuse to add a key to a file that is not valid."""
+    try:
+        parse_config(yaml.safe_load(text), str(path))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{path}: {key} is no longer there, and the file is not valid, so nothing was written\n{error}"
+        ) from None
+
+
+def _is_flow(node: Node) -> bool:
+    return isinstance(node, CollectionNode) and bool(node.flow_style)
+
+
+def _added(text: str, place: _Place, value: Any) -> str:
+    """Add a key on a line behind the others of its block, or within its braces."""
+    node = place.node
+    start, end = node.start_mark.index, node.end_mark.index
+    if _is_flow(node) and (node.value or place.within_flow):
+        block: Any = list(value) if isinstance(value, tuple) else value
+        for name in reversed(place.missing):
+            block = {name: block}
+        new = f"{', ' if node.value else ''}{_flow(block)[1:-1]}"
+        return text[: end - 1] + new + "}" + _aligned(text[end:], len(new))
+    at = end
+    if _is_flow(node):
+        # Lines below a key take the place of its {}.
+        head = text[:start].rstrip(" ")
+        text, at = head + _aligned(text[end:], len(head) - end), len(head)
+    else:
+        while isinstance(node, MappingNode) and node.value and not _is_flow(node):
+            node = node.value[-1][1]
+            at = node.end_mark.index
+    ends = "\r\n" if "\r\n" in text else "\n"
+    *blocks, last = [f"{' ' * (place.column + 2 * depth)}{name}:" for depth, name in enumerate(place.missing)]
+    lines = "".join(line + ends for line in [*blocks, f"{last} {_flow(value)}"])
+    text += "" if text.endswith("\n") else ends
+    at = text.index("\n", at) + 1
+    while (comment := _COMMENT.match(text, at)) and len(comment[1]) > place.column:
+        at = comment.end()
+    return text[:at] + lines + text[at:]
+
+
+_COMMENT = re.compile(r"( *)#.*\n")
+"""A line that goes on with the comment of the line above, where it is further in than the keys."""
 
 
 def _aligned(rest: str, longer: int) -> str:
@@ -140,7 +207,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         for key, value in found.best.items():
             rows.append((f"  {key}", _shown(found.start[key]), _shown(value)))
         if found.outside:
-            notes.append(f"* {', '.join(found.outside)}: outside of tune.space; the first trial had the nearest value")
+            notes.append(f"* {', '.join(found.outside)}: outside of the space; the first trial had the nearest value")
         states = ", ".join(f"{number} {state}" for state, number in sorted(found.states.items()))
         running = f", {found.elsewhere} still running elsewhere" if found.elsewhere else ""
         notes.append(f"{found.study}: {states}{running}; the best is trial {found.best_trial}")

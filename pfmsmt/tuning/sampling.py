@@ -61,7 +61,7 @@ class SeededTPE(BaseSampler):
 
 
 def build_pruner(name: str, rounds: int) -> BasePruner:
-    """Return the pruner that `tune.pruner` names, for trainings of so many rounds."""
+    """Return the pruner that tune.yaml names, for trainings of so many rounds."""
     if name == "median":
         # Early rounds of slow learning rates look worse than they are.
         return MedianPruner(n_startup_trials=RANDOM_TRIALS, n_warmup_steps=rounds // 5 + 1)

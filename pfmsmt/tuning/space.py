@@ -1,4 +1,4 @@
-"""`tune.space` against the config models, before the first trial.
+"""The space of tune.yaml against the config models, before the first trial.
 
 What a trial is judged by: a mean of validation AUCs, told anew every round.
 """
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pfmsmt.config import Config, Methods, Model, Parameter, Train, parse_config
-from pfmsmt.config.keys import set_values, value_at
+from pfmsmt.config import METHOD_NAMES, TUNE_FILE, Config, Methods, Model, Parameter, Privacy, Run, Train, parse_config
+from pfmsmt.config.keys import MOVED, set_values, value_at
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.data.schema import Schema
 from pfmsmt.training.scores import Validation
 
-FREE = ("methods", "seeds", "device", "workers", "threads", "checkpoint_every")
-"""Keys of `train` that decide where, how fast and what else is trained, not what one training computes."""
-FIXED = ("memory", "shuffle", "shuffle_rows", "calibration")
-"""Keys of `train` that are the same in all trials: these share the shards as they were read, and no AUC sees what is
-done to probabilities after training."""
+FIXED = ("run.memory", "train.shuffle", "train.shuffle_rows", "train.calibration")
+"""Keys that are the same in all trials: these share the shards as they were read, and no AUC sees what is done to
+probabilities after training."""
+FREE = ("train.methods", "train.seeds", *(f"run.{key}" for key in Run.model_fields if key != "memory"))
+"""Keys that decide where, how fast and what else is trained, not what one training computes."""
 
 Space = Mapping[str, Parameter]
 """dotted key of params.yaml -> what it may be"""
@@ -30,18 +30,19 @@ def keys_of(method: str) -> list[str]:
     block = Methods.model_fields[method].annotation
     return [
         *(f"model.{key}" for key in Model.model_fields),
-        *(f"train.{key}" for key in Train.model_fields if key not in (*FREE, *FIXED)),
+        *(key for key in map("train.{}".format, Train.model_fields) if key not in (*FREE, *FIXED)),
+        *(f"privacy.{key}" for key in Privacy.model_fields),
         *(f"methods.{method}.{key}" for key in getattr(block, "model_fields", {})),
     ]
 
 
 def is_shared(key: str) -> bool:
-    """Tell whether a key is of all methods: one of `model` or `train`."""
+    """Tell whether a key belongs to all methods, not to one."""
     return not key.startswith("methods.")
 
 
 def space_of(config: Config, method: str) -> Space:
-    """Return what is tuned for one method, in the order of params.yaml.
+    """Return what is tuned for one method, in the order of tune.yaml.
 
     Raises:
         ConfigError: nothing is.
@@ -49,7 +50,7 @@ def space_of(config: Config, method: str) -> Space:
     found = {k: p for k, p in config.tune.space.items() if is_shared(k) or k.startswith(f"methods.{method}.")}
     if not found:
         raise ConfigError(
-            f"params.yaml: tune.space has no key of model, train or methods.{method}, so there is nothing to tune; "
+            f"{TUNE_FILE}: space has no key of model, train, privacy or methods.{method}, so there is nothing to tune; "
             f"add one, such as {keys_of(method)[-1]}"
         )
     return found
@@ -62,7 +63,7 @@ def check_space(config: Config) -> None:
         ConfigError: an unknown key, a method's key under another method, or a value that a model refuses; every fault
             is listed.
     """
-    valid = list(dict.fromkeys(key for method in Methods.model_fields for key in keys_of(method)))
+    valid = list(dict.fromkeys(key for method in METHOD_NAMES for key in keys_of(method)))
     faults: list[str] = []
     for key, parameter in config.tune.space.items():
         if key in valid:
@@ -70,7 +71,7 @@ def check_space(config: Config) -> None:
         else:
             faults.append(_unknown(key, valid))
     if faults:
-        raise ConfigError("\n".join(f"params.yaml: tune.space.{fault}" for fault in faults))
+        raise ConfigError("\n".join(f"{TUNE_FILE}: space.{fault}" for fault in faults))
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
@@ -113,15 +114,17 @@ def _samples(parameter: Parameter) -> list[tuple[str, Any]]:
 
 def _unknown(key: str, valid: list[str]) -> str:
     block, _, last = key.rpartition(".")
-    if key.startswith("train.") and last in FREE:
+    if key in MOVED:
+        return f"{key}: this key is now {MOVED[key]}"
+    if key in FREE:
         return f"{key}: cannot be tuned: it decides where or how fast is trained, or what else, not what is computed"
-    if key.startswith("train.") and last in FIXED:
+    if key in FIXED:
         return f"{key}: cannot be tuned: trials share the shards as they were read, and no AUC sees calibration"
-    owners = [name for name in Methods.model_fields if f"methods.{name}.{last}" in valid]
+    owners = [name for name in METHOD_NAMES if f"methods.{name}.{last}" in valid]
     method = block.removeprefix("methods.")
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else "use a key of model, train or methods.<name>"
-    if method in Methods.model_fields and owners:
+    hint = f"did you mean {near[0]!r}?" if near else "use a key of model, train, privacy or methods.<name>"
+    if method in METHOD_NAMES and owners:
         return f"{key}: methods.{method} has no {last}; it is a key of {', '.join(owners)}; {hint}"
     return f"{key}: unknown key; {hint}"
 
@@ -134,7 +137,7 @@ class Objective(NamedTuple):
     """Which scenarios and tasks count, and how."""
 
     name: str
-    """As in params.yaml."""
+    """As in tune.yaml."""
     scenarios: frozenset[str]
     tasks: frozenset[str]
 
@@ -158,7 +161,7 @@ class Objective(NamedTuple):
 
 
 def read_objective(name: str, schema: Schema) -> Objective:
-    """Read `tune.objective`: mean, minimum, a scenario, a task, or `<scenario>/<task>`.
+    """Read the objective of tune.yaml: mean, minimum, a scenario, a task, or `<scenario>/<task>`.
 
     Raises:
         ConfigError: the data hold no such scenario or task.
@@ -178,6 +181,6 @@ def read_objective(name: str, schema: Schema) -> Objective:
     near = difflib.get_close_matches(name, [*words, *pairs], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConfigError(
-        f"params.yaml: tune.objective: {name!r} is unknown; {hint}valid for these data: {', '.join(words)}, "
+        f"{TUNE_FILE}: objective: {name!r} is unknown; {hint}valid for these data: {', '.join(words)}, "
         "or <scenario>/<task>"
     )

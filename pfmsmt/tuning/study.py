@@ -67,7 +67,7 @@ def open_study(storage: BaseStorage, name: str, config: Config, space: Space, se
 
 
 def prepare(study: Study, config: Config) -> Study:
-    """Give a study the sampler and the pruner of params.yaml."""
+    """Give a study its sampler, and the pruner of tune.yaml."""
     study.sampler = SeededTPE(config.seed)
     study.pruner = build_pruner(config.tune.pruner, config.train.rounds)
     return study
@@ -76,7 +76,7 @@ def prepare(study: Study, config: Config) -> Study:
 def settings_of(config: Config, schema: Schema, method: str, space: Space, device: str) -> dict[str, Any]:
     """Return what all trials of a study must have in common, by name."""
     fixed = run_params(config, method, config.train.seeds[0], device, config.train.shuffle)
-    free = {f"train.{key}" for key in FREE if key != "device"}
+    free = {key for key in FREE if key != "run.device"}
     found = {key: value for key, value in fixed.items() if key not in free and key not in space}
     found |= {f"tune.space.{key}": parameter.model_dump(mode="json") for key, parameter in space.items()}
     data = hashlib.sha256(schema.model_dump_json().encode()).hexdigest()

@@ -153,7 +153,7 @@ def _run_one(task: Task, study: Study, data: Mapping[str, ClientData], pipe: Con
 def _train(task: Task, trial: Trial, data: Mapping[str, ClientData], seen: _Seen) -> float:
     config = with_values(task.config, draw(trial, task.space))
     device = torch.device(task.device)
-    workers, threads = choose_workers(config.train, len(data), device, task.workers)
+    workers, threads = choose_workers(config.run, len(data), device, task.workers)
     values: list[float] = []
 
     def on_round(result: RoundResult) -> None:

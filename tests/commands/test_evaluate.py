@@ -69,7 +69,7 @@ def test_scoring_again_changes_nothing(project, configure, train_all):
 
 
 def test_the_same_seed_gives_the_same_reports(project, configure, train_all):
-    config = configure({"train.methods": ["pf_msmtrec"], "train.workers": 2})
+    config = configure({"train.methods": ["pf_msmtrec"], "run.workers": 2})
     reports = []
     for _ in range(2):
         train_all(config, "compare")

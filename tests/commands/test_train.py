@@ -53,7 +53,7 @@ def test_the_same_seed_writes_the_same_files(project, configure, method):
     config = configure()
     ids = go(project, config, method)
     first = contents(project / "models")
-    again = go(project, configure({"train.workers": 3, "train.checkpoint_every": 1}), method)
+    again = go(project, configure({"run.workers": 3, "run.checkpoint_every": 1}), method)
     assert contents(project / "models") == first
     assert ids["run_id"] != again["run_id"]
     assert points(project, ids["run_id"]) == points(project, again["run_id"])
@@ -166,7 +166,7 @@ def round_of(folder):
 def test_a_killed_training_goes_on_bit_for_bit(project, configure, capsys):
     """With the method that keeps most between rounds; what others keep comes back below."""
     method = "pf_msmtrec"
-    config = configure({"train.rounds": 40, "train.checkpoint_every": 3})
+    config = configure({"train.rounds": 40, "run.checkpoint_every": 3})
     whole = go(project, config, method)
     expected = contents(project / "models")
     interrupted(project, method, after=6)
@@ -360,7 +360,7 @@ def test_a_rank_larger_than_the_input_is_refused_before_training(project, config
 
 
 def test_a_checkpoint_is_taken_up_with_another_number_of_workers(checkpointed, project, configure, capsys):
-    base = {"train.rounds": 5, "train.local_steps": 1, "train.workers": 2, "train.checkpoint_every": 1}
+    base = {"train.rounds": 5, "train.local_steps": 1, "run.workers": 2, "run.checkpoint_every": 1}
     go(project, configure(base | {"methods.local.learning_rate": 0.1}), "fedavg")
     assert "going on after round 2" in capsys.readouterr().out
     assert len(runs(project)) == 1

@@ -2,17 +2,23 @@
 
 import copy
 import re
+import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from pfmsmt.config import Config, load_config, parse_config
-from pfmsmt.config.keys import set_values, value_at
+from pfmsmt.config import METHOD_NAMES, Config, Federated, load_config, parse_config
+from pfmsmt.config.keys import MOVED, set_values, value_at
+from pfmsmt.config.methods import WITH_SHARED
+from pfmsmt.config.reference import reference
+from pfmsmt.config.upgrade import upgrade
 from pfmsmt.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
+SEARCH = yaml.safe_load((ROOT / "tune.yaml").read_text())
 
 
 def changed(key, value):
@@ -22,11 +28,24 @@ def changed(key, value):
     return tree
 
 
+def search(key, value):
+    """The configuration with one key of tune.yaml set."""
+    return {**TREE, "tune": {key: value}}
+
+
 def without(key):
     tree = copy.deepcopy(TREE)
     block, _, last = key.rpartition(".")
     del (value_at(tree, block) if block else tree)[last]
     return tree
+
+
+def leaves(tree, path=()):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key)
 
 
 def message(tree):
@@ -36,9 +55,35 @@ def message(tree):
 
 
 def test_the_repositorys_params_parse():
-    config = load_config(ROOT / "params.yaml")
-    # Unset are what a parameter of the search space does without: low and high, or choices.
-    assert config.model_dump(mode="json", by_alias=True, exclude_unset=True) == TREE
+    found = load_config(ROOT / "params.yaml").model_dump(mode="json", by_alias=True)
+    assert {leaf: value_at(found, leaf) for leaf in map(".".join, leaves(TREE))} == {
+        leaf: value_at(TREE, leaf) for leaf in map(".".join, leaves(TREE))
+    }
+    space = SEARCH["space"]
+    assert {key: found["tune"][key] for key in SEARCH if key != "space"} | {"space": space} == SEARCH
+    # What a parameter does without is at its default: low and high, or choices.
+    assert {key: {name: found["tune"]["space"][key][name] for name in space[key]} for key in space} == space
+
+
+def test_params_has_no_value_but_the_defaults():
+    """So a key may be left out, and nobody wonders which of two defaults counts."""
+    apart = {"tune": {"space"}}
+    assert load_config(ROOT / "params.yaml").model_dump(exclude=apart) == Config().model_dump(exclude=apart)
+    assert parse_config({}) == Config()
+    # Defaults are not checked by themselves.
+    assert parse_config(Config().model_dump(by_alias=True)) == Config()
+
+
+def test_params_trains_as_that_of_version_0_1_0_did(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / "tests/support/params-0.1.0.yaml").read_bytes())
+    upgrade(path)
+    assert load_config(path) == load_config(ROOT / "params.yaml")
+
+
+def test_params_is_short_and_every_key_is_described():
+    assert len((ROOT / "params.yaml").read_text().splitlines()) <= 125
+    assert [setting.key for setting in reference() if len(setting.meaning.split()) < 3] == []
 
 
 @pytest.mark.parametrize(
@@ -62,11 +107,51 @@ def test_the_repositorys_params_parse():
         ("methods.pf_msmtrec.conflct", "conflict"),
         ("methods.pf_msmtrec.server_learningrate", "server_learning_rate"),
         ("evaluate.bootstraps", "bootstrap"),
-        ("tune.trails", "trials"),
+        ("methods.shared.server_learning_rat", "server_learning_rate"),
+        ("privacy.nois", "noise"),
+        ("run.devcie", "device"),
     ],
 )
 def test_a_misspelt_key_is_named_with_the_nearest_valid_one(key, near):
     assert message(changed(key, 1)) == f"params.yaml: {key}: unknown key; did you mean {near!r}?"
+
+
+def test_a_misspelt_key_of_the_search_is_named_with_its_file(tmp_path):
+    assert message(search("trails", 1)) == "tune.yaml: trails: unknown key; did you mean 'trials'?"
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for content, expected in (
+        ("trails: 1\n", "trails: unknown key; did you mean 'trials'?"),
+        ("- 1\n", "expected a mapping of keys at the top"),
+        ("space: 3\n", "space: input should be a valid dictionary (it is 3)"),
+    ):  # fmt: skip
+        (tmp_path / "tune.yaml").write_text(content)
+        with pytest.raises(ConfigError) as caught:
+            load_config(tmp_path / "params.yaml")
+        assert str(caught.value) == f"{tmp_path}/tune.yaml: {expected}"
+
+
+def test_without_a_file_the_search_has_its_defaults(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    assert load_config(tmp_path / "params.yaml").tune == Config().tune
+    (tmp_path / "tune.yaml").write_text("\n")
+    assert load_config(tmp_path / "params.yaml").tune == Config().tune
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_a_key_that_moved_says_where_it_is_and_what_rewrites_the_file(old, new):
+    assert (
+        message(changed(old, 1))
+        == f"params.yaml: {old}: this key is now {new}; `pfmsmt params upgrade` rewrites the file"
+    )
+
+
+def test_the_file_of_version_0_1_0_says_all_that_moved(tmp_path):
+    path = shutil.copy(ROOT / "tests/support/params-0.1.0.yaml", tmp_path / "params.yaml")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{path}: tune: this block is now tune.yaml; `pfmsmt params upgrade` rewrites the file"
+    assert {line.removeprefix(f"{path}: ").partition(":")[0] for line in lines[1:]} == set(MOVED)
 
 
 def test_a_key_like_no_other_lists_the_valid_ones():
@@ -93,8 +178,8 @@ RANGES = [
     ("train.averaging", [1.0, 1.5, -0.1, float("nan")]),
     ("train.task_weights", [[], [-1.0]]),
     ("train.quorum", [0, 1.1]),
-    ("train.device", ["gpu", "cuda:x", "cpu:1", "cuda:", ""]),
-    ("train.workers", [0, -1, "many"]),
+    ("run.device", ["gpu", "cuda:x", "cpu:1", "cuda:", ""]),
+    ("run.workers", [0, -1, "many"]),
     ("methods.pf_msmtrec.rank", [-1]),
     ("methods.pf_msmtrec.private_experts", [-1, 1.5]),
     ("methods.pf_msmtrec.conflict", [1, -0.1, float("nan")]),
@@ -118,8 +203,12 @@ RANGES = [
     ("evaluate.bins", [1]),
     ("evaluate.confidence", [1]),
     ("register.methods", [[]]),
-    ("tune.trials", [0, 1.5]),
-    ("tune.objective", [""]),
+    ("methods.shared.learning_rate", [0, float("inf")]),
+    ("methods.shared.server_beta2", [1]),
+    ("privacy.wire", ["float8"]),
+    ("privacy.delta", [0, 1]),
+    ("run.memory", [0, float("inf")]),
+    ("run.checkpoint_every", [0]),
 ]
 
 
@@ -130,6 +219,13 @@ def test_a_value_out_of_range_is_named_once_with_its_key(key, value):
     assert len(lines) == (2 if value == "many" else 1)  # neither the word nor a number
     shown = value[-1] if isinstance(value, list) and value else value
     assert repr(shown) in lines[0]
+
+
+@pytest.mark.parametrize(("key", "value"), [("trials", 0), ("trials", 1.5), ("objective", "")])
+def test_a_value_of_the_search_out_of_range_is_named_once_with_its_file(key, value):
+    (line,) = message(search(key, value)).splitlines()
+    assert line.startswith(f"tune.yaml: {key}: ")
+    assert repr(value) in line
 
 
 @pytest.mark.parametrize("rule", ["similarity", "learned", "uniform", "identity"])
@@ -153,7 +249,7 @@ def test_the_ends_of_a_range_are_in_it(key, values):
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:1"])
 def test_devices(device):
-    assert parse_config(changed("train.device", device)).train.device == device
+    assert parse_config(changed("run.device", device)).run.device == device
 
 
 @pytest.mark.parametrize(
@@ -185,7 +281,6 @@ def test_devices(device):
             "methods.pf_msmtrec.aggregation: 'learnt' is unknown; did you mean 'learned'? "
             "valid: similarity, learned, uniform, identity",
         ),
-        ("tune.pruner", "meadian", "tune.pruner: 'meadian' is unknown; did you mean 'median'? valid: median, succ"),
         ("train.methods", ["fedavg", "fedavg"], "train.methods: 'fedavg' stands here twice"),
         ("train.seeds", [3, 4, 3], "train.seeds: 3 stands here twice"),
         ("data.aliexpress.scenarios", ["NL", "NL"], "data.aliexpress.scenarios: 'NL' stands here twice"),
@@ -200,6 +295,12 @@ def test_devices(device):
             50.0,
             "methods.fedbn: server_learning_rate x server_weight_decay is 1: a step would take all of a parameter away",
         ),
+        (
+            "methods.shared.server_weight_decay",
+            50.0,
+            "methods.shared: server_learning_rate x server_weight_decay is 1: a step would take all of a parameter",
+        ),
+        ("methods.fedavg", None, "methods.fedavg: input should be a valid dictionary"),
         (
             "methods.pf_msmtrec.private_learning_rate",
             0.6,
@@ -217,7 +318,9 @@ def test_faults_of_meaning(key, value, expected):
 
 
 def test_rivals_have_fedavgs_keys_and_a_regularizer_only_where_it_is_used():
-    keys = {name: set(block) for name, block in TREE["methods"].items()}
+    models = Config.model_fields["methods"].annotation.model_fields
+    keys = {name: set(field.annotation.model_fields) for name, field in models.items()}
+    assert keys["shared"] == keys["fedavg"]
     assert keys["fedbn"] == keys["fedper"] == keys["fedavg"]
     assert keys["fedprox"] == keys["ditto"] == keys["fedavg"] | {"regularizer"}
     for name in ("fedavg", "fedbn", "fedper", "local"):
@@ -226,7 +329,7 @@ def test_rivals_have_fedavgs_keys_and_a_regularizer_only_where_it_is_used():
 
 
 def test_any_method_but_the_reference_can_be_registered():
-    deployable = [name for name in TREE["methods"] if name != "centralized"]
+    deployable = [name for name in METHOD_NAMES if name != "centralized"]
     assert parse_config(changed("register.methods", deployable)).register_.methods == tuple(deployable)
 
 
@@ -246,10 +349,36 @@ def test_a_scenario_may_be_called_auto():
 
 @pytest.mark.parametrize(
     "key",
-    ["seed", "train.rounds", "data.synthetic.scenarios.NL.test_rows", "methods.local", "register", "evaluate.bins"],
-)
-def test_a_missing_key_is_named(key):
+    ["seed", "train.rounds", "methods.local", "methods.shared", "methods.shared.server_beta1", "register",
+     "evaluate.bootstrap", "data.synthetic"],
+)  # fmt: skip
+def test_a_missing_key_has_its_default(key):
+    assert parse_config(without(key)) == parse_config(TREE)
+
+
+def test_a_missing_key_without_a_default_is_named():
+    key = "data.synthetic.scenarios.NL.test_rows"
     assert message(without(key)) == f"params.yaml: {key}: this key is missing"
+
+
+def test_what_federated_methods_share_is_theirs_unless_they_say_otherwise():
+    tree = changed("methods.shared", {"learning_rate": 0.125, "server_beta1": 0.5})
+    tree["methods"]["ditto"] = {"learning_rate": 0.25}
+    methods = parse_config(tree).methods
+    assert {name: getattr(methods, name).learning_rate for name in METHOD_NAMES} == {
+        **dict.fromkeys(("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper"), 0.125),
+        "ditto": 0.25, "local": 0.008, "centralized": 0.008,
+    }  # fmt: skip
+    assert {getattr(methods, name).server_beta1 for name in WITH_SHARED} == {0.5}
+    # What is resolved parses to itself.
+    assert parse_config(parse_config(tree).model_dump(mode="json", by_alias=True)) == parse_config(tree)
+
+
+def test_methods_with_shared_values_are_those_that_have_its_keys():
+    models = Config.model_fields["methods"].annotation.model_fields
+    federated = [name for name, field in models.items() if name != "shared" and issubclass(field.annotation, Federated)]
+    assert tuple(federated) == WITH_SHARED
+    assert {*models} == {*METHOD_NAMES, "shared"}
 
 
 def test_all_faults_are_told_at_once():
@@ -257,7 +386,6 @@ def test_all_faults_are_told_at_once():
     tree["model"]["expert"] = tree["model"].pop("experts")
     assert sorted(message(tree).splitlines()) == [
         "params.yaml: model.expert: unknown key; did you mean 'experts'?",
-        "params.yaml: model.experts: this key is missing",
         "params.yaml: train.rounds: input should be greater than or equal to 1 (it is 0)",
     ]
 
@@ -285,38 +413,28 @@ def test_config_cannot_be_changed():
     assert hash(config.train) == hash(parse_config(TREE).train)
 
 
-def leaves(tree, path=()):
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, (*path, key))
-        else:
-            yield (*path, key)
-
-
-def test_every_value_of_params_has_a_comment_on_its_line_or_its_blocks():
-    commented, path = set(), []
-    for line in (ROOT / "params.yaml").read_text().splitlines():
-        found = re.match(r"( *)(\w+):(.*)", line)
-        if not found:
-            continue
-        del path[len(found[1]) // 2 :]
-        path.append(found[2])
-        if " #" in found[3]:
-            commented.add(tuple(path))
-    # A comment on a block's line is for all values in it.
-    bare = [".".join(leaf) for leaf in leaves(TREE) if not any(leaf[:n] in commented for n in range(len(leaf), 0, -1))]
-    assert bare == []
-
-
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 def test_dvc_knows_every_parameter_that_decides_a_training():
-    """What is left out only names what else runs, or where and how fast."""
-    free = {"methods", "seeds", "workers", "threads", "checkpoint_every"}
-    keys = {f"train.{key}" for key in Config.model_fields["train"].annotation.model_fields if key not in free}
-    assert {"model", "methods.${item.method}", *keys} == set(STAGES["train"]["params"])
+    """What is left out only names what else runs, or how fast."""
+    fields = Config.model_fields["train"].annotation.model_fields
+    keys = {f"train.{key}" for key in fields if key not in ("methods", "seeds")}
+    blocks = {"model", "privacy", "methods.shared", "methods.${item.method}", "run.device", "run.memory"}
+    assert blocks | keys == set(STAGES["train"]["params"])
     assert STAGES["train"]["matrix"] == {"method": "${train.methods}", "seed": "${train.seeds}"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_has_every_key_that_dvc_follows(stage):
+    """DVC refuses a key that is not in the file, whatever its default."""
+    sources = Config.model_fields["data"].annotation.model_fields["source"].annotation
+    fillings = [
+        {"data.source": source, "item.method": method} for source in get_args(sources) for method in METHOD_NAMES
+    ]
+    for key in STAGES[stage].get("params", []):
+        for filling in fillings:
+            value_at(TREE, re.sub(r"\$\{(.*?)\}", lambda found, filling=filling: filling[found[1]], key))
 
 
 def test_dvc_knows_the_parameters_of_the_other_stages():

@@ -103,8 +103,9 @@ def sources(folders):
 
 def test_the_plan_follows_from_sizes(sources, make_config):
     def plan(phases=1, **train):
-        changes = {"memory": 1.0, "shuffle": "auto", "shuffle_rows": WINDOW, **train}
-        return choose_plan(make_config({f"train.{k}": v for k, v in changes.items()}).train, *sources, phases)
+        changes = {"shuffle": "auto", "shuffle_rows": WINDOW, **train}
+        memory = changes.pop("memory", 1.0)
+        return choose_plan(make_config({f"train.{k}": v for k, v in changes.items()}).train, memory, *sources, phases)
 
     decoding = 4 * GROUP_ROWS * ROW_BYTES
     # Rows, an order of 4 bytes a row for each phase, and 8 while it is drawn.

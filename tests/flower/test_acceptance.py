@@ -93,7 +93,7 @@ def test_an_upload_that_cannot_be_is_its_sites_failure(configure, grid, serve, c
 
 
 def test_so_many_noised_uploads_nobody_makes(configure, grid, serve, capsys):
-    configure({**ONE, "train.clip": 1.0, "train.noise": 1.0})
+    configure({**ONE, "privacy.clip": 1.0, "privacy.noise": 1.0})
     act = with_notes(lambda notes: notes.update(releases=10**400))
     grid.before = lambda site, m: act(grid, site, m) if (site, step(m)) == ("ES", ("train", 1, 0)) else None
     serve(grid, "fedavg")
@@ -193,15 +193,15 @@ def test_an_answer_to_the_schema_that_cannot_be_is_refused_by_name(raw_sites, pr
 @pytest.mark.parametrize(
     ("terms", "reason"),
     [
-        ({"train.clip": 0.5}, "nothing longer than clip 0.5, or with less noise than 0"),
-        ({"train.clip": 2.0, "train.noise": 1.0}, "or with less noise than 1"),
+        ({"privacy.clip": 0.5}, "nothing longer than clip 0.5, or with less noise than 0"),
+        ({"privacy.clip": 2.0, "privacy.noise": 1.0}, "or with less noise than 1"),
         ({"federate.methods": ["pf_msmtrec", "fedbn"]}, "takes part in pf_msmtrec, fedbn alone"),
     ],
 )
 def test_no_more_leaves_than_a_sites_params_allow(configure, grid, serve, sites, make_tree, capsys, terms, reason):
-    configure({**ONE, "train.clip": 1.0, "train.noise": 0.5})
+    configure({**ONE, "privacy.clip": 1.0, "privacy.noise": 0.5})
     (sites["ES"] / "params.yaml").write_text(yaml.safe_dump(make_tree(terms)))
-    (sites["NL"] / "params.yaml").write_text(yaml.safe_dump(make_tree({"train.clip": 1.0, "train.noise": 0.5})))
+    (sites["NL"] / "params.yaml").write_text(yaml.safe_dump(make_tree({"privacy.clip": 1.0, "privacy.noise": 0.5})))
     serve(grid, "fedavg")
     said = capsys.readouterr().out
     assert "client ES did not answer: site ES " in said
@@ -218,7 +218,7 @@ def test_a_runs_name_is_no_path(configure, grid, serve, sites, capsys, run):
     def before(site, message):
         if site == "ES":
             notes = json.loads(message.content["notes"]["json"])
-            notes["plan"]["run"] = run
+            notes["plan"]["run_id"] = run
             message.content["notes"]["json"] = json.dumps(notes)
 
     grid.before = before
@@ -227,7 +227,7 @@ def test_a_runs_name_is_no_path(configure, grid, serve, sites, capsys, run):
     assert not (sites["ES"] / "state").exists()
     request = next(m for m in grid.passed if m.site == "NL").content
     with pytest.raises(ValidationError):
-        type(read_request(request).plan).model_validate({**read_request(request).plan.model_dump(), "run": run})
+        type(read_request(request).plan).model_validate({**read_request(request).plan.model_dump(), "run_id": run})
 
 
 def test_a_run_goes_on_when_the_quorum_that_ended_it_is_lowered(configure, grid, serve, sites, capsys):

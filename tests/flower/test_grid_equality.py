@@ -45,7 +45,7 @@ def in_one_process(project):
      ("fedavg", "float16")],
 )  # fmt: skip
 def test_two_rounds_are_the_same_bit_for_bit(configure, in_one_process, request, project, equal_arrays, name, wire):
-    config = configure({**CHANGES, "train.wire": wire})
+    config = configure({**CHANGES, "privacy.wire": wire})
     here, parameters = in_one_process(config, name)
     sites = request.getfixturevalue("sites")
     grid = InProcessGrid(sites)

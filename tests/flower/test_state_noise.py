@@ -14,7 +14,7 @@ from pfmsmt.training.privacy import epsilon
 
 CHANGES = {
     "federate.rounds": 2, "federate.local_epochs": 0.25,
-    "train.clip": 0.5, "train.noise": 0.7, "train.delta": 1e-4,
+    "privacy.clip": 0.5, "privacy.noise": 0.7, "privacy.delta": 1e-4,
 }  # fmt: skip
 
 

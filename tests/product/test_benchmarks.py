@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pfmsmt.config import Methods
+from pfmsmt.config import METHOD_NAMES
 from pfmsmt.training.privacy import epsilon
 
 REPOSITORY = Path(__file__).parents[2]
@@ -207,8 +207,8 @@ def test_methods_are_compared_only_if_they_were_tuned_with_the_same_number_of_tr
 def test_the_committed_studies_are_of_every_method_with_the_same_number_of_trials(benchmark, setting):
     worlds = benchmark("worlds")
     bench = worlds.Bench(REPOSITORY, REPOSITORY / "benchmarks/results", None, False)
-    worlds.check_studies(bench, setting, list(Methods.model_fields))
-    for method in Methods.model_fields:
+    worlds.check_studies(bench, setting, list(METHOD_NAMES))
+    for method in METHOD_NAMES:
         worlds.configure(bench, setting, 0, bench.tuned(setting, method))
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pfmsmt.config import parse_config
 from pfmsmt.data.schema import read_schema
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def test_the_worked_example_of_an_own_table(dvc_repository, empty_database, make
     for scenario, value in (("NL", "NL"), ("BE_FR", "Belgique (FR)")):
         own = shop[shop["country"] == value]
         counts = schema.counts[scenario]
-        assert counts["test"].rows == int(len(own) * tree["data"]["tabular"]["test_fraction"])
+        assert counts["test"].rows == int(len(own) * parse_config(tree).data.tabular.test_fraction)
         assert sum(count.rows for count in counts.values()) == len(own)
         assert sum(count.positives["ctcvr"] for count in counts.values()) == own["bought"].sum()
         shard = pd.read_parquet(dvc_repository / "data/clients" / scenario / "test.parquet")

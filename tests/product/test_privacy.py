@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pfmsmt.config import Methods
+from pfmsmt.config import METHOD_NAMES
 from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role
 from pfmsmt.data.schema import read_schema
 from pfmsmt.methods import Method, Upload
@@ -34,7 +34,7 @@ MAY_LEAVE = {
     "centralized": set(),
 }
 SILENT = [name for name, roles in MAY_LEAVE.items() if not roles]
-each_method = pytest.mark.parametrize("name", Methods.model_fields)
+each_method = pytest.mark.parametrize("name", METHOD_NAMES)
 
 
 class Overheard(NamedTuple):

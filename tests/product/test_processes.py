@@ -88,6 +88,6 @@ def test_two_rounds_over_tls_are_the_same_bit_for_bit(expected, project, empty_d
     # The server's own run, and no model: those are the sites'.
     tracking = connect(project)
     (run,) = tracking.client.search_runs([tracking.experiment_id])
-    assert (run.info.status, run.data.params["train.device"]) == ("FINISHED", "sites")
+    assert (run.info.status, run.data.params["run.device"]) == ("FINISHED", "sites")
     assert run.data.metrics["val/mean_auc"] > 0
     assert tracking.client.search_registered_models() == []

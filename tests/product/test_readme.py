@@ -21,12 +21,14 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 SMALL = {
-    r"train_rows: \d+, test_rows: \d+": "train_rows: 400, test_rows: 300",
-    r"methods: \[pf_msmtrec, fedavg, local, centralized\]": "methods: [pf_msmtrec, local]",
-    r"rounds: 60": "rounds: 3",
-    r"local_steps: 8": "local_steps: 2",
-    r"bootstrap: 200": "bootstrap: 10",
-    r"trials: 30": "trials: 2",
+    "params.yaml": {
+        r"train_rows: \d+, test_rows: \d+": "train_rows: 400, test_rows: 300",
+        r"methods: \[pf_msmtrec, fedavg, local, centralized\]": "methods: [pf_msmtrec, local]",
+        r"rounds: 60": "rounds: 3",
+        r"local_steps: 8": "local_steps: 2",
+        r"bootstrap: 200": "bootstrap: 10",
+    },
+    "tune.yaml": {r"trials: 30": "trials: 2"},
 }
 
 
@@ -55,12 +57,12 @@ def checkout(tmp_path_factory):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     (folder / "dvc.lock").unlink(missing_ok=True)
-    params = folder / "params.yaml"
-    text = params.read_text()
-    for pattern, small in SMALL.items():
-        assert re.search(pattern, text), pattern
-        text = re.sub(pattern, small, text)
-    params.write_text(text)
+    for name, changes in SMALL.items():
+        text = (folder / name).read_text()
+        for pattern, small in changes.items():
+            assert re.search(pattern, text), pattern
+            text = re.sub(pattern, small, text)
+        (folder / name).write_text(text)
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / ".venv" / ".ready").touch()
     git(folder, "init", "-q")

@@ -56,7 +56,7 @@ def test_a_misspelt_key_names_the_nearest(project, run_python):
     (project / "params.yaml").write_text(yaml.safe_dump(tree))
     before = listing(project)
     done = run_python("-m", "stages.train", "fedavg", "0")
-    assert_readable(done, "params.yaml: train.round: unknown key; did you mean 'rounds'?", "train.rounds: this key is")
+    assert_readable(done, "params.yaml: train.round: unknown key; did you mean 'rounds'?")
     assert listing(project) == before
     done = run_python("-m", "stages.train", "fedavg", "0", "--debug")
     assert done.returncode == 1

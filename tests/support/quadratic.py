@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pfmsmt.config import Methods, load_config
+from pfmsmt.config import METHOD_NAMES, Methods, load_config
 from pfmsmt.core.types import NamedArrays, Role, Slot, Stream, Template
 from pfmsmt.methods import ClientState, LocalResult, Method, Upload
 from pfmsmt.methods.catalogue import build_method
@@ -30,7 +30,7 @@ SHAPES: dict[str, tuple[Slot, tuple[int, ...]]] = {
 }
 TEMPLATE: Template = {name: slot for name, (slot, _) in SHAPES.items()}
 TASK_SHARES = {"ctr": 0.75, "ctcvr": 0.25}
-EVERY_METHOD = tuple(Methods.model_fields)
+EVERY_METHOD = METHOD_NAMES
 WITHOUT_TASK: Template = {name: slot for name, slot in TEMPLATE.items() if slot.role is not Role.TASK}
 
 

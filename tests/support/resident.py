@@ -26,7 +26,7 @@ from tests.conftest import small_tree
 def train(folder: Path, memory: float, window: int) -> tuple[bool, list[float | None]]:
     """Train all clients over several windows; say whether rows were streamed, and the AUC of each round."""
     sizes = {"train.rounds": 2, "train.local_steps": 20, "train.batch_size": 1000}
-    rows = {"train.memory": memory, "train.shuffle_rows": window, "train.shuffle": "row_groups"}
+    rows = {"run.memory": memory, "train.shuffle_rows": window, "train.shuffle": "row_groups"}
     config, schema = parse_config(small_tree({**sizes, **rows})), read_schema(folder / "schema.json")
     data = load_data(config, schema, folder, "local")
     trial = run_trial(config, schema, folder, "local", 0, torch.device("cpu"), workers=1, threads=1, data=data)

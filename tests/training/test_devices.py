@@ -20,7 +20,7 @@ def test_auto_takes_the_best_device():
 
 @pytest.mark.parametrize("name", ["cuda:99", "mps:7", "cuda:x", "cuda:", "auto:1", "cpu:3", "cpu:x", "cuda:-1"])
 def test_a_device_that_is_not_here_is_named(name):
-    with pytest.raises(ConfigError, match=rf"^train\.device: {name} is (not here|no device)"):
+    with pytest.raises(ConfigError, match=rf"^run\.device: {name} is (not here|no device)"):
         choose_device(name)
 
 
@@ -32,7 +32,7 @@ def test_no_cuda_says_what_to_use():
 
 def test_workers(make_config):
     def choose(workers, threads, clients, device=CPU):
-        return choose_workers(make_config({"train.workers": workers, "train.threads": threads}).train, clients, device)
+        return choose_workers(make_config({"run.workers": workers, "run.threads": threads}).run, clients, device)
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert choose(3, 2, 4) == (3, 2)
@@ -43,6 +43,6 @@ def test_workers(make_config):
     assert choose(1000, "auto", 4) == (1000, 1)
     assert choose("auto", 1, 4, torch.device("cuda")) == (1, 1)
     # Trainings at the same time have their share of the cores, and at least one.
-    train = make_config({"train.workers": "auto", "train.threads": "auto"}).train
-    assert choose_workers(train, 1000, CPU, trainings=cores) == (1, 1)
-    assert choose_workers(train, 1000, CPU, trainings=2 * cores) == (1, 1)
+    run = make_config({"run.workers": "auto", "run.threads": "auto"}).run
+    assert choose_workers(run, 1000, CPU, trainings=cores) == (1, 1)
+    assert choose_workers(run, 1000, CPU, trainings=2 * cores) == (1, 1)

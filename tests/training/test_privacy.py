@@ -30,23 +30,23 @@ def test_epsilon_is_above_the_exact_one_and_near_it(noise, releases, delta):
 
 
 def test_a_rounds_metrics_get_each_clients_epsilon_and_the_largest(make_config):
-    train = make_config({"train.clip": 1.0, "train.noise": 2.0, "train.delta": 1e-4}).train
-    found = spent({"privacy/NL/releases": 6.0, "privacy/ES/releases": 4.0, "server/seconds": 1.0}, train)
+    settings = make_config({"privacy.clip": 1.0, "privacy.noise": 2.0, "privacy.delta": 1e-4}).privacy
+    found = spent({"privacy/NL/releases": 6.0, "privacy/ES/releases": 4.0, "server/seconds": 1.0}, settings)
     assert found == {
         "privacy/NL/epsilon": epsilon(2.0, 6, 1e-4), "privacy/ES/epsilon": epsilon(2.0, 4, 1e-4),
         "privacy/epsilon": epsilon(2.0, 6, 1e-4),
     }  # fmt: skip
     assert found["privacy/NL/epsilon"] > found["privacy/ES/epsilon"] > 0
-    assert spent({"server/seconds": 1.0}, train) == {}
+    assert spent({"server/seconds": 1.0}, settings) == {}
 
 
 def test_without_opacus_noise_is_refused_before_training(make_config, monkeypatch):
     monkeypatch.setattr(privacy.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"train.noise needs opacus.*pip install 'pfmsmt\[privacy\]'"):
-        check_accountant(make_config({"train.clip": 1.0, "train.noise": 2.0}).train)
-    check_accountant(make_config({"train.clip": 1.0}).train)
+    with pytest.raises(ConfigError, match=r"privacy.noise needs opacus.*pip install 'pfmsmt\[privacy\]'"):
+        check_accountant(make_config({"privacy.clip": 1.0, "privacy.noise": 2.0}).privacy)
+    check_accountant(make_config({"privacy.clip": 1.0}).privacy)
 
 
 def test_noise_without_clipping_is_refused(make_config):
-    with pytest.raises(ConfigError, match="train: noise is in multiples of clip, which is null"):
-        make_config({"train.noise": 1.0})
+    with pytest.raises(ConfigError, match="privacy: noise is in multiples of clip, which is null"):
+        make_config({"privacy.noise": 1.0})

@@ -1,5 +1,6 @@
 """Applied values: every line of params.yaml but theirs stays as it is."""
 
+import difflib
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pfmsmt.tuning.outcome import apply
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 VALUES = {
-    "methods.pf_msmtrec.private_learning_rate": 0.00002345,
+    "methods.shared.private_learning_rate": 0.00002345,
     "methods.pf_msmtrec.gate": "federated",
     "methods.pf_msmtrec.federated_batch_norm": False,
     "methods.pf_msmtrec.rank": 4,
@@ -98,3 +99,55 @@ def test_a_value_that_the_models_refuse_is_not_written(params):
     with pytest.raises(ConfigError, match=r"model\.dropout: input should be less than 1"):
         apply({"model.dropout": 2.0}, params)
     assert params.read_bytes() == PARAMS.read_bytes()
+
+
+def changed_lines(params):
+    """Lines of the repository's params.yaml that are no longer there, and those that are new."""
+    before, after = PARAMS.read_text().splitlines(), params.read_text().splitlines()
+    found = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
+    return [line[2:] for line in found if line[0] == "-"], [line[2:] for line in found if line[0] == "+"]
+
+
+def test_a_key_that_is_not_there_is_added_behind_the_others_of_its_block(params):
+    apply({"methods.pf_msmtrec.learning_rate": 0.25, "methods.pf_msmtrec.smoothing": 0.5}, params)
+    assert changed_lines(params) == ([], ["    learning_rate: 0.25", "    smoothing: 0.5"])
+    lines = params.read_text().splitlines()
+    assert lines[lines.index("    learning_rate: 0.25") - 1].startswith("    tower_steps: 4")
+    methods = load_config(params).methods
+    assert (methods.pf_msmtrec.learning_rate, methods.fedavg.learning_rate) == (0.25, 0.2)
+
+
+def test_keys_of_an_empty_block_get_lines_below_it(params):
+    params.write_text(PARAMS.read_text().replace("  fedavg: {}\n", "  fedavg: {}                # as it is\n"))
+    apply({"methods.fedavg.learning_rate": 0.31, "methods.fedavg.server_optimizer": "plain"}, params)
+    text = params.read_text()
+    block = "  fedavg:                   # as it is\n    learning_rate: 0.31\n    server_optimizer: plain\n"
+    assert text == PARAMS.read_text().replace("  fedavg: {}\n", block)
+    assert load_config(params).methods.fedavg.learning_rate == 0.31
+
+
+def test_keys_within_braces_stay_within_them(params):
+    apply({"methods.fedprox.server_beta1": 0.5, "methods.fedprox.regularizer": 0.125}, params)
+    assert changed_lines(params) == (
+        ["  fedprox: {regularizer: 0.01}"], ["  fedprox: {regularizer: 0.125, server_beta1: 0.5}"]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("methods", ["methods: {fedavg: {}}  # few\n", "methods: {}\n", "methods:\n  local: {}\n", ""])
+@pytest.mark.parametrize("end", [True, False])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_blocks_that_are_not_there_are_added(tmp_path, methods, end, ends):
+    path = tmp_path / "params.yaml"
+    text = f"seed: 3  # odd\n{methods}train:\n  rounds: 2  # two\n    # and no more\n".replace("\n", ends)
+    text = text if end else text.rstrip()
+    path.write_bytes(text.encode())
+    values = {"methods.fedavg.learning_rate": 0.5, "train.averaging": 0.25, "model.expert_layers": [8, 8]}
+    apply(values, path)
+    config = load_config(path)
+    assert (config.seed, config.train.rounds, config.train.averaging) == (3, 2, 0.25)
+    assert (config.methods.fedavg.learning_rate, config.model.expert_layers) == (0.5, (8, 8))
+    written = path.read_bytes().decode()
+    assert written.count("\n") == written.count(ends)
+    kept = [line for line in text.splitlines() if not line.startswith("methods")]
+    assert [line for line in written.splitlines() if line in kept] == kept
+    assert f"  rounds: 2  # two{ends}    # and no more{ends}  averaging: 0.25" in written

@@ -1,8 +1,10 @@
-"""tune.space: what is refused before the first trial, and how the message helps."""
+"""The space of tune.yaml: what is refused before the first trial, and how the message helps."""
+
+from pathlib import Path
 
 import pytest
 
-from pfmsmt.config import parse_config
+from pfmsmt.config import METHOD_NAMES, load_config, parse_config
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.tuning.space import check_space, keys_of, space_of, with_values
 
@@ -62,15 +64,15 @@ def refused(make_config, space):
 )
 def test_what_the_models_do_not_take_is_refused_by_name(make_config, key, parameter, expected):
     text = refused(make_config, {key: parameter})
-    assert text.startswith(f"params.yaml: tune.space.{key}: {expected}")
+    assert text.startswith(f"tune.yaml: space.{key}: {expected}")
     assert "\n" not in text
 
 
 def test_every_fault_is_listed(make_config):
     text = refused(make_config, {"model.droput": FLOAT, RATE: FLOAT, "train.quorm": FLOAT})
     assert [line.split(":")[1].strip() for line in text.splitlines()] == [
-        "tune.space.model.droput",
-        "tune.space.train.quorm",
+        "space.model.droput",
+        "space.train.quorm",
     ]
 
 
@@ -94,14 +96,14 @@ def test_every_fault_is_listed(make_config):
 def test_a_parameter_without_what_its_type_needs(make_tree, parameter, expected):
     with pytest.raises(ConfigError) as caught:
         parse_config(make_tree({"tune.space": {RATE: parameter}}))
-    assert str(caught.value).startswith(f"params.yaml: tune.space.{RATE}")
+    assert str(caught.value).startswith(f"tune.yaml: space.{RATE}")
     assert expected in str(caught.value)
 
 
-def test_the_default_space_fits_every_method(make_config):
-    config = make_config()
+def test_the_shipped_space_fits_every_method():
+    config = load_config(Path(__file__).parents[2] / "params.yaml")
     check_space(config)
-    for method in type(config.methods).model_fields:
+    for method in METHOD_NAMES:
         space = space_of(config, method)
         assert space
         assert set(space) <= set(keys_of(method))
@@ -112,7 +114,7 @@ def test_shared_keys_are_tuned_for_every_method_and_others_for_their_own(make_co
     config = make_config({"tune.space": space})
     assert list(space_of(config, "local")) == ["model.dropout", RATE]
     assert list(space_of(config, "ditto")) == ["model.dropout"]
-    with pytest.raises(ConfigError, match=r"tune\.space has no key of model, train or methods\.ditto"):
+    with pytest.raises(ConfigError, match=r"tune\.yaml: space has no key of model, train, privacy or methods\.ditto"):
         space_of(make_config({"tune.space": {RATE: FLOAT}}), "ditto")
 
 

@@ -38,7 +38,7 @@ def test_pooled_clients_count_the_same(schema):
     ("name", "near"), [("minimun", "minimum"), ("ctrr", "ctr"), ("NL/ctcv", "NL/ctcvr"), ("FR/ctr", "ctr")]
 )
 def test_what_the_data_do_not_have_is_refused(schema, name, near):
-    with pytest.raises(ConfigError, match=r"tune\.objective: .* is unknown; did you mean") as caught:
+    with pytest.raises(ConfigError, match=r"tune\.yaml: objective: .* is unknown; did you mean") as caught:
         read_objective(name, schema)
     assert (
         f"{name!r} is unknown; did you mean {near!r}? valid for these data: mean, minimum, NL, ES, US, ctr, ctcvr, "

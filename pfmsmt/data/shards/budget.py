@@ -1,4 +1,4 @@
-"""Whether rows are held in memory or streamed: what either takes, against `train.memory`."""
+"""Whether rows are held in memory or streamed: what either takes, against `run.memory`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,10 +26,14 @@ class Plan(NamedTuple):
     """Bytes that this takes at most, all clients together."""
 
 
-def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[RowGroups], phases: int) -> Plan:
-    """Hold rows in memory where they fit into `train.memory`, else stream windows of row groups.
+def choose_plan(
+    budget: Train, memory: float, train: Sequence[RowGroups], validation: Sequence[RowGroups], phases: int
+) -> Plan:
+    """Hold rows in memory where they fit into `run.memory`, else stream windows of row groups.
 
     Args:
+        budget: `shuffle` and `shuffle_rows`.
+        memory: GiB, `run.memory`.
         train: training rows of each client.
         validation: validation rows of each client and scenario.
         phases: of the method; each sees the rows in an order of its own.
@@ -37,22 +41,22 @@ def choose_plan(budget: Train, train: Sequence[RowGroups], validation: Sequence[
     Raises:
         ConfigError: `train.shuffle` is rows and they do not fit, or not even the windows do.
     """
-    allowed = budget.memory * GIB
+    allowed = memory * GIB
     window = budget.shuffle_rows if budget.shuffle == "row_groups" else None
     whole = _whole(train, validation, phases)
     if whole <= allowed:
         return Plan(False, window, whole)
     if budget.shuffle == "rows":
         raise ConfigError(
-            f"train.shuffle: rows needs all rows in memory, {whole / GIB:.2f} GiB, but train.memory is "
-            f"{budget.memory:g}; raise that, or set train.shuffle to auto or row_groups"
+            f"train.shuffle: rows needs all rows in memory, {whole / GIB:.2f} GiB, but run.memory is "
+            f"{memory:g}; raise that, or set train.shuffle to auto or row_groups"
         )
     needed = _streamed(budget.shuffle_rows, train, validation, phases)
     if needed > allowed:
         least = _streamed(1, train, validation, phases)
-        hint = "lower train.shuffle_rows, or raise train.memory" if least <= allowed else "raise train.memory"
+        hint = "lower train.shuffle_rows, or raise run.memory" if least <= allowed else "raise run.memory"
         raise ConfigError(
-            f"train.memory is {budget.memory:g} GiB, but rows take {whole / GIB:.3f} in memory, {needed / GIB:.3f} "
+            f"run.memory is {memory:g} GiB, but rows take {whole / GIB:.3f} in memory, {needed / GIB:.3f} "
             f"streamed with train.shuffle_rows = {budget.shuffle_rows:,}, and {least / GIB:.3f} streamed at least, "
             f"with the row groups of these shards; {hint}"
         )

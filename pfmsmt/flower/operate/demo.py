@@ -46,9 +46,9 @@ def demonstrate(root: Path, folder: Path, method: str, rounds: int, local_epochs
     config = load_config(root / PARAMS_FILE)
     sites = share_out(_shards(root, config, folder), server.root, folder)
     # Each site would take all cores for itself; sites that do so on one machine take several times as long.
-    _, threads = choose_workers(config.train, 1, torch.device("cpu"), trainings=len(sites))
+    _, threads = choose_workers(config.run, 1, torch.device("cpu"), trainings=len(sites))
     tree = yaml.safe_load((root / PARAMS_FILE).read_text(encoding="utf-8"))
-    set_values(tree, {"federate.rounds": rounds, "federate.local_epochs": local_epochs, "train.threads": threads})
+    set_values(tree, {"federate.rounds": rounds, "federate.local_epochs": local_epochs, "run.threads": threads})
     (server.root / PARAMS_FILE).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     certificates = make_certificates(server.certificates.folder, [])
     with ExitStack() as running:

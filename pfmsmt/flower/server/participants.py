@@ -55,7 +55,7 @@ class Sites:
         binding = Binding(MMoE(next(iter(build_specs(config, schema, name).values()))).initialise(seed, ""))
         self.template, self.initial_parameters = binding.template, binding.read()
         plain = build_method(name, config.methods, local_train, self.template)
-        self.method = with_messages(plain, self.template, config.train)
+        self.method = with_messages(plain, self.template, config.privacy)
         self.names = tuple(sorted(schema.scenarios))
         self._run = secrets.token_hex(8)
         self._exchange: OverGrid | None = None
@@ -64,9 +64,9 @@ class Sites:
         """Connect with the sites; they save their state under the run's own name."""
         rows = {name: counts["train"].rows for name, counts in self._schema.counts.items()}
         tasks = [task.name for task in self._schema.tasks]
-        train = self._config.train
+        privacy = self._config.privacy
         silent = not any(phase.uploads for phase in self.method.phases)
-        noise = 0.0 if silent or train.clip is None else train.noise * train.clip
+        noise = 0.0 if silent or privacy.clip is None else privacy.noise * privacy.clip
         acceptance = Acceptance(self.method, self.template, tasks, rows, self._config.federate.largest_update, noise)
         self._exchange = self._connect(
             make_plan(self._config, self._schema, self._name, self._seed, self._run), acceptance

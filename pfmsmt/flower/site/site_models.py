@@ -33,15 +33,15 @@ def save_site_model(site: Site, asked: str, plan: RunPlan, track: bool) -> SiteR
     done = site.folder / RUNS / f"{run_name(plan.method, plan.seed)}.json"
     if done.exists():
         known = json.loads(done.read_text(encoding="utf-8"))
-        if known["run"] == plan.run:
+        if known["run"] == plan.run_id:
             return SiteResult(**known["best"])
     folder = site.folder / MODELS / run_name(plan.method, plan.seed)
     found = site.last(plan, schema).save_models(folder, History())[site.client]
     best = SiteResult(found["round"], found["mean_auc"], found["validation"])
-    write_text(site.folder / STATE / plan.run / PLAN, plan.model_dump_json(indent=2) + "\n")
+    write_text(site.folder / STATE / plan.run_id / PLAN, plan.model_dump_json(indent=2) + "\n")
     ids = _register(site, plan, schema, best) if track else {}
-    write_json(done, {"run": plan.run, "best": best._asdict(), **ids})
-    site.forget_others(plan.run, run_name(plan.method, plan.seed))
+    write_json(done, {"run": plan.run_id, "best": best._asdict(), **ids})
+    site.forget_others(plan.run_id, run_name(plan.method, plan.seed))
     return best
 
 
@@ -50,8 +50,8 @@ def _register(site: Site, plan: RunPlan, schema: Schema, best: SiteResult) -> di
     store = connect(site.folder)
     with training_run(
         store, method=plan.method, seed=plan.seed, dataset=schema.source, fingerprint=schema.fingerprint,
-        params={"federation": plan.run, "scenario": site.client, "method": plan.method, "seed": plan.seed},
-        config_file=site.folder / STATE / plan.run / PLAN,
+        params={"federation": plan.run_id, "scenario": site.client, "method": plan.method, "seed": plan.seed},
+        config_file=site.folder / STATE / plan.run_id / PLAN,
     ) as tracked:  # fmt: skip
         model = tracked.log_scenario_model(
             f"{plan.method}-{site.client}",
@@ -60,7 +60,7 @@ def _register(site: Site, plan: RunPlan, schema: Schema, best: SiteResult) -> di
             params={"scenario": site.client, "best_round": best.round},
             step=plan.train.rounds + 1,
         )
-    chosen = {"method": plan.method, "seed": plan.seed, "federation": plan.run, "val_mean_auc": best.mean_auc}
+    chosen = {"method": plan.method, "seed": plan.seed, "federation": plan.run_id, "val_mean_auc": best.mean_auc}
     version = register_version(store, site.client, model, chosen)
     place(store, site.client, version, CHAMPION, margin=0.0)
     return {"run_id": tracked.id, "model_id": model, "version": version}

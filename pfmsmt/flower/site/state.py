@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock
 
 from pfmsmt import __version__
-from pfmsmt.config import PARAMS_FILE, Train, load_config
+from pfmsmt.config import PARAMS_FILE, Run, load_config
 from pfmsmt.core.errors import FederationError
 from pfmsmt.core.files import new_folder, recover, write_text
 from pfmsmt.core.layout import CLIENTS, SCHEMA, run_name
@@ -63,18 +63,18 @@ class Site:
             federation = self.federation(plan, schema)
             client = federation.clients[self.client]
             now = (request.round, _step(request, federation.method))
-            before = self._latest(plan.run, now)
+            before = self._latest(plan.run_id, now)
             if before is not None:
-                client.load(self._path(plan.run, before))
+                client.load(self._path(plan.run_id, before))
             # In a thread, as where all clients are in one process: its settings of torch hold there and nowhere else.
-            with ThreadPoolExecutor(1, "client", prepare_thread, (_threads(plan.train),)) as pool:
+            with ThreadPoolExecutor(1, "client", prepare_thread, (_threads(plan.run),)) as pool:
                 answer = pool.submit(client.answer, request).result()
             if isinstance(answer, Upload) and answer.releases:
-                answer = answer._replace(releases=self._release(plan.run))
-            write_text(self._place(f"{plan.run}/{_NAME_FILE}"), run_name(plan.method, plan.seed))
-            with new_folder(self._path(plan.run, now)) as temporary:
+                answer = answer._replace(releases=self._release(plan.run_id))
+            write_text(self._place(f"{plan.run_id}/{_NAME_FILE}"), run_name(plan.method, plan.seed))
+            with new_folder(self._path(plan.run_id, now)) as temporary:
                 client.save(temporary, request.round)
-            self._forget(plan.run, now)
+            self._forget(plan.run_id, now)
         return answer
 
     def _release(self, run: str) -> int:
@@ -119,12 +119,13 @@ class Site:
             raise FederationError(
                 f"site {self.client} takes part in {methods} alone (federate.methods), not {plan.method}"
             )
-        clip, noise = own.train.clip, own.train.noise
-        longer = clip is not None and (plan.train.clip is None or plan.train.clip > clip)
-        if longer or plan.train.noise < noise:
+        clip, noise = own.privacy.clip, own.privacy.noise
+        longer = clip is not None and (plan.privacy.clip is None or plan.privacy.clip > clip)
+        if longer or plan.privacy.noise < noise:
             raise FederationError(
-                f"site {self.client} sends nothing longer than clip {clip}, or with less noise than {noise:g} (train "
-                f"of its params.yaml); the server's run has clip {plan.train.clip} and noise {plan.train.noise:g}"
+                f"site {self.client} sends nothing longer than clip {clip}, or with less noise than {noise:g} "
+                f"(privacy of its params.yaml); the server's run has clip {plan.privacy.clip} and noise "
+                f"{plan.privacy.noise:g}"
             )
 
     def last(self, plan: RunPlan, schema: Schema) -> Federation:
@@ -134,17 +135,17 @@ class Site:
             FederationError: the site took part in no round of the run.
         """
         federation = self.federation(plan, schema)
-        steps = self._steps(plan.run)
+        steps = self._steps(plan.run_id)
         if not steps:
             raise FederationError(f"site {self.client} took part in no round of this run, so it has no model to keep")
-        federation.load(self._path(plan.run, steps[-1]))
+        federation.load(self._path(plan.run_id, steps[-1]))
         return federation
 
     def federation(self, plan: RunPlan, schema: Schema) -> Federation:
         """Build the method and this site's one client."""
-        device = choose_device(plan.train.device)
+        device = choose_device(plan.run.device)
         return build_federation(
-            plan, schema, self.folder / CLIENTS, plan.method, plan.seed, device, mean_rows=plan.mean_rows,
+            plan.config, schema, self.folder / CLIENTS, plan.method, plan.seed, device, mean_rows=plan.mean_rows,
             # The server knows the seed, and could take seeded noise off again.
             entropy=lambda stream: os.urandom,
         )  # fmt: skip
@@ -193,5 +194,5 @@ def _step(request: Request, method: Method) -> int:
     return request.phase if request.kind == "train" else len(method.phases)
 
 
-def _threads(train: Train) -> int:
-    return train.threads if isinstance(train.threads, int) else torch.get_num_threads()
+def _threads(run: Run) -> int:
+    return run.threads if isinstance(run.threads, int) else torch.get_num_threads()

@@ -1,6 +1,6 @@
 """Kinds of values that the blocks of params.yaml share."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -27,6 +27,7 @@ ScenarioName = Annotated[str, BeforeValidator(no_boolean), Field(pattern=SCENARI
 ColumnName = Annotated[str, BeforeValidator(no_boolean)]
 Deployable = Literal["pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "local"]
 MethodName = Literal[Deployable, "centralized"]
+METHOD_NAMES: tuple[str, ...] = get_args(MethodName)
 CalibrationChoice = Literal["platt", "temperature", "none"]
 
 
