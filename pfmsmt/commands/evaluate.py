@@ -63,7 +63,10 @@ CALIBRATION_COLUMNS = ("scenario", "task", "predicted", "actual", "rows")
 
 
 def predict_shard(model: SavedModel, shard: Rows, rows_at_once: int, calibrated: bool) -> np.ndarray:
-    """Return the probabilities [N, T] that the saved model gives to a shard's rows, calibrated or as trained."""
+    """Return a saved model's probabilities [N, T] of a shard's rows.
+
+    Calibrated, or as trained.
+    """
     parts = []
     for block in shard.blocks(rows_at_once):
         parts.append(model.probabilities(Encoded(block.codes.numpy(), block.values.numpy()), calibrated))
@@ -73,7 +76,10 @@ def predict_shard(model: SavedModel, shard: Rows, rows_at_once: int, calibrated:
 def score_task(
     labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, settings: Evaluate, generator: np.random.Generator
 ) -> dict[str, Any]:
-    """Return one task's metrics with the interval of its AUC; None where one is undefined."""
+    """Return one task's metrics, and its AUC's interval.
+
+    None where one is undefined.
+    """
     interval = None
     if settings.bootstrap:
         interval = bootstrap_auc(

@@ -1,4 +1,7 @@
-"""The commands `pfmsmt federate` and `pfmsmt site`. Flower is loaded when one of them is run, and only then."""
+"""The commands `pfmsmt federate` and `pfmsmt site`.
+
+Flower is loaded when one of them is run, and only then.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +35,7 @@ site_app = typer.Typer(help="A scenario's own site.", no_args_is_help=True)
 def _certificates(
     host: Annotated[list[str], typer.Option(help="Name or address by which sites reach the server; may be repeated.")],
 ) -> None:
-    """Make the server's certificate, and the authority's (ca.pem) by which sites know it."""
+    """Make the server's certificate, and the authority's for sites (ca.pem)."""
     _need_flower()
     from pfmsmt.flower.operate.credentials import make_certificates
 
@@ -42,7 +45,7 @@ def _certificates(
 
 @federate_app.command("key")
 def _key(folder: _Folder = Path(".")) -> None:
-    """Make a site's secret key, and the public one that the server registers."""
+    """Make a site's secret key, and the public one to register."""
     _need_flower()
     from pfmsmt.flower.operate.credentials import make_site_key
 
@@ -55,7 +58,7 @@ def _start_server(
     port: _Port = _PORT,
     insecure: _Insecure = False,
 ) -> None:
-    """Start the server in this project's folder; it waits for sites and runs."""
+    """Start the server here; it waits for sites and runs."""
     _server(port, insecure, host).superlink().replace_process()
 
 
@@ -91,7 +94,7 @@ def _start_site(
 
 @federate_app.command("agree")
 def _agree(port: _Port = _PORT, insecure: _Insecure = False) -> None:
-    """Agree with all sites on the schema; they write their shards with it."""
+    """Agree with all sites on the schema, and write their shards."""
     found = _server(port, insecure)
     from pfmsmt.flower.operate.control import run_federation
     from pfmsmt.flower.server.server_app import AGREE
@@ -106,7 +109,7 @@ def _run(
     port: _Port = _PORT,
     insecure: _Insecure = False,
 ) -> None:
-    """Train over the connected sites, or go on with a training that was broken off."""
+    """Train over the connected sites, or go on with a training."""
     found = _server(port, insecure)
     from pfmsmt.flower.operate.control import run_federation
 
@@ -129,7 +132,10 @@ def _demo(
     local_epochs: Annotated[float, typer.Option(help="Passes over its rows by each site in a round.", min=0.01)] = 1.0,
     folder: Annotated[Path, typer.Option(help="Replaced as a whole.")] = Path("federation-demo"),
 ) -> None:
-    """Show it all on this machine: a server and a site for each scenario, as processes of their own, over TLS."""
+    """Show a whole federation on this machine, over TLS.
+
+    A server and a site for each scenario, as processes of their own.
+    """
     _need_flower()
     from pfmsmt.flower.operate.demo import demonstrate
 
@@ -163,7 +169,7 @@ def _prepare(
     scenario: Annotated[str, typer.Argument(help="Whose site this is.")],
     folder: Annotated[Path, typer.Option(help="The site's folder, with its params.yaml.")] = Path("."),
 ) -> None:
-    """Obtain this scenario's raw data, and write what its site proposes for the federation's schema."""
+    """Obtain this scenario's raw data, and write the site's proposal."""
     _need_flower()
     from pfmsmt.flower.site.prepare import prepare_site
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def register(config: Config, schema: Schema, store: "Store", root: Path) -> None:
-    """Register every scenario's best model, give it the alias `register.alias`, and write `champions.json`.
+    """Register every scenario's best model, and write `champions.json`.
+
+    The model gets the alias `register.alias`.
 
     A scenario's first version is its champion whatever the alias.
 

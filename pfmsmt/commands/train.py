@@ -1,4 +1,7 @@
-"""The command that trains one method with one seed, all clients in this process."""
+"""The command that trains one method with one seed.
+
+All clients are in this process.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,6 @@
-"""The same federation across machines, on Flower: one site per scenario. The only package that imports flwr.
+"""The same federation across machines, on Flower: one site per scenario.
+
+The only package that imports flwr.
 
 `server/` runs the driver of `pfmsmt.training` over sites: `server_app.py` is Flower's ServerApp, `participants.py` the
 federation that the driver sees, `grid.py` its exchange, `nodes.py` the sites that are connected, `acceptance.py` the

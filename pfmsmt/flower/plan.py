@@ -1,4 +1,7 @@
-"""What a run computes, as the server tells it to every site with every message: a site keeps no settings of a run."""
+"""The plan of a run, which the server sends with every message.
+
+A site has no settings of a run of its own.
+"""
 
 import math
 from typing import Annotated
@@ -11,12 +14,15 @@ from pfmsmt.data.schema import Schema
 
 
 class RunPlan(BaseModel):
-    """The recipe of one run, and what a site must have in common with the server to take part in it."""
+    """The settings of one run, and what server and site share.
+
+    A site that does not share it cannot take part.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    """Unique to the run; a site's private state is kept under it."""
+    """Unique to the run; a site's private state is saved under it."""
     version: str
     """Of this package, at the server."""
     agreement: str
@@ -38,10 +44,10 @@ class RunPlan(BaseModel):
 
 
 def across_sites(config: Config, schema: Schema) -> Config:
-    """Return the configuration with the federate block's budget in place of the train block's.
+    """Return the configuration with the federate block's budget.
 
     A round costs seconds of transport, so clients do more in it; all still take the same number of steps. A checkpoint
-    is kept every round, so that sites need the state of the last round alone.
+    is written every round, so that sites need the state of the last round alone.
     """
     steps = math.ceil(config.federate.local_epochs * mean_rows(schema) / config.train.batch_size)
     budget = {"rounds": config.federate.rounds, "local_steps": steps}

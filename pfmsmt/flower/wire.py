@@ -1,4 +1,7 @@
-"""Requests and answers as Flower's records: arrays as they are, without pickle; all else as JSON."""
+"""Requests and answers as Flower's records.
+
+Arrays as they are, without pickle; all else as JSON.
+"""
 
 import json
 from collections.abc import Mapping
@@ -81,7 +84,10 @@ def pack_answer(answer: Upload | Validation | SiteResult | Failure) -> RecordDic
 
 
 def read_answer(content: RecordDict) -> Upload | Validation | SiteResult | Failure:
-    """Return the answer that records hold; records that hold none are a failure."""
+    """Return the answer in records, or a failure.
+
+    Records that hold none are a failure.
+    """
     try:
         notes = _notes(content)
         if "failure" in notes:
@@ -104,7 +110,10 @@ def pack_text(notes: Mapping[str, str]) -> RecordDict:
 
 
 def read_text(content: RecordDict) -> str | Failure:
-    """Return the text of an answer; records that hold none are a failure."""
+    """Return the text in records, or a failure.
+
+    Records that hold none are a failure.
+    """
     try:
         notes = json.loads(str(content.config_records[NOTES]["json"]))
         return Failure(one_line(str(notes["failure"]))) if "failure" in notes else str(notes["text"])

@@ -1,8 +1,10 @@
-"""A federated method: a handful of pure functions over named arrays. No torch, mlflow or flwr here.
+"""A federated method: a handful of pure functions over named arrays.
 
-A round goes through the method's phases in order. In each, the server sends every client its own message
-(`broadcast`), the client answers (`client_update`), and the server takes in the answers (`server_update`).
-Server state and client state are plain values: the functions return new ones and change none.
+No torch, mlflow or flwr here.
+
+A round goes through the method's phases in order. In each, the server sends every client its own message (`broadcast`),
+the client answers (`client_update`), and the server computes its new state from the answers (`server_update`). Server
+state and client state are plain values: the functions return new ones and change none.
 
 A whole method, the mean of numbers that never leave their clients, and a round of it:
 
@@ -92,7 +94,7 @@ class LocalTrain(Protocol):
 
 
 class Upload(NamedTuple):
-    """A client's answer to the server in one phase: nothing else leaves it."""
+    """A client's answer to the server; nothing else leaves it."""
 
     arrays: NamedArrays
     examples: int

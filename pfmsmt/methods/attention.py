@@ -1,4 +1,6 @@
-"""Attention between clients: the rows of A in personalised aggregation. Legend: S clients, P numbers of a group.
+"""Attention between clients: the rows of A in personalised aggregation.
+
+Legend: S clients, P numbers of a group.
 
 A_sj is how much client s takes from client j in the personalised step; every row sums to 1.
 

@@ -1,4 +1,4 @@
-"""FedAvg and its relatives: clients share some roles, and the server averages what they upload.
+"""FedAvg and its relatives: clients share some roles, the server averages them.
 
 A round, for shared roles w and private roles v_k of client k (partial personalisation, algorithm FedSim of Pillutla et
 al. 2022); n_k are its examples:

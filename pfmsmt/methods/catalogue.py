@@ -1,4 +1,4 @@
-"""All methods by name: the facts about each, and the method built from its block of params.yaml.
+"""All methods by name: facts about each, and how each is built.
 
 The one module that knows methods by their names. Whoever needs to know something about a method asks `method_facts`.
 """
@@ -28,7 +28,7 @@ _CLIENT_SIDE = frozenset(
 
 
 class MethodFacts(NamedTuple):
-    """Facts about one method that decide how data, models and runs are set up."""
+    """Facts about one method that decide how a run is set up."""
 
     pooled: bool = False
     """Its one client holds everybody's rows."""
@@ -105,13 +105,15 @@ def _block(name: str, methods: Methods) -> Federated | PlainLearning:
 
 
 def with_messages(method: Method, template: Template, privacy: Privacy, entropy: Entropy = seeded) -> Method:
-    """Return the method with uploads clipped, noised and shortened as `privacy` says; as it is by default.
+    """Return the method with uploads clipped, noised and shortened.
+
+    As `privacy` says; by default the method stays as it is.
 
     Args:
         method: as its own file builds it.
         template: roles of all tensors.
         privacy: `clip`, `noise` and `wire`.
-        entropy: where noise comes from; at a site, which keeps it secret, not from the seed.
+        entropy: where noise comes from; at a site not from the seed, which the server knows.
     """
     if privacy.clip is not None:
         method = noised(method, clip=privacy.clip, noise=privacy.noise, entropy=entropy)

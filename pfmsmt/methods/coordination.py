@@ -169,7 +169,9 @@ def minimise_dual(products: NDArray[np.float64], shares: NDArray[np.float64], ra
 def optimality_gap(
     products: NDArray[np.float64], shares: NDArray[np.float64], radius: float, weights: NDArray[np.float64]
 ) -> float:
-    """Return the Frank-Wolfe gap at `weights`, relative to the steepest slope or 1.
+    """Return the Frank-Wolfe gap at `weights`.
+
+    Relative to the steepest slope, or to 1 where that is less.
 
     The problem is convex, so the gap bounds how far the objective is above its minimum, however `weights` were found.
     """

@@ -1,4 +1,4 @@
-"""Directions: where clients' updates point, apart from the noise of single rounds (ours).
+"""Directions of clients' updates, apart from single rounds' noise (ours).
 
     a_s <- beta a_s + (1 - beta) D_s in a client's odd rounds, b_s likewise in its even ones
     N    = symmetric part of <a_s, b_r>, a and b divided by what their weights add up to
@@ -39,12 +39,18 @@ class Directions(NamedTuple):
     """beta, the share of the past"""
 
     def start(self, clients: int, vectors: NDArray[Any]) -> DirectionState:
-        """Return the state before the first round, for `vectors` [any, V, P] of each of S clients."""
+        """Return the state before the first round.
+
+        For `vectors` [any, V, P] of each of S clients.
+        """
         zeros = np.zeros((clients, *vectors.shape[1:]), vectors.dtype)
         return {"odd": zeros, "even": zeros.copy(), "rounds": np.zeros(clients, np.int64)}
 
     def update(self, state: DirectionState, places: list[int], vectors: NDArray[Any]) -> DirectionState:
-        """Return the state with this round's `vectors` [present, V, P] of the clients at `places`."""
+        """Return the state with this round's vectors.
+
+        `vectors` [present, V, P] are those of the clients at `places`.
+        """
         new = {key: array.copy() for key, array in state.items()}
         for place, vector in zip(places, vectors, strict=True):
             # By the client's own count of rounds: one that missed a round still alternates.
@@ -54,7 +60,10 @@ class Directions(NamedTuple):
         return new
 
     def compare(self, state: DirectionState, places: list[int]) -> Comparison:
-        """Compare the directions of the clients at `places`, odd rounds with even ones."""
+        """Compare directions of clients, odd rounds with even ones.
+
+        Of the clients at `places` among all S.
+        """
         # These are as large as all clients' models: nothing is copied where nobody is missing.
         present = places if len(places) < len(state["rounds"]) else slice(None)
         odd, even = (state[half][present] for half in ("odd", "even"))
@@ -75,5 +84,8 @@ class Directions(NamedTuple):
         return Comparison((signal + signal.T) / 2, np.clip((cosines + cosines.T) / 2, -1.0, 1.0))
 
     def _weight(self, count: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the sum of the weights of `count` rounds, 1 - beta^count; 1 of none, whose mean is zero anyway."""
+        """Return the sum of the weights of `count` rounds.
+
+        1 - beta^count; 1 where there was none, whose mean is zero anyway.
+        """
         return np.where(count > 0, 1 - self.smoothing ** count.astype(np.float64), 1.0)

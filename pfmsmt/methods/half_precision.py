@@ -1,4 +1,4 @@
-"""Messages in half precision: half the bytes, and a rounding that is stated.
+"""Messages in half precision: half the bytes, with a stated rounding.
 
     down   float16 of what the method sends
     up     float16 of the change w_k - received, and of tasks' shares; the server adds it to what it holds in full
@@ -95,6 +95,6 @@ def _widen(parts: NamedArrays) -> NamedArrays:
 
 
 def _by_form(parts: NamedArrays, template: Template) -> tuple[NamedArrays, NamedArrays]:
-    """Return the arrays that travel whole, and those that travel as a change."""
+    """Return the arrays that travel whole, and those sent as changes."""
     whole = arrays.select(parts, template, _FULL)
     return whole, {name: array for name, array in parts.items() if name not in whole}

@@ -1,4 +1,6 @@
-"""Client-level differential privacy: every upload is clipped and noised by its client (the Gaussian mechanism).
+"""Client-level differential privacy: every upload is clipped and noised by its client.
+
+By the Gaussian mechanism:
 
     u_k  <-  (w_k - received, each task's share)          all tensors of the upload as one vector
     sent <-  u_k min(1, C / |u_k|) + noise C N(0, I)      C: privacy.clip, noise: privacy.noise
@@ -78,7 +80,10 @@ def _noise(array: FloatArray, shrink: float, deviation: float, read: Callable[[i
 
 
 def gaussian(count: int, read: Callable[[int], bytes]) -> FloatArray:
-    """Return standard normal numbers [count] from random bytes, by inversion; none is beyond 8.3."""
+    """Return standard normal numbers [count] from random bytes, by inversion.
+
+    None is beyond 8.3.
+    """
     bits = np.frombuffer(read(8 * count), np.uint64) >> np.uint64(12)
     # 52 bits and a half lie between 0 and 1, and meet neither.
     normal: FloatArray = ndtri((bits + 0.5) * 2.0**-52)

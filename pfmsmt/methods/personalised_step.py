@@ -1,4 +1,6 @@
-"""The server's personalised step, one group (an expert, a task's tower) at a time.
+"""The server's personalised step, one group at a time.
+
+A group is an expert, or one task's tower.
 
 Legend: S clients, V vectors of each (1, or one for each task), T tasks, P numbers of a group.
 
@@ -35,7 +37,10 @@ ROWS = "rows"
 
 
 class PersonalisedStep(NamedTuple):
-    """The step with its settings: called with server state and uploads, it returns the update."""
+    """The step with its settings.
+
+    Called with server state and uploads, it returns the update.
+    """
 
     template: Template
     conflict: float
@@ -135,7 +140,10 @@ class PersonalisedStep(NamedTuple):
     def _coordinate(
         self, vectors: NDArray[Any], signal: NDArray[np.float64], weights: NDArray[np.float64]
     ) -> tuple[Coordination, NDArray[Any]]:
-        """Return each client's coefficient [S] and g [P], from `vectors` [S, V, P] with shares p_s / V."""
+        """Return each client's coefficient [S], and g [P].
+
+        From `vectors` [S, V, P] with shares p_s / V.
+        """
         clients, each, _ = vectors.shape
         flat = vectors.reshape(clients * each, -1)
         # Every task of a client counts as a participant of its own, with an equal part of the client's share.
@@ -190,7 +198,10 @@ def _put(
 
 
 def _drift(own: NDArray[Any], common: NDArray[Any]) -> NDArray[np.float64]:
-    """Return |W_s - G| / |G| as [S]; nan where G is zero."""
+    """Return the drift |W_s - G| / |G| as [S].
+
+    nan where G is zero.
+    """
     length = float(np.linalg.norm(common))
     return np.linalg.norm(own - common, axis=1) / length if length > 0 else np.full(len(own), np.nan)
 

@@ -1,4 +1,6 @@
-"""Calibration of probabilities on validation rows (Platt 1999; temperature: Guo et al. 2017).
+"""Calibration of probabilities on validation rows.
+
+Platt 1999; temperature: Guo et al. 2017.
 
 Legend: B batch, N validation rows, T tasks. The log-odds u = log p - log (1 - p) of a task become a u + b with a > 0,
 so calibrated probabilities rise with the model's logits, and AUC and GAUC stay what they were.
@@ -47,7 +49,9 @@ class Calibration(BaseModel):
 
 
 def fit_calibration(kind: CalibrationName, log_odds: _Floats, labels: NDArray[np.generic]) -> Calibration:
-    """Fit every task's line to log-odds and labels [N, T] by log-loss, with a Gaussian prior on log a and b.
+    """Fit every task's line to log-odds and labels [N, T].
+
+    By log-loss, with a Gaussian prior on log a and b (ours).
 
     Raises:
         TrainingError: a fit did not converge.

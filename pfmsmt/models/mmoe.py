@@ -73,7 +73,10 @@ class Gates(nn.Module):
         self.linear = TaskLinear(len(tasks), inputs, experts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B, D] to gate weights [B, T, E] that sum to 1 over the experts."""
+        """Map [B, D] to gate weights [B, T, E].
+
+        They sum to 1 over the experts.
+        """
         logits: Tensor = self.linear(x.expand(len(self._tasks), -1, -1))
         return logits.transpose(0, 1).softmax(-1)
 
@@ -139,7 +142,10 @@ class MMoE(nn.Module):
         return FieldTable(codes, self.spec.embedding_dim, role, group) if codes else None
 
     def initialise(self, seed: int, client: str) -> "MMoE":
-        """Draw initial values: the same at every client, but for tables of private fields."""
+        """Draw initial values.
+
+        They are the same at every client, but for tables of private fields.
+        """
         common = _generator(Stream(seed, "", 0))
         for module in self.modules():
             if isinstance(module, (FieldTable, TaskLinear, ExpertLayer)):
@@ -148,7 +154,10 @@ class MMoE(nn.Module):
         return self
 
     def inputs(self, codes: Tensor, values: Tensor) -> Tensor:
-        """Concatenate embeddings of codes [B, F] and numbers [B, M] to [B, D]."""
+        """Return the input [B, D]: embeddings and numbers side by side.
+
+        Of codes [B, F] and numbers [B, M].
+        """
         parts = []
         for federated, table in ((True, self.embedding), (False, self.private_embedding)):
             if table is not None:
@@ -157,7 +166,10 @@ class MMoE(nn.Module):
         return torch.cat((*parts, values), dim=1)
 
     def forward(self, codes: Tensor, values: Tensor) -> Tensor:
-        """Map codes [B, F] and numbers [B, M] to the towers' logits [B, T]."""
+        """Map codes [B, F] and numbers [B, M] to logits [B, T].
+
+        They are the towers'.
+        """
         x = self.inputs(codes, values)
         experts, gates = self.experts(x), self.gates(x)
         if self.private_experts is not None:
@@ -173,7 +185,10 @@ class MMoE(nn.Module):
 
 
 def template_of(spec: ModelSpec) -> Template:
-    """Return the roles of all tensors of a model of these shapes, without allocating any."""
+    """Return the roles of all tensors of a model.
+
+    Nothing is allocated: shapes are all that it takes.
+    """
     with torch.device("meta"):
         return Binding(MMoE(spec)).template
 

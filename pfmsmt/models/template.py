@@ -1,4 +1,7 @@
-"""The parameter template: every tensor of a model has exactly one role, given by the module that owns it."""
+"""The parameter template: every tensor of a model has one role.
+
+The module that owns the tensor gives it.
+"""
 
 from collections.abc import Collection, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -25,7 +28,10 @@ class Labelled(Protocol):
     """A module that owns tensors."""
 
     def labels(self) -> dict[str, TensorLabel]:
-        """Return tensor name (relative to the module) -> label, for every tensor in the module."""
+        """Return tensor name -> label, for every tensor in the module.
+
+        Names are relative to the module.
+        """
         ...
 
 
@@ -35,7 +41,10 @@ class _Place(NamedTuple):
 
 
 class Binding:
-    """Ties a model's tensors to the names under which they travel: `<group>/<name in its module>`."""
+    """Ties a model's tensors to the names under which they travel.
+
+    A name is `<group>/<name in its module>`.
+    """
 
     def __init__(self, model: nn.Module, apart: Tensor | None = None) -> None:
         """TensorLabel every parameter and every persistent buffer of `model`.
@@ -88,7 +97,10 @@ class Binding:
         return self._roles[id(tensor)]
 
     def read(self, roles: Collection[Role] | None = None) -> dict[str, NDArray[np.generic]]:
-        """Return copies of the tensors as named arrays, of all roles or of some."""
+        """Return copies of tensors as named arrays.
+
+        Of all roles, or of some.
+        """
         result = {}
         for name, (tensor, part) in self._places.items():
             if tensor is not self._apart and (roles is None or self.template[name].role in roles):
@@ -98,7 +110,9 @@ class Binding:
 
     @torch.no_grad()
     def write(self, arrays: NamedArrays) -> None:
-        """Copy named arrays into the model; tensors that are not named keep their values.
+        """Copy named arrays into the model.
+
+        Tensors that are not named stay as they are.
 
         Raises:
             SchemaError: an unknown name, or a shape that does not fit.

@@ -1,4 +1,6 @@
-"""MLflow: runs, metrics by round, logged models, the registry. Importing this package does not import mlflow.
+"""MLflow: runs, metrics by round, logged models, and the registry.
+
+Importing this package does not import mlflow.
 
 `connect` returns a `Store`; the functions of the modules take it as their first argument.
 """

@@ -1,4 +1,6 @@
-"""Connects to the MLflow store; creates it, and the experiment, when they are missing.
+"""Connects to the MLflow store; creates what is missing of it.
+
+That is the store itself, and the experiment.
 
 The address is decided, and written into the environment, before mlflow is imported: it reads the environment then.
 """
@@ -92,7 +94,10 @@ def _experiment(client: "MlflowClient", name: str, place: Path | None) -> str:
 
 
 def _mark_launcher(client: "MlflowClient", run_id: str) -> str | None:
-    """Name and tag the run that `mlflow run` made; None if this store lacks it."""
+    """Name and tag the run that `mlflow run` made.
+
+    Return its id, or None if this store lacks it.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -128,7 +133,7 @@ def _advice(uri: str, root: Path, error: Exception) -> str:
         local = sqlite_uri(root.absolute() / DATABASE)
         return (
             f"the MLflow server {uri} cannot be used: {reason}\n"
-            f"Start it or correct MLFLOW_TRACKING_URI; unset it to keep runs in {local}."
+            f"Start it or correct MLFLOW_TRACKING_URI; unset it to log runs in {local}."
         )
     if "out-of-date" in reason:
         return f"the MLflow store {uri} is from another MLflow version; back it up, then run `mlflow db upgrade {uri}`"

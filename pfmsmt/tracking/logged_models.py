@@ -43,7 +43,7 @@ def log_model(
     example: "pd.DataFrame",
     params: Mapping[str, Any],
 ) -> str:
-    """Log the model in `folder` with a run as its source; return its id.
+    """Log the model in `folder`, from a run; return its id.
 
     The pieces of `mlflow.pyfunc.log_model` one by one, because that function also links every metric that the run
     has at one step, of all scenarios, to this model.
@@ -120,7 +120,7 @@ def signature(schema: ScenarioSchema) -> "ModelSignature":
 
 
 def typed(frame: "pd.DataFrame", schema: ScenarioSchema) -> "pd.DataFrame":
-    """Return the schema's columns of B rows with the types of the signature.
+    """Return the schema's columns with the signature's types, B rows.
 
     Raises:
         SchemaError: a column is missing.

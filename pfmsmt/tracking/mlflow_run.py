@@ -1,4 +1,4 @@
-"""One training run in MLflow: flat, with every round's metrics at step = round."""
+"""One training run in MLflow: flat, metrics at step = round."""
 
 import json
 import math
@@ -96,7 +96,10 @@ class TrainingRun:
     """A run while its training goes on; made by `training_run`."""
 
     def __init__(self, store: "Store", run_id: str, logged: Mapping[tuple[str, int], float]) -> None:
-        """`logged`: the points, (name, step) -> value, that a resumed run has already."""
+        """Continue or begin a run.
+
+        `logged` holds the points, (name, step) -> value, that a resumed run has already.
+        """
         self.id = run_id
         self._store = store
         self._logged = logged

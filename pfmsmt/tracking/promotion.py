@@ -1,4 +1,7 @@
-"""Champions: one version of each scenario's model, promoted, rolled back, and on record."""
+"""Champions: promoted, rolled back, and on record.
+
+One version of each scenario's model is its champion.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -36,7 +39,9 @@ class Promotion(NamedTuple):
 
 
 def objections(store: "Store", champion: Version, candidate: Version, margin: float) -> tuple[str, ...]:
-    """Say what speaks against a candidate: validation AUC worse by more than `margin`, or a schema that does not fit.
+    """Return what speaks against a candidate.
+
+    A validation AUC worse by more than `margin`, or a schema that does not fit.
 
     Raises:
         TrackingError: a version's files cannot be read, or hold a pickle.
@@ -51,7 +56,10 @@ def objections(store: "Store", champion: Version, candidate: Version, margin: fl
 
 
 def schema_faults(old: ScenarioSchema, new: ScenarioSchema) -> list[str]:
-    """Say why requests that `old` takes would not do for `new`, or answers that `old` gives would be missing."""
+    """Return why a schema cannot take another one's place.
+
+    Requests that `old` takes would not do for `new`, or answers that `old` gives would be missing.
+    """
     found = []
     if new.scenario != old.scenario:
         found.append(f"it is a model of scenario {new.scenario}")
@@ -72,7 +80,9 @@ def schema_faults(old: ScenarioSchema, new: ScenarioSchema) -> list[str]:
 
 
 def promote(store: "Store", scenario: str, which: str, margin: float, *, force: bool = False) -> Promotion:
-    """Make a version, by number or alias, the champion, unless something speaks against it.
+    """Make a version the champion, unless something speaks against it.
+
+    The version is named by number or alias.
 
     Raises:
         TrackingError: no such version, it is the champion already, or an objection and no `force`; nothing changes.
@@ -94,7 +104,9 @@ def promote(store: "Store", scenario: str, which: str, margin: float, *, force: 
 
 
 def place(store: "Store", scenario: str, version: str, alias: str, margin: float) -> tuple[str, Promotion | None]:
-    """Give a version that was just registered its alias; return it, and the change of champion if it is one.
+    """Give a version that was just registered its alias.
+
+    Return the alias, and the change of champion if it is one.
 
     With the alias `champion` nothing is refused; what speaks against the version is recorded.
     """
@@ -143,7 +155,10 @@ def set_champion(
     forced: bool = False,
     against: tuple[str, ...] = (),
 ) -> Promotion:
-    """Move the alias `champion`, and write down that it was moved, as a tag of the registered model."""
+    """Move the alias `champion`, and record the move.
+
+    The record is a tag of the registered model.
+    """
     champion = current(store, scenario)
     time = datetime.now(UTC).isoformat(timespec="microseconds")
     done = Promotion(

@@ -1,4 +1,6 @@
-"""The model registry: one registered model per scenario, its champion and challenger by alias.
+"""The model registry: one registered model per scenario.
+
+Its champion and challenger are aliases.
 
 Versions are refused when a pickle is among their files: whoever can write the registry must not run code where it is
 read.
@@ -42,7 +44,10 @@ class Version(NamedTuple):
     """Milliseconds since 1970."""
 
     def metric(self, name: str) -> float | None:
-        """Return a metric among the tags; None where it is absent, was undefined or is no number."""
+        """Return a metric among the tags.
+
+        None where it is absent, was undefined or is no number.
+        """
         try:
             value = float(self.tags[name])
         except (KeyError, ValueError):
@@ -64,7 +69,7 @@ def register_version(store: "Store", scenario: str, model_id: str, tags: Mapping
     texts = {key: str(value) for key, value in tags.items()}
     with readable(store.uri, f"registering model {model_id} as {name}"):
         client.get_logged_model(model_id)
-        # Stores keep the source, not always the model's id.
+        # Stores save the source, not always the model's id.
         source = f"models:/{model_id}"
         known = {found.source: found for found in client.search_model_versions(f"name = '{name}'")}
         version = known.get(source)
@@ -146,7 +151,9 @@ def set_model_tag(store: "Store", scenario: str, key: str, value: str) -> None:
 
 
 def download_version(store: "Store", scenario: str, version: str, folder: Path) -> Path:
-    """Copy a version's files into `folder`; return the one that `models.saved.load_model` reads. No code of it runs.
+    """Copy a version's files into `folder`; run none of its code.
+
+    Return the folder that `models.saved.load_model` reads.
 
     Raises:
         TrackingError: an artifact is a pickle (it is named), there is no saved model in it, or it cannot be copied.

@@ -22,7 +22,10 @@ _FEDERATION = "tags.role='federation'"
 
 @dataclass(frozen=True)
 class Store:
-    """A store that answers, and the experiment whose runs are read and written."""
+    """A store that answers, and one of its experiments.
+
+    Runs are read and written in that experiment alone.
+    """
 
     client: "MlflowClient"
     uri: str
@@ -58,7 +61,9 @@ class Store:
             )
 
     def log_run_files(self, run_id: str, files: Path | Iterable[Path], artifact_path: str | None = None) -> None:
-        """Copy files, or all that a folder holds, to a run's artifacts; the run may have ended.
+        """Copy files, or a whole folder, to a run's artifacts.
+
+        The run may have ended.
 
         Raises:
             TrackingError: a file is missing, or the store refuses.
@@ -73,7 +78,10 @@ class Store:
 
 @contextmanager
 def readable(uri: str, doing: str) -> Iterator[None]:
-    """Turn what MLflow or the disk raises while `doing` something into a TrackingError that names the store."""
+    """Turn errors of MLflow or the disk into a TrackingError.
+
+    It names the store, and what was being done.
+    """
     from mlflow.exceptions import MlflowException
 
     try:

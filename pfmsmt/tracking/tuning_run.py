@@ -1,4 +1,7 @@
-"""A search for parameters: one run for the study, and nested in it one for each trial."""
+"""A search for parameters: a run for the study, one per trial.
+
+The trials' runs are nested in the study's.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -113,7 +116,7 @@ class StudyRun:
                     return found
 
     def log_trial(self, trial: TrialRecord) -> None:
-        """Log a trial that has ended, as a run nested in this one.
+        """Log a trial that has ended, as a nested run.
 
         Raises:
             TrackingError: the store does not take it.

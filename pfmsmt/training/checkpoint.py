@@ -1,4 +1,4 @@
-"""The last complete state of a run, from which a killed training goes on."""
+"""The last complete state of a run, to resume from."""
 
 import shutil
 from collections.abc import Callable
@@ -13,16 +13,22 @@ from pfmsmt.training.tree import read_tree, write_tree
 
 
 class Checkpoint:
-    """The last complete state of a run, outside of DVC's outputs so that a kill does not lose it."""
+    """A run's checkpoint.
+
+    Its folder is outside of DVC's outputs, so that a kill does not lose it.
+    """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        """Name the checkpoint's folder; `fingerprint` names the computation, and another one's is not loaded."""
+        """Name the checkpoint's folder.
+
+        `fingerprint` names the computation: a checkpoint of another one is not loaded.
+        """
         self._folder, self._fingerprint = folder, fingerprint
 
     def save(
         self, result: RoundResult, save_clients: Callable[[Path, int], None], history: History, run_id: str
     ) -> None:
-        """Write server, clients and history as one folder, whole or not at all.
+        """Write server, clients and history, whole or not at all.
 
         Args:
             result: the last complete round.

@@ -1,4 +1,4 @@
-"""A federation in one process: a method, and one client for each scenario, built from shards."""
+"""A federation in one process: a method and its clients."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +65,7 @@ class Federation(NamedTuple):
         return InProcess(self.clients, self.workers, self.threads)
 
     def open_shard(self, shards: Path, split: str, scenario: str) -> StreamedShard:
-        """Open one scenario's split of the shards, as its client's model takes it.
+        """Open one scenario's split, as its client's model takes it.
 
         Raises:
             DataError: missing, damaged, or other columns than the schema's.
@@ -75,7 +75,10 @@ class Federation(NamedTuple):
         return open_shard(shards, split, self.schema.scenario(scenario))
 
     def save(self, folder: Path, round: int) -> None:
-        """Write every client's private state after `round` and its best model; see `Client.save`."""
+        """Write every client's private state after `round`, and its best model.
+
+        See `Client.save`.
+        """
         for client in self.clients.values():
             client.save(folder, round)
 

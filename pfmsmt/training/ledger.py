@@ -1,4 +1,6 @@
-"""The privacy ledger: what passed between server and clients, written down from the messages themselves.
+"""The privacy ledger: all that passed between server and clients.
+
+Written from the messages themselves, not from what a method says of itself.
 
 A message's kind, round and phase are the server's own words and are not listed. All else is: every array by name,
 shape, type and bytes, and every single number that a client reports (examples, loss, validation metrics).
@@ -18,7 +20,7 @@ NUMBER_ROLE, UNLABELLED_ROLE = "number", "unlabelled"
 """Roles of what is no tensor of the template: a reported number; a tensor that the template does not know."""
 
 TASK_MARK = "@"
-"""Stands between a tensor's name and the task whose share of its update was told."""
+"""Stands between a tensor's name and the task whose share of its update was reported."""
 
 LEDGER_COLUMNS = ("round", "client", "phase", "direction", "name", "role", "shape", "dtype", "bytes")
 TRAFFIC_COLUMNS = ("round", "client", "tensors_up", "bytes_up", "tensors_down", "bytes_down")
@@ -35,7 +37,7 @@ class Item(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """What one client and the server passed in one direction of one exchange."""
+    """One client's and the server's items, in one direction of an exchange."""
 
     client: str
     phase: str
@@ -52,7 +54,7 @@ class Transfer(NamedTuple):
 def transfers(
     phase: str, requests: Mapping[str, Request], answers: Mapping[str, Upload | Validation]
 ) -> list[Transfer]:
-    """Write down one exchange: what was sent to each client, and what came back; clients sorted."""
+    """Return one exchange's transfers: requests down, answers up; clients sorted."""
     down = [Transfer(k, phase, "down", _tensors(requests[k].arrays)) for k in sorted(requests)]
     return down + [Transfer(k, phase, "up", _answer(answers[k])) for k in sorted(answers)]
 
@@ -80,7 +82,10 @@ def _tensors(arrays: NamedArrays) -> tuple[Item, ...]:
 
 
 class Ledger:
-    """What passed in a run: every item at its first sight, and the traffic of every round."""
+    """The ledger of a run.
+
+    Every item at its first sight, and the traffic of every round.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
@@ -89,7 +94,7 @@ class Ledger:
         self._last: dict[tuple[str, str, str], tuple[Item, ...]] = {}
 
     def add(self, round: int, passed: Iterable[Transfer]) -> None:
-        """Take in the messages of one round."""
+        """Add the transfers of one round."""
         for message in passed:
             counts = self._traffic.setdefault((round, message.client), [0, 0, 0, 0])
             at = 0 if message.direction == "up" else 2
@@ -104,7 +109,10 @@ class Ledger:
                 self._items.setdefault((*route, item.name, item.shape, item.dtype), (round, item.tensor, item.bytes))
 
     def table(self, template: Template) -> pd.DataFrame:
-        """Return LEDGER_COLUMNS, one row for each item that passed; `round` is the first in which it did."""
+        """Return the items that passed, one row each.
+
+        The columns are LEDGER_COLUMNS; `round` is the first in which the item passed.
+        """
         rows = [
             (round, *route, name, _role(name, tensor, template), "x".join(map(str, shape)) or "scalar", dtype, size)
             for (*route, name, shape, dtype), (round, tensor, size) in self._items.items()
@@ -116,17 +124,17 @@ class Ledger:
         return pd.DataFrame([(*key, *counts) for key, counts in self._traffic.items()], columns=list(TRAFFIC_COLUMNS))
 
     def summary(self, template: Template) -> str:
-        """Say in one line what left the clients in a round, and which roles never did."""
+        """Return one line: roles that left clients, and roles that did not."""
         table = self.table(template)
         up = table[(table["direction"] == "up") & (table["role"] != NUMBER_ROLE)]
         left = sorted(set(up["role"]))
         never = sorted({slot.role for slot in template.values()} - set(left))
-        kept = f"; never: {', '.join(never)}" if never else ""
+        silent = f"; never: {', '.join(never)}" if never else ""
         if not left:
-            return f"no tensor left a client, only counts, losses and metrics{kept}"
+            return f"no tensor left a client, only counts, losses and metrics{silent}"
         by_client = up.groupby("client")["bytes"].agg(["count", "sum"])
         tensors, sizes = _range(by_client["count"], "{:,.0f}"), _range(by_client["sum"] / 1024, "{:,.1f}")
-        return f"{tensors} tensors, {sizes} KiB, left each client in a round ({', '.join(left)}){kept}"
+        return f"{tensors} tensors, {sizes} KiB, left each client in a round ({', '.join(left)}){silent}"
 
     def save(self) -> dict[str, Any]:
         """Return plain values."""
@@ -136,7 +144,7 @@ class Ledger:
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        """Take up what `save` returned."""
+        """Load the values that `save` returned."""
         self._items = {
             (client, phase, direction, name, tuple(shape), dtype): (round, tensor, size)
             for client, phase, direction, name, shape, dtype, round, tensor, size in saved["items"]

@@ -43,7 +43,7 @@ class PooledReference(NamedTuple):
         return cls(tuple(schema.scenario(scenario) for scenario in schema.scenarios))
 
     def files(self, shards: Path, split: str) -> list[ShardFile]:
-        """Open one split of every scenario, with the codes of the pooled model.
+        """Open one split of every scenario, with the pooled model's codes.
 
         Raises:
             DataError: a shard is missing, damaged, or has other columns than the schema's.
@@ -51,11 +51,14 @@ class PooledReference(NamedTuple):
         return [ShardFile(shards, split, s, self._pooling(s.scenario)) for s in self.schemas]
 
     def open_shard(self, shards: Path, split: str, scenario: str) -> StreamedShard:
-        """Open one scenario's split, with the codes of the pooled model; see `open_shard`."""
+        """Open one scenario's split with the pooled codes; see `open_shard`."""
         return open_shard(shards, split, self.schemas[self._position(scenario)], self._pooling(scenario))
 
     def batch_size(self, mean: int) -> int:
-        """Return the batch of one step: as many rows as all clients together see in one of theirs."""
+        """Return the batch size of a step.
+
+        As many rows as all clients together see in one of theirs.
+        """
         return mean * len(self.schemas)
 
     def spec(self, own: ModelSpec) -> ModelSpec:
@@ -69,7 +72,10 @@ class PooledReference(NamedTuple):
         )
 
     def cut(self, spec: ModelSpec, parameters: NamedArrays, scenario: str) -> ModelParts:
-        """Cut one scenario's model out of the pooled one: its own rows of the private tables."""
+        """Cut one scenario's model out of the pooled one.
+
+        It has its own rows of the private tables.
+        """
         position = self._position(scenario)
         fields = self.schemas[position].categorical
         own = spec.model_copy(update={"field_codes": (*(field.codes for field in fields), len(self.schemas))})
@@ -94,7 +100,10 @@ class PooledReference(NamedTuple):
 
 
 def private_shifts(schemas: Sequence[ScenarioSchema]) -> NDArray[np.int64]:
-    """Return the shift of each field's codes in a pooled table, [S, F]; 0 for federated fields."""
+    """Return the shifts of codes in a pooled table, [S, F].
+
+    0 for federated fields: their codes mean the same everywhere.
+    """
     sizes = np.array([[field.codes for field in schema.categorical] for schema in schemas], dtype=np.int64)
     private = np.array([not field.federated for field in schemas[0].categorical])
     return np.where(private, np.cumsum(sizes, axis=0) - sizes, 0)

@@ -1,7 +1,9 @@
-"""What noised uploads tell about a client: epsilon at a given delta, by opacus's accountant.
+"""The privacy spent by noised uploads: epsilon at a given delta.
+
+Computed by opacus's accountant.
 
 Of two worlds, one with a client's rows and one in which it has none to learn from (its change is zero), whoever sees
-its uploads can tell which by a factor of e^epsilon at most, but for a probability of delta. Every upload is one
+its uploads can say which by a factor of e^epsilon at most, but for a probability of delta. Every upload is one
 Gaussian mechanism, none is drawn by chance (q = 1), and Renyi's divergences add up over uploads (Mironov 2017).
 """
 
@@ -25,21 +27,27 @@ def check_accountant(privacy: Privacy) -> None:
         ConfigError: opacus is not installed.
     """
     if privacy.noise and importlib.util.find_spec("opacus") is None:
-        raise ConfigError("privacy.noise needs opacus, which counts what uploads tell: pip install 'pfmsmt[privacy]'")
+        raise ConfigError("privacy.noise needs opacus, which counts what uploads reveal: pip install 'pfmsmt[privacy]'")
 
 
 def epsilon(noise: float, releases: int, delta: float) -> float:
-    """Return epsilon of `releases` uploads, each with noise of `noise` times the clipping length."""
+    """Return epsilon of `releases` uploads of one client.
+
+    Each has noise of `noise` times the clipping length; 0 where delta alone covers all that they reveal.
+    """
     # Not at the top: it takes seconds, and most runs have no noise.
     from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
     divergences = compute_rdp(q=1.0, noise_multiplier=noise, steps=releases, orders=_ORDERS)
-    # Where delta alone covers all that is told, the conversion from Renyi's divergence falls below 0.
+    # Where delta alone covers all that is revealed, the conversion from Renyi's divergence falls below 0.
     return max(0.0, float(get_privacy_spent(orders=_ORDERS, rdp=divergences, delta=delta)[0]))
 
 
 def spent(metrics: Mapping[str, float], privacy: Privacy) -> dict[str, float]:
-    """Return the epsilons of a round from its metrics: of every client that answered, and the largest of them."""
+    """Return the epsilons of a round, from its metrics.
+
+    Of every client that answered, and the largest of them as `privacy/epsilon`.
+    """
     releases = {key.removesuffix(RELEASES): round(v) for key, v in metrics.items() if key.endswith(RELEASES)}
     found = {f"{place}/epsilon": epsilon(privacy.noise, count, privacy.delta) for place, count in releases.items()}
     return {**found, "privacy/epsilon": max(found.values())} if found else {}

@@ -1,4 +1,4 @@
-"""A finished run on disk: every scenario's best model, its history and its result."""
+"""A finished run on disk: models, history and results."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,9 @@ FILES = ("result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics
 
 
 def best_rounds(clients: Mapping[str, Client]) -> dict[str, dict[str, Any]]:
-    """Return scenario -> {round, mean_auc, validation} of its best model, chosen on validation rows.
+    """Return scenario -> {round, mean_auc, validation} of its best model.
+
+    Chosen on validation rows.
 
     `mean_auc` is None where no task's AUC is defined.
 
@@ -40,7 +42,7 @@ def best_rounds(clients: Mapping[str, Client]) -> dict[str, dict[str, Any]]:
     for scenario, client in clients.items():
         best = client.best
         if best is None:
-            raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to keep")
+            raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to save")
         own = best.validation[scenario]
         defined = any(cell["auc"] is not None for cell in own.values())
         mean = score({scenario: own}).auc if defined else None
@@ -98,7 +100,10 @@ def _calibrate(kind: CalibrationName, client: Client, schema: ScenarioSchema) ->
 
 
 def write_results(folder: Path, best: Mapping[str, Any], template: Template, history: History) -> None:
-    """Write the files in FILES into a folder; `diagnostics.parquet` where the method has any."""
+    """Write the files in FILES into a folder.
+
+    `diagnostics.parquet` only where the method has any.
+    """
     columns = ["round", "scenario", "task", "auc", "logloss"]
     pd.DataFrame(history.rows, columns=columns).to_csv(folder / "history.csv", index=False)
     write_json(folder / "result.json", {"best": best})

@@ -20,7 +20,7 @@ RELEASES = "/releases"
 
 @dataclass
 class RoundResult:
-    """What one round did."""
+    """One round: the new server state, and figures about it."""
 
     round: int
     server: ServerState
@@ -110,7 +110,7 @@ def _run_phase(
 
 
 def _bytes(result: RoundResult) -> dict[str, float]:
-    """Return the size of a round's messages, in all and for each client."""
+    """Return the bytes of a round's messages, in all and by client."""
     places = ("server", *(f"server/{k}" for k in result.clients))
     total = {f"{place}/bytes_{direction}": 0.0 for place in places for direction in ("up", "down")}
     for transfer in result.transfers:

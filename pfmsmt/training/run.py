@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """What a run computes, and where it keeps things."""
+    """One run: its settings, its data, and its folder."""
 
     config: Config
     schema: Schema
@@ -49,12 +49,15 @@ class Job(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where models and results are kept."""
+        """The folder of models and results."""
         return self.root / MODELS / self.name
 
 
 class FederationLike(Protocol):
-    """A federation as a run drives it: `Federation` in this process, or flower's `Sites`."""
+    """A federation as a run drives it.
+
+    `Federation` has all clients in this process; flower's `Sites` reaches them over the network.
+    """
 
     @property
     def method(self) -> Method:
@@ -81,7 +84,7 @@ class FederationLike(Protocol):
         ...
 
     def save(self, folder: Path, round: int) -> None:
-        """Write the clients' state after `round`, as far as a resumed run needs it."""
+        """Write the clients' state after `round`, to resume from."""
         ...
 
     def load(self, folder: Path) -> None:
@@ -89,7 +92,7 @@ class FederationLike(Protocol):
         ...
 
     def save_models(self, folder: Path, history: History) -> dict[str, dict[str, Any]]:
-        """Write results, and the best models where they are the server's to have.
+        """Write results, and the models that are the server's to have.
 
         Returns:
             scenario -> its best round, of the models that lie in the folder.
@@ -98,10 +101,12 @@ class FederationLike(Protocol):
 
 
 def run_training(job: Job, federation: FederationLike, store: "Store") -> dict[str, Any]:
-    """Run all rounds, going on after the last checkpoint if there is one; write the job's folder and one MLflow run.
+    """Run all rounds; write the job's folder and one MLflow run.
+
+    Goes on after the last checkpoint if there is one.
 
     Returns:
-        run id and logged model ids, as they are kept in `runs/<method>-seed<seed>.json`.
+        run id and logged model ids, as they are saved in `runs/<method>-seed<seed>.json`.
 
     Raises:
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
@@ -157,10 +162,10 @@ def run_training(job: Job, federation: FederationLike, store: "Store") -> dict[s
             with suppress(TrackingError):
                 tracked.flush()
             checkpoint.save(last, federation.save, history, tracked.id)
-            kept = f"The last good round, {last.round}, is kept in {CHECKPOINTS / job.name}."
+            saved = f"The last good round, {last.round}, is saved in {CHECKPOINTS / job.name}."
             if isinstance(error, TrainingError):
-                raise TrainingError(f"{error}\n{kept}") from error
-            say(kept)
+                raise TrainingError(f"{error}\n{saved}") from error
+            say(saved)
             raise
         models = _log_models(tracked, job, federation.save_models(job.folder, history))
         tracked.log_files([job.folder / file for file in FILES if (job.folder / file).exists()], "training")
@@ -171,7 +176,9 @@ def run_training(job: Job, federation: FederationLike, store: "Store") -> dict[s
 
 
 def run_params(config: Config, name: str, seed: int, device: str, shuffle: str) -> dict[str, Any]:
-    """Return the flat parameters that decide what a run computes, under the names of params.yaml.
+    """Return the parameters that decide a run, under params.yaml's names.
+
+    Flat, as MLflow gets them.
 
     `device` and `shuffle` are what `auto` came to.
     """
@@ -195,14 +202,17 @@ def fingerprint(params: Mapping[str, Any], schema: Schema) -> str:
         "run.checkpoint_every", "run.memory", "run.workers", "run.threads",
         "train.quorum", "federate.largest_update",
     )  # fmt: skip
-    kept = {key: value for key, value in params.items() if key not in free}
+    decisive = {key: value for key, value in params.items() if key not in free}
     # The whole schema: shards with the same rows may differ in which fields are private.
-    text = json.dumps([__version__, schema.model_dump(mode="json"), kept], sort_keys=True)
+    text = json.dumps([__version__, schema.model_dump(mode="json"), decisive], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fallbacks(metrics: Mapping[str, float]) -> str | None:
-    """Return what to say of a round in which coordination was not solved somewhere and the mean took its place."""
+    """Return a line on groups whose coordination was not solved.
+
+    The mean of the updates took its place there; None where all were solved.
+    """
     failed = {
         key.removeprefix("server/").removesuffix("_solver_fallbacks"): round(value)
         for key, value in metrics.items()
@@ -215,7 +225,7 @@ def fallbacks(metrics: Mapping[str, float]) -> str | None:
 
 
 def _log_models(tracked: "TrainingRun", job: Job, best: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Log the models in the job's folder; return scenario -> id of its logged model."""
+    """Log the folder's models; return scenario -> logged model's id."""
     return {
         scenario: tracked.log_scenario_model(
             f"{job.method}-{scenario}", job.folder / scenario,
@@ -227,7 +237,7 @@ def _log_models(tracked: "TrainingRun", job: Job, best: Mapping[str, Mapping[str
 
 
 def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
-    """Draw what explains the run; a method without diagnostics has nothing to draw."""
+    """Log the pictures of the run's diagnostics, if it has any."""
     table = history.diagnostics()
     if table is None:
         return

@@ -1,4 +1,7 @@
-"""One training run in memory: no files, no tracking. For ablations, benchmarks and tuning."""
+"""One training run in memory: no files, no tracking.
+
+For ablations, benchmarks and tuning.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

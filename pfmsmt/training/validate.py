@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 8192
 def predict_rows(
     model: MMoE, shard: Rows, device: torch.device, rows_at_once: int = ROWS_AT_ONCE
 ) -> NDArray[np.float64]:
-    """Return probabilities [N, T] of one shard, with the model in evaluation mode."""
+    """Return probabilities [N, T] of a shard, in evaluation mode."""
     model.eval()
     parts = []
     for block in shard.blocks(rows_at_once):

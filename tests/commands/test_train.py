@@ -285,7 +285,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_round(pr
         go(project, config, "fedavg", seed=0)
     lines = str(error.value).splitlines()
     assert lines[0].startswith("round 3, client ES: the training loss became ")
-    assert lines[-1] == "The last good round, 2, is kept in checkpoints/fedavg-seed0."
+    assert lines[-1] == "The last good round, 2, is saved in checkpoints/fedavg-seed0."
     assert contents(project / "models/fedavg-seed0") == whole  # of the run before
     failed = next(run for run in runs(project) if run.info.run_id != expected["run_id"])
     assert failed.info.status == "FAILED"

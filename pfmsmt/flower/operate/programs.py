@@ -1,4 +1,4 @@
-"""Flower's programs with safe defaults: TLS, authenticated nodes, homes of their own, nothing sent home."""
+"""Flower's programs with safe defaults: TLS, authenticated nodes, no telemetry."""
 
 import ipaddress
 import json
@@ -55,11 +55,14 @@ class Command(NamedTuple):
         return subprocess.run(self.words, env=self.environment, text=True, check=False, **options)
 
     def replace_process(self) -> NoReturn:
-        """Run it in the place of this process: to stop one is to stop the other."""
+        """Run it in the place of this process, to stop together."""
         os.execve(self.words[0], self.words, self.environment)
 
     def start(self, **options: Any) -> "subprocess.Popen[str]":
-        """Start it as the leader of a group of its own, so that all that it starts can be ended with it."""
+        """Start it as the leader of a group of its own.
+
+        All that it starts can then be ended with it.
+        """
         return subprocess.Popen(self.words, env=self.environment, text=True, start_new_session=True, **options)
 
 
@@ -75,11 +78,13 @@ class Server(NamedTuple):
 
     @property
     def certificates(self) -> Certificates:
-        """What it is known by."""
+        """The certificates by which sites know it."""
         return Certificates(self.root / FEDERATION / "certificates")
 
     def superlink(self) -> Command:
-        """Return the program that sites connect to, and that starts the ServerApp of every run.
+        """Return the program that sites connect to.
+
+        It starts the ServerApp of every run.
 
         Raises:
             FederationError: no certificates, or --insecure on an address that others can reach.
@@ -113,7 +118,10 @@ class Server(NamedTuple):
         return self._command(["flwr", *words], {})
 
     def app(self) -> Path:
-        """Write the Flower app, which names the package's own apps and holds no code, and return its folder."""
+        """Write the Flower app, and return its folder.
+
+        It names the package's own apps, and holds no code.
+        """
         folder = self.root / FEDERATION / "app"
         write_text(folder / "pyproject.toml", _APP)
         return folder

@@ -1,4 +1,7 @@
-"""The server's checks of sites' answers: a wrong one is that site's failure, not the run's."""
+"""The server's checks of sites' answers.
+
+A wrong one is that site's failure, not the run's.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -116,7 +119,10 @@ def _within(value: object, lowest: float, highest: float) -> bool:
 
 
 def _misshapen(found: NamedArrays, expected: NamedArrays) -> str | None:
-    """Return a difference of names, shapes, types or values from what is expected."""
+    """Return a difference from what is expected, or None.
+
+    Of names, shapes, types or values.
+    """
     if found.keys() != expected.keys():
         lacking, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
         return f"it lacks {lacking[0]!r}" if lacking else f"it holds {extra[0]!r}, which is not to be uploaded"

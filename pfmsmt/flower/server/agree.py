@@ -1,4 +1,6 @@
-"""The server's side of the schema exchange: it asks for proposals, agrees, and saves the schema.
+"""The server's side of the schema exchange.
+
+It asks for proposals, agrees, and saves the schema.
 
 Sites answer with what `site/prepare.py` wrote: proposals first, the counts of their shards then. Rows and private
 values stay with them.

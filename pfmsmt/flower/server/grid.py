@@ -1,4 +1,4 @@
-"""The exchange over Flower's Grid: requests reach sites, and answers come back, as its messages."""
+"""The exchange over Flower's Grid: requests and answers as its messages."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -26,7 +26,10 @@ class OverGrid:
         self._nodes, self._clients, self._plan, self._refusal = nodes, clients, plan, refusal
 
     def __enter__(self) -> "OverGrid":
-        """Wait until all sites are connected, at most until the deadline; then a quorum may go on."""
+        """Wait until all sites are connected, at most until the deadline.
+
+        A quorum may then go on.
+        """
         self._nodes.wait(self._clients)
         return self
 
@@ -34,7 +37,7 @@ class OverGrid:
         """Leave the Grid to Flower."""
 
     def __call__(self, requests: Mapping[str, Request]) -> Answers:
-        """Send every client its request and wait for all, at most until the deadline."""
+        """Send every client its request and wait, until the deadline."""
         (kind,) = {_MESSAGE_TYPES[request.kind] for request in requests.values()}
         found = self._ask(requests, kind)
         answers: dict[str, Upload | Validation] = {}

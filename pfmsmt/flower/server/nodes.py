@@ -18,7 +18,10 @@ _NODE_GONE = 5
 
 
 class Nodes:
-    """Sites that are connected; one that fails, is late or is missing is a failure of its own."""
+    """Sites that are connected.
+
+    One that fails, is late or is missing is a failure of its own.
+    """
 
     def __init__(self, grid: Grid, *, deadline: float, trust_nodes: bool) -> None:
         """Reach sites through `grid`.
@@ -74,7 +77,7 @@ class Nodes:
         return {client: answers.get(client, absent[client]) for client in questions}
 
     def _send(self, contents: Mapping[int, RecordDict], kind: str) -> dict[int, Message]:
-        """Send each node its content; return node -> reply, of those in time."""
+        """Send each node its content; return node -> reply in time."""
         end = time.monotonic() + self._deadline
         messages = [Message(content, node, kind, ttl=self._deadline) for node, content in contents.items()]
         waiting = dict(zip(self._grid.push_messages(messages), contents, strict=True)) if messages else {}
@@ -99,7 +102,7 @@ class Nodes:
         return Failure(f"Flower's error {reply.error.code}: {one_line(str(reply.error.reason))}")
 
     def _introduce(self, nodes: list[int]) -> dict[int, str]:
-        """Ask nodes without a name for their scenario; known ones are not asked again."""
+        """Ask nodes without a name for their scenario, once each."""
         question = RecordDict({NOTES: ConfigRecord({"json": "{}"})})
         replies = self._send({node: question for node in nodes if node not in self._introduced}, "query")
         for node, reply in replies.items():

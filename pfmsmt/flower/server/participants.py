@@ -1,4 +1,7 @@
-"""A federation over sites as its server sees it: sites keep their models and their private state."""
+"""A federation over sites, as its server sees it.
+
+Sites have their models and their private state to themselves.
+"""
 
 import secrets
 from collections.abc import Callable
@@ -61,7 +64,10 @@ class Sites:
         self._exchange: OverGrid | None = None
 
     def open(self) -> AbstractContextManager[Exchange]:
-        """Connect with the sites; they save their state under the run's own name."""
+        """Connect with the sites.
+
+        They save their state under the run's own name.
+        """
         rows = {name: counts["train"].rows for name, counts in self._schema.counts.items()}
         tasks = [task.name for task in self._schema.tasks]
         privacy = self._config.privacy
@@ -89,7 +95,7 @@ class Sites:
             raise CheckpointError(f"{folder / _RUN_FILE} cannot be read; remove {folder} to start anew") from error
 
     def save_models(self, folder: Path, history: History) -> dict[str, dict[str, Any]]:
-        """Have every site save its model; write the results that the server knows.
+        """Have every site save its model; write the server's results.
 
         Returns:
             nothing: no model lies in the folder, as they are the sites' own.

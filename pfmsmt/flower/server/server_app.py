@@ -1,4 +1,4 @@
-"""Flower's ServerApp: a training run of one method over sites, or an agreement on the schema."""
+"""Flower's ServerApp: a run over sites, or an agreement on schemas."""
 
 import os
 from pathlib import Path
@@ -36,7 +36,7 @@ server_app = ServerApp()
 
 @server_app.main()
 def _main(grid: Grid, context: Context) -> None:
-    """Train the method and seed of the run's configuration, or agree on a schema."""
+    """Train the run's method and seed, or agree on a schema."""
     root, trust_nodes = Path(os.environ.get(PROJECT, ".")), os.environ.get(INSECURE) == "1"
     method, seed = str(context.run_config["method"]), int(context.run_config["seed"])
     if method == AGREE:

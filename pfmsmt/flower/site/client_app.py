@@ -1,4 +1,7 @@
-"""Flower's ClientApp: one message, one answer. A failure is reported in a line without any value of the data."""
+"""Flower's ClientApp: one message, one answer.
+
+A failure is reported in a line without any value of the data.
+"""
 
 import json
 import logging
@@ -69,7 +72,7 @@ def _propose(message: Message, context: Context) -> Message:
 
 @client_app.query(PREPARE.partition(".")[2])
 def _prepare(message: Message, context: Context) -> Message:
-    """Write the site's shards with the agreed schema, and answer with their counts."""
+    """Write the site's shards, and answer with their counts."""
 
     def answer(folder: Path, scenario: str, notes: dict[str, str]) -> str:
         return write_shards(folder, scenario, Schema.model_validate_json(notes["schema"])).model_dump_json()

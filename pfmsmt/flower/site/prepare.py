@@ -1,4 +1,6 @@
-"""A site's side of the schema exchange: raw data become a proposal and, once the schema is agreed on, shards.
+"""A site's side of the schema exchange.
+
+Raw data become a proposal and, once the schema is agreed on, shards.
 
     pfmsmt site prepare NL      raw data -> proposal.json, which is all that leaves the site before training
     pfmsmt federate agree       at the server; the site answers with its proposal, and then writes its shards
@@ -42,7 +44,7 @@ def prepare_site(folder: Path, scenario: str) -> Path:
 
 
 def _own_data(folder: Path, scenario: str) -> tuple[Data, int]:
-    """Return the `data` block of the site of one scenario, and the seed."""
+    """Return the `data` block of one scenario's site, and the seed."""
     config = load_config(folder / PARAMS_FILE)
     return of_site(SOURCES[config.data.source], config.data, scenario), config.seed
 

@@ -1,4 +1,7 @@
-"""A finished run at a site: its personalised model on disk and in the site's own MLflow store."""
+"""A finished run at a site: its model, saved and registered.
+
+In the site's own MLflow store.
+"""
 
 import json
 
@@ -46,7 +49,10 @@ def save_site_model(site: Site, asked: str, plan: RunPlan, track: bool) -> SiteR
 
 
 def _register(site: Site, plan: RunPlan, schema: Schema, best: SiteResult) -> dict[str, str]:
-    """Make the model the site's champion in its own MLflow store; return run, model and version."""
+    """Make the model the champion in the site's own store.
+
+    Return run, model and version.
+    """
     store = connect(site.folder)
     with training_run(
         store, method=plan.method, seed=plan.seed, dataset=schema.source, fingerprint=schema.fingerprint,

@@ -1,4 +1,6 @@
-"""A site: it answers one request, with private state on its own disk, by run and round.
+"""A site: it answers one request, and saves its private state.
+
+The state lies on its own disk, by run and round.
 
 Every message starts a new process, so nothing else survives from one to the next.
 
@@ -44,14 +46,19 @@ _STEP = re.compile(r"(\d{6})\.(\d)")
 
 
 class Site:
-    """One scenario's own machine: its shards, and its client's state in each run."""
+    """One scenario's own machine: its shards and its client's states."""
 
     def __init__(self, client: str, folder: Path) -> None:
-        """`folder` holds `data/clients`; `client` is the scenario that the site's key is bound to."""
+        """Open a site's folder.
+
+        `folder` holds `data/clients`; `client` is the scenario that the site's key is bound to.
+        """
         self.client, self.folder = client, folder
 
     def answer(self, asked: str, plan: RunPlan, request: Request) -> Upload | Validation:
-        """Carry out a request for client `asked`, from the state before it; save the state after it.
+        """Carry out a request for client `asked`.
+
+        From the state before it; the state after it is saved.
 
         Raises:
             FederationError: the site does not fit the plan; message says in what, and what to do.
@@ -78,14 +85,17 @@ class Site:
         return answer
 
     def _release(self, run: str) -> int:
-        """Count one more noised upload, before it leaves: a round that is repeated reveals something anew."""
+        """Count one more noised upload, before it leaves.
+
+        Every one counts: a round that is repeated reveals something anew.
+        """
         path = self.folder / STATE / run / _RELEASES_FILE
         count = 1 + (int(path.read_text(encoding="utf-8")) if path.exists() else 0)
         write_text(path, str(count))
         return count
 
     def check(self, asked: str, plan: RunPlan) -> Schema:
-        """Return the site's own schema if it may take part in the plan.
+        """Return the site's own schema, if it fits the plan.
 
         Raises:
             FederationError: another scenario, package version or schema, or more is to leave than params.yaml allows.
@@ -137,7 +147,7 @@ class Site:
         federation = self.federation(plan, schema)
         steps = self._steps(plan.run_id)
         if not steps:
-            raise FederationError(f"site {self.client} took part in no round of this run, so it has no model to keep")
+            raise FederationError(f"site {self.client} took part in no round of this run, so it has no model to save")
         federation.load(self._path(plan.run_id, steps[-1]))
         return federation
 
