@@ -23,6 +23,7 @@ from federation_world import ROUND, Run, World, build
 
 import pfmsmt
 from pfmsmt.config import load_config
+from pfmsmt.core.display import markdown_table, text_table
 from pfmsmt.data.schema import read_schema
 from pfmsmt.flower.operate.control import describe, register_site, wait_for_server
 from pfmsmt.flower.operate.credentials import make_site_key
@@ -217,10 +218,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="which to try")
     chosen = parser.parse_args()
     folder = chosen.folder.absolute()
-    table = [row for kind in chosen.only for row in KINDS[kind](folder / kind, chosen.deadline)]
-    print("| fault | what the server says | cost |\n|---|---|---|")
-    for row in table:
-        print(f"| {' | '.join(row)} |")
+    rows = [row for kind in chosen.only for row in KINDS[kind](folder / kind, chosen.deadline)]
+    print(markdown_table(text_table(("fault", "what the server says", "cost"), rows)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from pfmsmt.core.display import markdown_table, text_table
+
 OURS, FULL, ORACLE, FLOOR = "pf_msmtrec", "full", "oracle", "local"
 CONFIDENCE = 0.95
 WORST = "worst scenario"
@@ -52,24 +54,24 @@ def _per_seed(rows: pd.DataFrame, key: str) -> pd.DataFrame:
 def _methods(values: pd.DataFrame) -> str:
     columns = list(values.columns)
     head = ["method", *columns, *(f"{OURS} ahead, {c}" for c in columns), "gap closed"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    rows = []
     present = [name for name in ORDER if name in values.index.get_level_values(0)]
     for name in present:
         own = values.loc[name]
         ahead = [""] * len(columns) if name == OURS else [_interval(values.loc[OURS][c] - own[c]) for c in columns]
-        lines.append(_line([name, *(_spread(own[c]) for c in columns), *ahead, _closed(values, name, present)]))
-    return "\n".join(lines)
+        rows.append([name, *(_spread(own[c]) for c in columns), *ahead, _closed(values, name, present)])
+    return markdown_table(text_table(head, rows))
 
 
 def _variants(values: pd.DataFrame) -> str:
     columns = list(values.columns)
     head = ["variant", "seeds", *columns, *(f"full ahead, {c}" for c in columns)]
-    lines = [_line(head), _line(["---"] * len(head))]
+    rows = []
     for name in dict.fromkeys(values.index.get_level_values(0)):
         own = values.loc[name]
         ahead = [""] * len(columns) if name == FULL else [_interval(values.loc[FULL][c] - own[c]) for c in columns]
-        lines.append(_line([name, str(len(own)), *(_spread(own[c]) for c in columns), *ahead]))
-    return "\n".join(lines)
+        rows.append([name, len(own), *(_spread(own[c]) for c in columns), *ahead])
+    return markdown_table(text_table(head, rows))
 
 
 def _pairs(variants: pd.DataFrame) -> str:
@@ -77,15 +79,15 @@ def _pairs(variants: pd.DataFrame) -> str:
     values = _per_seed(variants, "variant")
     values[WORST] = variants.groupby(["variant", "seed", "scenario"])["auc"].mean().groupby(["variant", "seed"]).min()
     there = set(values.index.get_level_values(0))
-    lines = []
+    rows = []
     for base in STRIPPED:
         for what, end, start in PAIRS:
             ours, other = (f"{base}, {name}" if name else base for name in (end, start))
             if {ours, other} <= there:
                 added = values.loc[ours] - values.loc[other]
-                lines.append(_line([what, other, ours, *(_interval(added[c]) for c in values.columns)]))
+                rows.append([what, other, ours, *(_interval(added[c]) for c in values.columns)])
     head = ["module", "from", "to", *(f"added, {c}" for c in values.columns)]
-    return "\n".join([_line(head), _line(["---"] * len(head)), *lines]) if lines else ""
+    return markdown_table(text_table(head, rows)) if rows else ""
 
 
 def _closed(values: pd.DataFrame, name: str, present: list[str]) -> str:
@@ -127,7 +129,3 @@ def standard_error(
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
     return np.sqrt(variance / (positives * negatives))
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

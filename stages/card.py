@@ -5,8 +5,8 @@ from pfmsmt.core.console import run_main, say
 from pfmsmt.core.layout import CLIENTS, REPORTS, SCHEMA
 from pfmsmt.data.card.card import make_card
 from pfmsmt.data.schema import read_schema
-from pfmsmt.report.card.card import write_card
-from pfmsmt.report.card.card_tables import findings
+from pfmsmt.report.card.card_facts import findings
+from pfmsmt.report.card.card_page import write_card
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pfmsmt.commands.compare import show
+from pfmsmt.commands.compare import comparison_text
 from pfmsmt.commands.register import register
 from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main, say
@@ -15,7 +15,7 @@ def main() -> None:
     """Write champions.json, then print the comparison and the next commands."""
     config, schema = load_config(), read_schema(SCHEMA)
     register(config, schema, connect(Path.cwd()), Path.cwd())
-    say(show(config, schema, Path.cwd()))
+    say(comparison_text(config, schema, Path.cwd()))
 
 
 if __name__ == "__main__":

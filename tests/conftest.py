@@ -172,6 +172,37 @@ def project(
     return folder
 
 
+@pytest.fixture(scope="session")
+def filled_store(tmp_path_factory, empty_database: Path) -> Path:
+    """NL with two versions (champion 1, challenger 2) and ES with one; tests get a copy of the database."""
+    from pfmsmt.tracking import connect
+    from tests.support.shelves import Shelf
+
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(empty_database, folder)
+    (folder / "params.yaml").write_text("seed: 0\n")
+    with bare_environment():
+        shelf = Shelf(connect(folder), folder)
+        shelf.add("NL", 0, "champion")
+        shelf.add("NL", 1, "challenger", val=0.72)
+        shelf.add("ES", 2, "champion")
+    return folder
+
+
+@pytest.fixture
+def shelf(filled_store: Path, tmp_path: Path, clean_environment, monkeypatch):
+    """A registry with small models of two scenarios, of which a test may change what it likes."""
+    from pfmsmt.tracking import connect
+    from tests.support.shelves import Shelf
+
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    for name in ("mlflow.db", "params.yaml"):
+        shutil.copy(filled_store / name, folder)
+    monkeypatch.chdir(folder)
+    return Shelf(connect(folder), folder)
+
+
 @pytest.fixture
 def configure(project: Path, make_config):
     """Return a function that changes the project's params.yaml and returns it parsed."""

@@ -1,4 +1,4 @@
-"""Compares all runs: the report, and what the terminal shows at the end."""
+"""Compares all runs, in files and in the terminal."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,25 +8,26 @@ from pfmsmt.core.console import say
 from pfmsmt.core.layout import CARD, EVALUATION, MODELS, ORACLE, REPORTS, read_run
 from pfmsmt.data.schema import Schema
 from pfmsmt.methods.catalogue import method_facts
-from pfmsmt.report.comparison.loading import load_results
-from pfmsmt.report.comparison.results import Results
-from pfmsmt.report.comparison.text import terminal_table
+from pfmsmt.report.comparison.inputs import Results, load_results
+from pfmsmt.report.comparison.metric_tables import terminal_comparison
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Store
 
 
 def compare(config: Config, schema: Schema, tracking: "Store", root: Path) -> None:
-    """Write `reports/`, and copy it to every compared MLflow run, with the data card if there is one.
+    """Write `reports/`, and copy it to every compared MLflow run.
+
+    The data card goes along, if there is one.
 
     Raises:
         DataError: an evaluation is missing or damaged.
     """
-    # Not at the top: who is shown a table need not wait for matplotlib.
-    from pfmsmt.report.comparison.writing import write_report
+    # Not at the top: printing a table need not wait for matplotlib.
+    from pfmsmt.report.comparison.comparison_page import write_comparison
 
     results = results_of(config, schema, root)
-    paths = write_report(results, root / REPORTS)
+    paths = write_comparison(results, root / REPORTS)
     pictures = [path for path in paths if path.suffix == ".png"]
     tables = [path for path in paths if path.suffix in (".md", ".html", ".json")]
     card = [root / path for path in CARD if (root / path).exists()]
@@ -52,10 +53,10 @@ def results_of(config: Config, schema: Schema, root: Path) -> Results:
     )
 
 
-def show(config: Config, schema: Schema, root: Path) -> str:
+def comparison_text(config: Config, schema: Schema, root: Path) -> str:
     """Return the table and the next commands."""
     return (
-        f"\n{terminal_table(results_of(config, schema, root))}\n"
+        f"\n{terminal_comparison(results_of(config, schema, root))}\n"
         f"The whole comparison: {REPORTS / 'comparison.html'}\n\n"
         "Next:\n"
         "  make ui                                  compare the runs in the MLflow UI\n"

@@ -41,10 +41,10 @@ def repro(stages: Annotated[list[str] | None, typer.Argument(help="Stages; all i
 def show() -> None:
     """Print the comparison table and the next commands."""
     # Here and below, what one command needs is imported there: the others need not wait for it.
-    from pfmsmt.commands.compare import show as show_comparison
+    from pfmsmt.commands.compare import comparison_text
     from pfmsmt.data.schema import read_schema
 
-    say(show_comparison(load_config(), read_schema(SCHEMA), Path.cwd()))
+    say(comparison_text(load_config(), read_schema(SCHEMA), Path.cwd()))
 
 
 @app.command()

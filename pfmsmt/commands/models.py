@@ -1,4 +1,4 @@
-"""The `pfmsmt models` commands: the registry of scenarios' models."""
+"""`pfmsmt models`: list, compare and promote registered models."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from pfmsmt.config import load_config
 from pfmsmt.core.console import say
+from pfmsmt.core.display import terminal_table, text_table
 from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.tracking import connect, promotion, registry
 from pfmsmt.tracking.registry import CHALLENGER, CHAMPION, Version
@@ -19,7 +20,9 @@ _LISTED = ("method", "seed", "dataset", "val_mean_auc", "test_mean_auc", "git_co
 
 
 @models.command("list")
-def list_(scenario: Annotated[str | None, typer.Argument(help="One scenario; all if left out.")] = None) -> None:
+def list_versions(
+    scenario: Annotated[str | None, typer.Argument(help="One scenario; all if left out.")] = None,
+) -> None:
     """List all versions, newest first, with their aliases, origin and AUC."""
     tracking = connect(Path.cwd())
     rows = [
@@ -30,23 +33,32 @@ def list_(scenario: Annotated[str | None, typer.Argument(help="One scenario; all
     if not rows:
         say(f"no model is registered in {tracking.uri}; run `dvc repro register`")
         return
-    _table(("model", "version", "alias", *_LISTED), rows)
+    say(terminal_table(text_table(("model", "version", "alias", *_LISTED), rows)))
 
 
-@models.command()
-def show(scenario: _Scenario, version: Annotated[str, typer.Option(help="Version or alias.")] = CHAMPION) -> None:
-    """Show a version's tags and columns, and all changes of the scenario's champion."""
+@models.command("show")
+def show_version(
+    scenario: _Scenario, version: Annotated[str, typer.Option(help="Version or alias.")] = CHAMPION
+) -> None:
+    """Show a version's tags and columns, and the scenario's former champions."""
     tracking = connect(Path.cwd())
     found = registry.find_version(tracking, scenario, version)
     schema = promotion.version_schema(tracking, found)
     created = datetime.fromtimestamp(found.created / 1000, UTC).isoformat(timespec="seconds")
     say(f"pfmsmt-{scenario} version {found.version}  {' '.join(found.aliases)}")
     lines = {"created": created, "source": found.source, **dict(sorted(found.tags.items())), **_described(schema)}
-    _table((), list(lines.items()))
-    say("champions:")
-    for entry in promotion.history(tracking, scenario):
-        forced = f"  in spite of: {'; '.join(entry.objections)}" if entry.objections else ""
-        say(f"  {entry.time}  {entry.action:8s}  {entry.before or '-'} -> {entry.after}  by {entry.user}{forced}")
+    say(terminal_table(text_table(("", ""), list(lines.items()))))
+    changes = [
+        (
+            f"  {entry.time}",
+            entry.action,
+            f"{entry.before or '-'} -> {entry.after}",
+            f"by {entry.user}",
+            f"in spite of: {'; '.join(entry.objections)}" if entry.objections else "",
+        )
+        for entry in promotion.history(tracking, scenario)
+    ]
+    say(f"champions:\n{terminal_table(text_table([''] * 5, changes))}")
 
 
 @models.command("promote")
@@ -55,7 +67,10 @@ def promote_version(
     version: Annotated[str, typer.Option(help="Version or alias.")] = CHALLENGER,
     force: Annotated[bool, typer.Option("--force", help="In spite of what speaks against it.")] = False,
 ) -> None:
-    """Make a version the champion; refused if it validated worse by more than register.margin, or does not fit."""
+    """Make a version the champion.
+
+    Refused if it validated worse by more than register.margin, or does not fit what requests hold.
+    """
     margin = load_config().register_.margin
     done = promotion.promote(connect(Path.cwd()), scenario, version, margin, force=force)
     for text in done.objections:
@@ -64,23 +79,26 @@ def promote_version(
 
 
 @models.command("rollback")
-def rollback_champion(scenario: _Scenario) -> None:
+def roll_back(scenario: _Scenario) -> None:
     """Bring back the champion before this one."""
     done = promotion.rollback(connect(Path.cwd()), scenario)
     say(f"pfmsmt-{scenario}: champion {done.before or 'none'} -> {done.after}")
 
 
-@models.command()
-def diff(
+@models.command("diff")
+def diff_versions(
     scenario: _Scenario,
     first: Annotated[str, typer.Argument(help="Version or alias.")] = CHAMPION,
     second: Annotated[str, typer.Argument(help="Version or alias.")] = CHALLENGER,
 ) -> None:
-    """Show where two versions differ: tags, training parameters, columns; and what speaks against the second."""
+    """Show where two versions differ, and what speaks against the second.
+
+    Compared are tags, training parameters and columns.
+    """
     tracking = connect(Path.cwd())
     a, b = (registry.find_version(tracking, scenario, which) for which in (first, second))
     before, after = (promotion.version_schema(tracking, entry) for entry in (a, b))
-    lines: list[tuple[str, ...]] = []
+    lines: list[tuple[str, str, str]] = []
     sides = [
         {**entry.tags, **registry.params(tracking, entry), **_described(schema)}
         for entry, schema in ((a, before), (b, after))
@@ -89,7 +107,8 @@ def diff(
         left, right = sides[0].get(name, "-"), sides[1].get(name, "-")
         if left != right:
             lines.append((name, left, right))
-    _table((f"pfmsmt-{scenario}", f"version {a.version}", f"version {b.version}"), lines)
+    names = (f"pfmsmt-{scenario}", f"version {a.version}", f"version {b.version}")
+    say(terminal_table(text_table(names, lines)))
     against = promotion.objections(tracking, a, b, load_config().register_.margin)
     say("".join(f"against version {b.version}: {text}\n" for text in against) or f"nothing speaks against {b.version}")
 
@@ -111,10 +130,3 @@ def _tag(entry: Version, name: str) -> str:
         value = entry.metric(name)
         return "-" if value is None else f"{value:.4f}"
     return text[:10] if name == "git_commit" else text
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    lines = [head, *rows] if head else rows
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))] if lines else []
-    for line in lines:
-        say("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())

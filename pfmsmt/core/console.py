@@ -1,4 +1,4 @@
-"""What the user sees in the terminal: progress, and errors as one readable message."""
+"""The terminal: lines, progress, and errors as one readable message."""
 
 import errno
 import os
@@ -18,16 +18,19 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """Work of a known length: one line that is rewritten in a terminal, or a plain line now and then."""
+    """Progress of work whose length is known.
+
+    In a terminal one line that is rewritten; elsewhere, such as in a log, a plain line now and then.
+    """
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
-        """`done` of `total` parts are done already."""
+        """Begin with `done` of `total` parts done already."""
         self._name, self._total, self._first = name, total, done
         self._start = self._shown = time.monotonic()
         self._terminal = sys.stdout.isatty()
 
     def show(self, done: int, detail: str) -> None:
-        """Tell that `done` parts are done."""
+        """Show that `done` parts are done."""
         now = time.monotonic()
         last = done >= self._total
         if not self._terminal and not last and now - self._shown < PLAIN_EVERY:
@@ -49,9 +52,10 @@ def _clock(seconds: float) -> str:
 
 
 def run_main(main: Callable[[], None], words: Sequence[str] | None = None) -> None:
-    """Call `main`; an error of the user's or the machine's ends with exit code 1 and one readable message.
+    """Call `main`, and end with a readable message on an error.
 
-    `--debug` among the words, or PFMSMT_DEBUG=1, lets the traceback through.
+    Errors that the user or the machine caused end with exit code 1, an interruption with 130; any other is a fault of
+    the program's and shows its traceback. `--debug` among the words, or PFMSMT_DEBUG=1, lets the traceback through.
     """
     debug = "--debug" in (sys.argv[1:] if words is None else words) or os.environ.get("PFMSMT_DEBUG") == "1"
     try:

@@ -1,4 +1,5 @@
-"""The comparison of methods, built from what evaluation and training left on disk.
+"""Reports: the comparison of methods and the data card.
 
-loading -> results -> means -> tables, pictures, plotdata -> markdown, terminal, page -> writing
+Both put together a `page.Page` of `core.display` tables and of pictures, and `page.write_page` writes it as Markdown
+and as HTML.
 """

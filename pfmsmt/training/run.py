@@ -242,8 +242,8 @@ def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
     if table is None:
         return
     # Not at the top: methods without pictures need not wait for matplotlib.
-    from pfmsmt.report.comparison.diagnostics import diagnostic_pictures
-    from pfmsmt.report.comparison.results import Diagnostics
+    from pfmsmt.report.comparison.diagnostic_pictures import diagnostic_pictures
+    from pfmsmt.report.comparison.inputs import Diagnostics
 
     pictures = diagnostic_pictures(name, Diagnostics(table, history.ledger.traffic()))
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,7 @@ from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 from pfmsmt import __version__
 from pfmsmt.config import Config, parse_config
 from pfmsmt.config.keys import set_values
+from pfmsmt.core.display import terminal_table, text_table
 from pfmsmt.core.errors import ConfigError, TuningError
 from pfmsmt.core.files import write_text
 from pfmsmt.tuning.sampling import RANDOM_TRIALS, values_of
@@ -198,7 +199,7 @@ def outcome_of(study: Study, config: Config, method: str, space: Space) -> Outco
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return the best parameters against params.yaml's, one table for all methods."""
-    rows: list[tuple[str, str, str]] = [("", "params.yaml", "best")]
+    rows: list[tuple[str, str, str]] = []
     notes = []
     for found in outcomes:
         mark = "*" if found.outside else ""
@@ -213,9 +214,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         notes.append(f"{found.study}: {states}{running}; the best is trial {found.best_trial}")
         if found.elsewhere:
             notes.append("  a machine that is gone is noticed after three minutes; --resume then runs its trials again")
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [f"{row[0]:{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}".rstrip() for row in rows]
-    return "\n".join([*lines, *notes])
+    names = ("", "params.yaml", "best")
+    return "\n".join([terminal_table(text_table(names, rows, right=names[1:])), *notes])
 
 
 def export(found: Outcome, config: Config, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a study: PNG, and HTML that holds its own program and opens offline."""
+"""Pictures of a study, as PNG and as HTML that opens offline."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from optuna.importance import get_param_importances
 from optuna.visualization import matplotlib as static
 from optuna.visualization import plot_optimization_history, plot_param_importances, plot_slice
 
-PICTURES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+PLOTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "history": (static.plot_optimization_history, plot_optimization_history),
     "importance": (static.plot_param_importances, plot_param_importances),
     "slice": (static.plot_slice, plot_slice),
@@ -21,20 +21,23 @@ PICTURES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 """name -> (for PNG, for HTML)"""
 
 
-PANEL_WIDTH = 3.0
+SLICE_WIDTH = 3.0
 """Inches of one parameter's slice."""
 
 
 def write_pictures(study: Study, folder: Path, value: str) -> str | None:
-    """Write each of PICTURES as .png and .html, and importance.csv; return why the importance is missing, if it is.
+    """Write each of PLOTS as .png and .html, and importance.csv.
 
     Args:
-        value: what the trials' values are called.
+        value: name of the trials' values.
+
+    Returns:
+        Why the importance is missing; None if it is there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     matplotlib.use("Agg")
     shares, missing = importances(study)
-    for name, (png, html) in PICTURES.items():
+    for name, (png, html) in PLOTS.items():
         if name == "importance" and missing:
             continue
         _write_png(png(study, target_name=value), folder / f"{name}.png")
@@ -48,7 +51,10 @@ def write_pictures(study: Study, folder: Path, value: str) -> str | None:
 
 
 def importances(study: Study) -> tuple[dict[str, float], str | None]:
-    """Return {dotted key: share}, largest first (PED-ANOVA, Watanabe et al. 2023); or why there are none."""
+    """Return {dotted key: share}, largest first; or why there are none.
+
+    By PED-ANOVA (Watanabe et al. 2023).
+    """
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if len({trial.value for trial in complete}) < 2:
         return {}, "importance needs two complete trials with different values"
@@ -58,7 +64,7 @@ def importances(study: Study) -> tuple[dict[str, float], str | None]:
 def _write_png(axes: Any, path: Path) -> None:
     panels = list(np.ravel(axes))
     figure = panels[0].figure
-    figure.set_size_inches(max(9.0, PANEL_WIDTH * len(panels)), 5.0)
+    figure.set_size_inches(max(9.0, SLICE_WIDTH * len(panels)), 5.0)
     for panel in panels:
         panel.set_xlabel(_short(panel.get_xlabel()))
         if len(panels) > 1:
@@ -68,5 +74,8 @@ def _write_png(axes: Any, path: Path) -> None:
 
 
 def _short(label: str) -> str:
-    """Shorten a dotted key to its last word; whole ones run into each other side by side."""
+    """Shorten a dotted key to its last word.
+
+    Whole keys of slices side by side would run into each other.
+    """
     return label if " " in label else label.rpartition(".")[2]

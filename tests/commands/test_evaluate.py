@@ -128,9 +128,9 @@ def test_a_single_class_is_undefined_all_the_way(project, configure, train_all, 
     assert run.data.metrics["test/mean_auc"] == pytest.approx(
         np.mean([run.data.metrics[f"test/{s}/{t}_auc"] for s in ("NL", "ES") for t in ("ctr", "ctcvr")])
     )
-    from pfmsmt.commands.compare import show
+    from pfmsmt.commands.compare import comparison_text
 
-    table = show(config, read_schema(CLIENTS / "schema.json"), project)
+    table = comparison_text(config, read_schema(CLIENTS / "schema.json"), project)
     row = next(line for line in table.splitlines() if line.startswith("fedavg"))
     assert " - " in row
     assert "US" in table

@@ -1,7 +1,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from pfmsmt.commands.compare import show
+from pfmsmt.commands.compare import comparison_text
 from pfmsmt.commands.main import app
 
 
@@ -21,7 +21,7 @@ def test_show_prints_the_table_and_the_next_commands(project, configure, train_a
     from pfmsmt.core.layout import SCHEMA
     from pfmsmt.data.schema import read_schema
 
-    assert done.stdout == show(config, read_schema(SCHEMA), project) + "\n"
+    assert done.stdout == comparison_text(config, read_schema(SCHEMA), project) + "\n"
     assert "make serve  " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 110
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pfmsmt.report.comparison.loading import load_results
-from pfmsmt.report.comparison.writing import write_report
+from pfmsmt.report.comparison.comparison_page import write_comparison
+from pfmsmt.report.comparison.inputs import load_results
 
 AUCS = {  # method -> seed -> NL ctr, NL ctcvr, ES ctr (ES ctcvr has no positive)
     "pf_msmtrec": {0: (0.75, 0.875, 0.5), 1: (0.875, 0.875, 0.5)},
@@ -108,4 +108,4 @@ def report(tmp_path_factory):
     """One report of two seeds, written once: drawing takes a second or two."""
     root = tmp_path_factory.mktemp("report")
     write_inputs(root)
-    return write_report(load_inputs(root, seeds=(0, 1)), root / "reports")
+    return write_comparison(load_inputs(root, seeds=(0, 1)), root / "reports")

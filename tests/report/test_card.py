@@ -11,8 +11,8 @@ from pfmsmt.core.errors import DataError
 from pfmsmt.data.card.card import make_card
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
 from pfmsmt.data.tables.faults import Fault, Faults
-from pfmsmt.report.card.card import write_card
-from pfmsmt.report.card.card_tables import column_table, findings, scenario_table
+from pfmsmt.report.card.card_facts import findings
+from pfmsmt.report.card.card_page import column_table, scenario_table, write_card
 
 N = 400
 
@@ -71,9 +71,13 @@ def card(shards):
     return make_card(*shards)
 
 
+def columns(table):
+    return tuple(heading.name for heading in table.headings)
+
+
 def test_rows_searches_and_rates(card):
-    rows = {row[0]: row[1:] for row in scenario_table(card).rows}
-    assert scenario_table(card).columns == ("", "rows", "searches", "CTR", "CTCVR")
+    rows = {row[0]: row[1:] for row in scenario_table(card).texts()}
+    assert columns(scenario_table(card)) == ("", "rows", "searches", "CTR", "CTCVR")
     assert rows["NL train"] == ("400", "200", "25.000% (100)", "0.000% (0)")
     assert rows["ES test"] == ("400", "200", "50.000% (200)", "0.000% (0)")
     assert rows["all val"] == ("800", "400", "37.500% (300)", "0.000% (0)")
@@ -81,7 +85,8 @@ def test_rows_searches_and_rates(card):
 
 
 def test_columns(card):
-    rows = {row[0]: dict(zip(column_table(card).columns, row, strict=True)) for row in column_table(card).rows}
+    table = column_table(card)
+    rows = {row[0]: dict(zip(columns(table), row, strict=True)) for row in table.texts()}
     assert list(rows) == ["device", "user", "price", "stock"]
     assert [row["kind"] for row in rows.values()] == ["categorical", "private", "numerical", "numerical"]
     assert [row["categories"] for row in rows.values()] == ["1 to 2", "1 to 2", "", ""]

@@ -1,6 +1,5 @@
-"""A registry with small models of two scenarios, and a real server in front of it."""
+"""Real servers in front of the registry that tests/conftest.py fills."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,30 +9,6 @@ from pfmsmt.serving.deployments import Fleet
 from pfmsmt.tracking import connect
 from tests.support.environment import bare_environment
 from tests.support.shelves import SETTINGS, Server, Shelf
-
-
-@pytest.fixture(scope="session")
-def filled_store(tmp_path_factory, empty_database: Path) -> Path:
-    """NL with two versions (champion 1, challenger 2) and ES with one; tests get a copy of the database."""
-    folder = tmp_path_factory.mktemp("registry")
-    shutil.copy(empty_database, folder)
-    (folder / "params.yaml").write_text("seed: 0\n")
-    with bare_environment():
-        shelf = Shelf(connect(folder), folder)
-        shelf.add("NL", 0, "champion")
-        shelf.add("NL", 1, "challenger", val=0.72)
-        shelf.add("ES", 2, "champion")
-    return folder
-
-
-@pytest.fixture
-def shelf(filled_store: Path, tmp_path: Path, clean_environment, monkeypatch) -> Shelf:
-    folder = tmp_path / "registry"
-    folder.mkdir()
-    for name in ("mlflow.db", "params.yaml"):
-        shutil.copy(filled_store / name, folder)
-    monkeypatch.chdir(folder)
-    return Shelf(connect(folder), folder)
 
 
 @pytest.fixture

@@ -142,3 +142,8 @@ def test_dvc_sees_the_tuned_method_as_changed_and_no_other(project, configure, d
     assert re.findall(r"modified: +(\S+)", status) == ["methods.local"]
     planned = call("dvc", "repro", "--dry")
     assert re.findall(r"^Running stage '(.*)':$", planned, re.M) == ["train@local-0"]
+    # A key that the file has not had before.
+    apply({"methods.fedavg.learning_rate": 0.123}, root / "params.yaml")
+    status = call("dvc", "status")
+    assert set(re.findall(r"^(\S+):$", status, re.M)) == {"train@local-0", "train@fedavg-0"}
+    assert set(re.findall(r"modified: +(\S+)", status)) == {"methods.local", "methods.fedavg"}

@@ -1,1 +1,1 @@
-"""The data card as pages and pictures."""
+"""The data card: facts -> tables, pictures -> page."""

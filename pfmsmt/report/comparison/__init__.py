@@ -1,1 +1,1 @@
-"""The comparison of methods, from what evaluation and training left on disk."""
+"""The comparison of methods: inputs -> summaries -> tables, pictures -> page."""

@@ -1,23 +1,125 @@
-"""Reads the files that evaluation and training wrote, and refuses what does not fit together."""
+"""Runs of several methods, read from the files of training and evaluation.
 
-from collections.abc import Iterable, Sequence
+An undefined value is None. Runs that do not fit together are refused: a comparison is fair on the same test rows only.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pfmsmt.core.errors import DataError
-from pfmsmt.report.comparison.results import Diagnostics, Results, RunResult, Scores, TaskScore
+from pfmsmt.core.layout import run_name
 
-HISTORY = {"round": "int64", "scenario": "str", "task": "str", "auc": "float64", "logloss": "float64"}
-ROC = {"scenario": "str", "task": "str", "false_positive_rate": "float64", "true_positive_rate": "float64"}
-CALIBRATION = {"scenario": "str", "task": "str", "predicted": "float64", "actual": "float64", "rows": "int64"}
-TRAFFIC = {"round": "int64", "client": "str", "bytes_up": "int64", "bytes_down": "int64"}
-DIAGNOSTICS = dict.fromkeys(("group", "quantity", "client", "other"), "category") | {"round": "int", "value": "float"}
+ORACLE_METHOD = "oracle"
+"""Pseudo-method of generated data: the true probabilities, scored like predictions. The ceiling."""
 
-File = TypeVar("File")
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One task of one scenario, on the test shard."""
+
+    auc: Finite | None
+    gauc: Finite | None
+    logloss: Finite | None
+    ece: Finite | None
+    predicted_to_actual: Finite | None
+    auc_low: Finite | None = None
+    auc_high: Finite | None = None
+    rows: int | None = None
+    positives: int | None = None
+
+
+ScoreTree = Mapping[str, Mapping[str, TaskScore]]
+"""scenario -> task -> score"""
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Tables that explain a run, by round."""
+
+    table: pd.DataFrame
+    """round, group (`expert/0`, `tower/ctr`), quantity, client, other, value.
+
+    Quantities: `listening` (row `client` of A: what it takes from `other`) and `cosine` of the updates of `client` and
+    `other`; `coefficients` and `drift` of `client`; `conflicts`, the share of pairs with a negative cosine.
+    """
+    traffic: pd.DataFrame
+    """round, client, bytes_up, bytes_down"""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One method with one seed."""
+
+    method: str
+    seed: int
+    scores: ScoreTree
+    history: pd.DataFrame
+    """round, scenario, task, auc, logloss on the validation shards; an undefined auc is NaN"""
+    roc: pd.DataFrame
+    """scenario, task, false_positive_rate, true_positive_rate"""
+    calibration: pd.DataFrame
+    """scenario, task, predicted, actual, rows"""
+    diagnostics: Diagnostics | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Runs of several methods on the same test rows."""
+
+    runs: tuple[RunResult, ...]
+    """In the order in which methods are shown; a method's seeds rise."""
+    scenarios: tuple[str, ...]
+    tasks: tuple[str, ...]
+    oracle: ScoreTree | None = None
+    references: frozenset[str] = frozenset()
+    """Methods that nobody could deploy (pooled data): shown, never marked best."""
+    confidence: float | None = None
+    """Of the AUC intervals."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Each method once."""
+        return tuple(dict.fromkeys(run.method for run in self.runs))
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The methods, and the oracle last where there is one."""
+        return (*self.methods, ORACLE_METHOD) if self.oracle is not None else self.methods
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether any method ran more than once."""
+        return len(self.runs) > len(self.methods)
+
+    def of(self, method: str) -> tuple[RunResult, ...]:
+        """Return the runs of one method."""
+        return tuple(run for run in self.runs if run.method == method)
+
+    def scores(self, method: str) -> tuple[ScoreTree, ...]:
+        """Return a method's scores, one tree per seed; the oracle has one."""
+        if method == ORACLE_METHOD and self.oracle is not None:
+            return (self.oracle,)
+        return tuple(run.scores for run in self.of(method))
+
+    def deployable(self, method: str) -> bool:
+        """Whether a method could serve a scenario."""
+        return method != ORACLE_METHOD and method not in self.references
+
+
+_HISTORY = {"round": "int64", "scenario": "str", "task": "str", "auc": "float64", "logloss": "float64"}
+_ROC = {"scenario": "str", "task": "str", "false_positive_rate": "float64", "true_positive_rate": "float64"}
+_CALIBRATION = {"scenario": "str", "task": "str", "predicted": "float64", "actual": "float64", "rows": "int64"}
+_TRAFFIC = {"round": "int64", "client": "str", "bytes_up": "int64", "bytes_down": "int64"}
+_DIAGNOSTICS = dict.fromkeys(("group", "quantity", "client", "other"), "category") | {"round": "int", "value": "float"}
+
+_File = TypeVar("_File")
 
 
 @dataclass(frozen=True)
@@ -68,7 +170,7 @@ def load_results(
     names = tuple(scenarios) if scenarios is not None else tuple(first)
     task_names = tuple(tasks) if tasks is not None else tuple(next(iter(first.values()), ()))
     for run in loaded:
-        place = evaluation / f"{run.method}-seed{run.seed}" / "metrics.json"
+        place = evaluation / run_name(run.method, run.seed) / "metrics.json"
         _check_cells(run.scores, names, task_names, place)
         _check_same_rows(run, loaded[0], place)
     ceiling = None
@@ -87,7 +189,7 @@ def load_results(
 
 
 def _load_run(method: str, seed: int, evaluation: Path, models: Path) -> RunResult:
-    name = f"{method}-seed{seed}"
+    name = run_name(method, seed)
     path = evaluation / name / "metrics.json"
     found = _parse(path, _MetricsFile, "evaluate")
     if (found.method, found.seed) != (method, seed):
@@ -98,9 +200,9 @@ def _load_run(method: str, seed: int, evaluation: Path, models: Path) -> RunResu
         method=method,
         seed=seed,
         scores=found.scenarios,
-        history=_read_table(models / name / "history.csv", HISTORY, "train"),
-        roc=_read_table(evaluation / name / "roc.csv", ROC, "evaluate"),
-        calibration=_read_table(evaluation / name / "calibration.csv", CALIBRATION, "evaluate"),
+        history=_read_table(models / name / "history.csv", _HISTORY, "train"),
+        roc=_read_table(evaluation / name / "roc.csv", _ROC, "evaluate"),
+        calibration=_read_table(evaluation / name / "calibration.csv", _CALIBRATION, "evaluate"),
         diagnostics=_read_diagnostics(models / name),
     )
 
@@ -110,7 +212,7 @@ def _read_diagnostics(folder: Path) -> Diagnostics | None:
     if not path.exists():
         return None
     try:
-        table = pd.read_parquet(path, columns=list(DIAGNOSTICS)).astype(DIAGNOSTICS)
+        table = pd.read_parquet(path, columns=list(_DIAGNOSTICS)).astype(_DIAGNOSTICS)
     except (ValueError, OSError) as error:
         reason = str(error).split("\n")[0]
         raise DataError(f"{path} is damaged: {reason}; run `dvc repro -f train`") from None
@@ -121,10 +223,10 @@ def _read_diagnostics(folder: Path) -> Diagnostics | None:
                 f"{path}: {quantity} of group {group} is not a {clients} x {clients} matrix in every round; "
                 "run `dvc repro -f train`"
             )
-    return Diagnostics(table, _read_table(folder / "traffic.csv", TRAFFIC, "train"))
+    return Diagnostics(table, _read_table(folder / "traffic.csv", _TRAFFIC, "train"))
 
 
-def _parse(path: Path, kind: type[File], stage: str) -> File:
+def _parse(path: Path, kind: type[_File], stage: str) -> _File:
     try:
         return TypeAdapter(kind).validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -149,7 +251,7 @@ def _read_table(path: Path, columns: dict[str, str], stage: str) -> pd.DataFrame
     return frame[list(columns)]
 
 
-def _check_cells(scores: Scores, scenarios: Sequence[str], tasks: Sequence[str], path: Path) -> None:
+def _check_cells(scores: ScoreTree, scenarios: Sequence[str], tasks: Sequence[str], path: Path) -> None:
     missing = [f"{scenario}/{task}" for scenario in scenarios for task in tasks if task not in scores.get(scenario, {})]
     extra = [scenario for scenario in scores if scenario not in scenarios]
     if missing or extra or not scenarios or not tasks:

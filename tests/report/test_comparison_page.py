@@ -4,10 +4,20 @@ import dataclasses
 import re
 from html.parser import HTMLParser
 
-from pfmsmt.report.comparison.page import html
-from pfmsmt.report.comparison.pictures import auc_picture
-from pfmsmt.report.comparison.tables import UNDEFINED, auc_table, notes, other_tables
-from pfmsmt.report.comparison.text import markdown, terminal_table
+from pfmsmt.core.display import UNDEFINED
+from pfmsmt.report.comparison.comparison_page import comparison_page
+from pfmsmt.report.comparison.metric_tables import auc_table, other_tables, terminal_comparison, undefined_notes
+from pfmsmt.report.comparison.score_pictures import auc_picture
+from pfmsmt.report.drawing import Picture
+from pfmsmt.report.page import html_page, markdown_page
+
+
+def markdown(results, pictures):
+    return markdown_page(comparison_page(results, pictures))
+
+
+def html(results, pictures):
+    return html_page(comparison_page(results, pictures))
 
 
 def cells(text, heading, method):
@@ -42,14 +52,14 @@ class TestMarkdown:
         assert cells(text, "Log-loss", "pf_msmtrec")[0] == cells(text, "Log-loss", "fedavg")[0] == "**0.2500**"
 
     def test_undefined_values_are_explained(self, load):
-        assert notes(load()) == (
+        assert undefined_notes(load()) == (
             "ES CTCVR: 80 test rows, 0 positives. "
             "With one class only, AUC and GAUC are undefined and left out of the means.",
         )
-        assert notes(load())[0] in markdown(load(), [])
+        assert undefined_notes(load())[0] in markdown(load(), [])
 
     def test_headline_and_pictures(self, load):
-        text = markdown(load(), [("pictures/auc.png", "The AUCs.")])
+        text = markdown(load(), [Picture("auc", "The AUCs.", b"")])
         assert "could be deployed: pf_msmtrec, 0.7083, ahead of fedavg by 0.0833." in text
         assert "![The AUCs.](pictures/auc.png)" in text
         assert "centralized: a reference" in text
@@ -57,17 +67,17 @@ class TestMarkdown:
 
 class TestTerminal:
     def test_rows_by_hand(self, load):
-        lines = terminal_table(load()).splitlines()
+        lines = terminal_comparison(load()).splitlines()
         assert lines[2].split() == ["method", "all", "CTR", "CTCVR", "CTR", "CTCVR", "CTR", "CTCVR"]
         assert lines[3].split() == ["pf_msmtrec", "0.7083*", "0.6250*", "0.8750*", "0.7500*", "0.8750*", "0.5000", "-"]
         assert lines[6].split()[0] == "oracle"
 
     def test_deviations_have_a_line_of_their_own(self, load):
-        lines = terminal_table(load(seeds=(0, 1))).splitlines()
+        lines = terminal_comparison(load(seeds=(0, 1))).splitlines()
         assert lines[4].split() == ["std", "0.0295", "0.0442", "0.0000", "0.0884", "0.0000", "0.0000"]
 
     def test_plain_and_narrow(self, load):
-        text = terminal_table(load(seeds=(0, 1)))
+        text = terminal_comparison(load(seeds=(0, 1)))
         assert text.isascii()
         assert max(map(len, text.splitlines())) <= 100
 
@@ -75,7 +85,7 @@ class TestTerminal:
         small = load()
         names = tuple(f"S{number}" for number in range(7))
         runs = tuple(dataclasses.replace(run, scores=dict.fromkeys(names, run.scores["NL"])) for run in small.runs)
-        text = terminal_table(dataclasses.replace(small, runs=runs, scenarios=names, oracle=None))
+        text = terminal_comparison(dataclasses.replace(small, runs=runs, scenarios=names, oracle=None))
         lines = text.splitlines()
         assert max(map(len, lines)) <= 100
         assert [line.split()[0] for line in lines].count("pf_msmtrec") == 2

@@ -1,10 +1,19 @@
-"""Means over seeds and scenarios, worked out by hand from conftest.AUCS."""
+"""Means over seeds and scenarios, worked out by hand from conftest.AUCS, and the tables behind the pictures."""
 
 import math
 
+import numpy as np
 import pytest
 
-from pfmsmt.report.comparison.means import metrics_tree, ranked, summary_tree
+from pfmsmt.report.comparison.summaries import (
+    calibration_table,
+    csv_text,
+    metrics_tree,
+    ranked,
+    roc_table,
+    rounds_table,
+    summary_tree,
+)
 
 
 def test_metrics_are_nested_and_averaged_over_seeds(load):
@@ -41,3 +50,29 @@ def test_summary_of_two_seeds_has_sample_deviations(load):
 
 def test_ranking_leaves_references_and_oracle_out(load):
     assert [name for name, _ in ranked(load())] == ["pf_msmtrec", "fedavg"]
+
+
+def test_rounds_average_the_tasks_that_are_defined(load):
+    table = rounds_table(load(seeds=(0, 1)))
+    assert list(table) == ["method", "seed", "scenario", "round", "auc", "logloss"]
+    assert table.iloc[:4].to_numpy().tolist() == [
+        ["pf_msmtrec", 0, "NL", 1, 0.5625, 0.5],
+        ["pf_msmtrec", 0, "NL", 2, 0.625, 0.5],
+        ["pf_msmtrec", 0, "ES", 1, 0.5625, 0.5],
+        ["pf_msmtrec", 0, "ES", 2, 0.625, 0.5],
+    ]
+    assert len(table) == 3 * 2 * 2 * 2
+
+
+def test_a_round_with_nothing_defined_is_an_empty_cell(load):
+    results = load(methods=("fedavg",), tasks=["ctcvr"])
+    run = results.runs[0]
+    run.history.loc[run.history["task"] == "ctr", "auc"] = np.nan
+    assert "fedavg,0,ES,1,,0.5\n" in csv_text(rounds_table(results))
+
+
+def test_curves_are_of_the_lowest_seed(load):
+    results = load(seeds=(1, 0))
+    assert set(roc_table(results)["seed"]) == {0}
+    assert len(roc_table(results)) == 3 * 9
+    assert len(calibration_table(results)) == 3 * 8

@@ -1,10 +1,15 @@
-"""Means over seeds and scenarios. What is undefined is left out of a mean and counted, never filled in."""
+"""Means over seeds and scenarios, and the long tables behind pictures.
+
+An undefined value is left out of a mean and counted, never filled in.
+"""
 
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pfmsmt.report.comparison.results import Results
+import pandas as pd
+
+from pfmsmt.report.comparison.inputs import Results, RunResult
 
 METRICS = ("auc", "gauc", "logloss", "ece")
 """What metrics.json holds for each scenario and task."""
@@ -40,7 +45,7 @@ def places(results: Results, task: str | None = None) -> list[Place]:
 
 
 def metrics_tree(results: Results) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-    """Return method -> scenario -> task -> metric, each the mean over seeds."""
+    """Return method -> scenario -> task -> metric, means over seeds."""
     return {
         method: {
             scenario: {
@@ -54,7 +59,10 @@ def metrics_tree(results: Results) -> dict[str, dict[str, dict[str, dict[str, fl
 
 
 def summary_tree(results: Results) -> dict[str, dict[str, float | int | None]]:
-    """Return method -> mean_auc, mean_<task>_auc (with several seeds also *_std), undefined_aucs, seeds."""
+    """Return method -> mean_auc, mean_<task>_auc, undefined_aucs, seeds.
+
+    With several seeds also the deviation of each mean, `*_std`.
+    """
     return {method: _summary(results, method) for method in results.shown}
 
 
@@ -72,7 +80,62 @@ def _summary(results: Results, method: str) -> dict[str, float | int | None]:
 
 
 def ranked(results: Results) -> list[tuple[str, float]]:
-    """Return the methods that could be deployed with their mean AUC, best first."""
+    """Return the deployable methods with their mean AUC, best first."""
     means = [(name, estimate(results, name, "auc", places(results)).value) for name in results.methods]
     defined = [(name, value) for name, value in means if value is not None and results.deployable(name)]
     return sorted(defined, key=lambda pair: -pair[1])
+
+
+def rounds_table(results: Results) -> pd.DataFrame:
+    """Return the validation scores of each round.
+
+    Columns: method, seed, scenario, round, auc, logloss; means over the tasks where they are defined.
+    """
+    parts = []
+    for run in results.runs:
+        known = run.history[run.history["scenario"].isin(results.scenarios)]
+        order = known["scenario"].map(results.scenarios.index)
+        means = known.assign(order=order).groupby(["order", "scenario", "round"], sort=True)[["auc", "logloss"]].mean()
+        parts.append(_of_run(run, means.reset_index().drop(columns="order")))
+    return pd.concat(parts, ignore_index=True)
+
+
+def roc_table(results: Results) -> pd.DataFrame:
+    """Return the ROC curves of each method's lowest seed.
+
+    Columns: method, seed, scenario, task, false_positive_rate, true_positive_rate.
+    """
+    return pd.concat([_of_run(run, run.roc) for run in first_seeds(results)], ignore_index=True)
+
+
+def calibration_table(results: Results) -> pd.DataFrame:
+    """Return the calibration bins of each method's lowest seed.
+
+    Columns: method, seed, scenario, task, predicted, actual, rows.
+    """
+    return pd.concat([_of_run(run, run.calibration) for run in first_seeds(results)], ignore_index=True)
+
+
+def first_seeds(results: Results) -> tuple[RunResult, ...]:
+    """Return each method's run with the lowest seed.
+
+    Curves of several seeds would only cover each other.
+    """
+    return tuple(results.of(method)[0] for method in results.methods)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """Return the table as CSV.
+
+    Numbers are the shortest that are exact; an undefined one is an empty cell.
+    """
+    text = table.to_csv(index=False, lineterminator="\n")
+    assert isinstance(text, str)
+    return text
+
+
+def _of_run(run: RunResult, table: pd.DataFrame) -> pd.DataFrame:
+    labelled = table.copy()
+    labelled.insert(0, "method", run.method)
+    labelled.insert(1, "seed", run.seed)
+    return labelled

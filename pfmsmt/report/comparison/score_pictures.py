@@ -1,21 +1,48 @@
-"""Pictures of the comparison as PNG bytes; the same results give the same bytes."""
+"""Pictures of the scores: AUC, validation over the rounds, ROC, calibration."""
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pfmsmt.report.comparison.diagnostics import method_pictures
-from pfmsmt.report.comparison.means import estimate, mean
-from pfmsmt.report.comparison.plotdata import calibration_table, first_seeds, rounds_table
-from pfmsmt.report.comparison.results import Results
-from pfmsmt.report.drawing import INK, Picture, finish, legend, looks, panel_grid, panels
+from pfmsmt.report.comparison.diagnostic_pictures import method_pictures
+from pfmsmt.report.comparison.inputs import Results
+from pfmsmt.report.comparison.summaries import calibration_table, estimate, first_seeds, mean, rounds_table
+from pfmsmt.report.drawing import (
+    INK,
+    Panels,
+    Picture,
+    Share,
+    empty_figure,
+    finish,
+    legend,
+    looks,
+    panel_grid,
+    panel_title,
+)
+
+PANEL_WIDTH = 2.6
+"""Inches."""
+
+
+def all_pictures(results: Results) -> tuple[Picture, ...]:
+    """Return the comparison's pictures, the most telling first."""
+    return (
+        auc_picture(results),
+        rounds_picture(results),
+        roc_picture(results),
+        calibration_picture(results),
+        *method_pictures(results),
+    )
 
 
 def auc_picture(results: Results) -> Picture:
-    """Draw each method's AUC with its interval, one panel per scenario and task."""
-    figure, grid = panel_grid(results, len(results.tasks), height=0.55 + 0.27 * len(results.shown), share_x="row")
+    """Draw each method's AUC with its interval, by scenario and task."""
+    figure, grid = _scenario_grid(results, len(results.tasks), height=0.55 + 0.27 * len(results.shown), share_x="row")
     styles = looks(results.shown)
-    for axes, scenario, task in panels(results, grid):
+    for axes, scenario, task in _panels(results, grid):
         for place, method in enumerate(results.shown):
             value, _ = estimate(results, method, "auc", [(scenario, task)])
             if value is None:
@@ -43,12 +70,15 @@ def auc_picture(results: Results) -> Picture:
 
 
 def rounds_picture(results: Results) -> Picture:
-    """Draw validation AUC over the rounds: one panel per scenario, the mean over tasks and seeds."""
-    figure, grid = panel_grid(results, 1, height=2.9)
+    """Draw validation AUC over the rounds, by scenario.
+
+    Lines are means over tasks and seeds, bands go from the lowest to the highest seed.
+    """
+    figure, grid = _scenario_grid(results, 1, height=2.9)
     styles = looks(results.methods)
     table = rounds_table(results)
     over_seeds = table.groupby(["method", "scenario", "round"])["auc"].agg(["mean", "min", "max"]).reset_index()
-    for axes, scenario, _ in panels(results, grid, tasks=("",)):
+    for axes, scenario, _ in _panels(results, grid, tasks=("",)):
         for method in results.methods:
             part = over_seeds[(over_seeds["method"] == method) & (over_seeds["scenario"] == scenario)]
             rounds, middle, low, high = (part[name].to_numpy(float) for name in ("round", "mean", "min", "max"))
@@ -59,7 +89,7 @@ def rounds_picture(results: Results) -> Picture:
         axes.set_xlabel("communication round")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     settled = over_seeds.loc[over_seeds["round"] >= 0.1 * over_seeds["round"].max(), "mean"].dropna()
-    if len(settled):  # the first tenth of the rounds climbs from 0.5 and would squeeze the rest
+    if len(settled):  # the first tenth of the rounds climbs from 0.5 and would squeeze the others
         lowest, highest = float(settled.min()), float(over_seeds["max"].max())
         room = 0.04 * (highest - lowest) + 1e-3
         grid[0][0].set_ylim(lowest - room, highest + room)
@@ -70,10 +100,10 @@ def rounds_picture(results: Results) -> Picture:
 
 
 def roc_picture(results: Results) -> Picture:
-    """Draw ROC curves on the test shards, one panel per scenario and task."""
-    figure, grid = panel_grid(results, len(results.tasks), height=2.6)
+    """Draw ROC curves on the test shards, by scenario and task."""
+    figure, grid = _scenario_grid(results, len(results.tasks), height=2.6)
     styles = looks(results.methods)
-    for axes, scenario, task in panels(results, grid):
+    for axes, scenario, task in _panels(results, grid):
         axes.plot([0, 1], [0, 1], color="#AAAAAA", linewidth=0.8)
         for run in first_seeds(results):
             part = run.roc[(run.roc["scenario"] == scenario) & (run.roc["task"] == task)]
@@ -105,12 +135,12 @@ def roc_picture(results: Results) -> Picture:
 
 
 def calibration_picture(results: Results) -> Picture:
-    """Draw predicted against actual rates, one panel per scenario and task, on square-root axes."""
-    figure, grid = panel_grid(results, len(results.tasks), height=2.6, share_x="row", share_y="row")
+    """Draw predicted against actual rates, by scenario and task."""
+    figure, grid = _scenario_grid(results, len(results.tasks), height=2.6, share_x="row", share_y="row")
     styles = looks(results.methods)
     table = calibration_table(results)
     tops = table.groupby("task")[["predicted", "actual"]].max().max(axis=1)
-    for axes, scenario, task in panels(results, grid):
+    for axes, scenario, task in _panels(results, grid):
         for run in first_seeds(results):
             part = run.calibration[(run.calibration["scenario"] == scenario) & (run.calibration["task"] == task)]
             look = styles[run.method]
@@ -142,7 +172,10 @@ def _seed_note(results: Results) -> str:
 
 
 def _square_root_axes(axes: Axes, top: float) -> None:
-    """Spread the low rates, where most bins of a rare label lie, and keep zero on the page."""
+    """Set square-root axes and draw the diagonal.
+
+    They spread the low rates, where most bins of a rare label lie, and unlike logarithms keep zero on the page.
+    """
     axes.plot([0, top], [0, top], color="#AAAAAA", linewidth=0.8, zorder=1)
     for set_scale in (axes.set_xscale, axes.set_yscale):
         set_scale("function", functions=(lambda value: np.sqrt(np.maximum(value, 0.0)), np.square))
@@ -154,12 +187,25 @@ def _square_root_axes(axes: Axes, top: float) -> None:
     axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
 
 
-def all_pictures(results: Results) -> tuple[Picture, ...]:
-    """Return the comparison's pictures, the most telling first."""
-    return (
-        auc_picture(results),
-        rounds_picture(results),
-        roc_picture(results),
-        calibration_picture(results),
-        *method_pictures(results),
-    )
+def _scenario_grid(
+    results: Results, rows: int, *, height: float, share_x: Share = "all", share_y: Share = "all"
+) -> tuple[Figure, Panels]:
+    """Return a figure with a column of panels for each scenario.
+
+    Args:
+        height: of a panel, in inches.
+    """
+    columns = len(results.scenarios)
+    figure = empty_figure(max(PANEL_WIDTH * columns, 6.5) + 0.4, height * rows + 1.1)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(h_pad=0.08)  # type: ignore[call-arg]  # known to the constrained engine only
+    return figure, panel_grid(figure, rows, columns, share_x=share_x, share_y=share_y)
+
+
+def _panels(results: Results, grid: Panels, tasks: Sequence[str] | None = None) -> Iterator[tuple[Axes, str, str]]:
+    """Yield each panel with its scenario and task, titled."""
+    for row, task in zip(grid, results.tasks if tasks is None else tasks, strict=True):
+        for axes, scenario in zip(row, results.scenarios, strict=True):
+            panel_title(axes, f"{scenario} {task.upper()}".strip(), 10)
+            yield axes, scenario, task
