@@ -100,7 +100,7 @@ def diff_versions(
     before, after = (promotion.version_schema(tracking, entry) for entry in (a, b))
     lines: list[tuple[str, str, str]] = []
     sides = [
-        {**entry.tags, **registry.params(tracking, entry), **_described(schema)}
+        {**entry.tags, **registry.version_params(tracking, entry), **_described(schema)}
         for entry, schema in ((a, before), (b, after))
     ]
     for name in sorted({*sides[0], *sides[1]}):

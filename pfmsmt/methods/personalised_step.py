@@ -12,9 +12,9 @@ For clients s with received W_s, uploaded W'_s and updates D_s = W'_s - W_s, and
     W_s     <- opt_s((1 - lambda) sum_j A_sj W_j + lambda G,  (1 - lambda) sum_j A_sj D_j + lambda g)
     G       <- opt(G, g)
 
-With opt = plain addition that is (1 - lambda) sum_j A_sj W'_j + lambda (G + g) (docs/method.md, phase 1). Adam (FedOpt;
-ours) is given the updates alone: differences between clients' parameters are far larger than a round's updates, and
-would drown them in its moments.
+With opt = plain addition that is (1 - lambda) sum_j A_sj W'_j + lambda (G + g) (docs/explanation/method.md, phase 1).
+Adam (FedOpt; ours) is given the updates alone: differences between clients' parameters are far larger than a round's
+updates, and would drown them in its moments.
 """
 
 from collections.abc import Mapping

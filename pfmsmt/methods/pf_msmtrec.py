@@ -1,6 +1,6 @@
 """PF-MSMTrec, bottom-up: experts first, then task towers.
 
-Ding et al. 2025; our reading: docs/method.md.
+Ding et al. 2025; our reading: docs/explanation/method.md.
 
     phase 1   all roles train locally, pulled towards what was received by mu/2 |theta - received|^2;
               every expert (and the federated tables) takes the personalised step

@@ -168,7 +168,7 @@ class MMoE(nn.Module):
     def forward(self, codes: Tensor, values: Tensor) -> Tensor:
         """Map codes [B, F] and numbers [B, M] to logits [B, T].
 
-        They are the towers'.
+        The towers compute them from the experts' outputs, mixed by each task's gate.
         """
         x = self.inputs(codes, values)
         experts, gates = self.experts(x), self.gates(x)

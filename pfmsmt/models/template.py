@@ -1,6 +1,6 @@
 """The parameter template: every tensor of a model has one role.
 
-The module that owns the tensor gives it.
+The module that owns the tensor gives it the role, and the groups in which it is aggregated.
 """
 
 from collections.abc import Collection, Iterator
@@ -47,7 +47,7 @@ class Binding:
     """
 
     def __init__(self, model: nn.Module, apart: Tensor | None = None) -> None:
-        """TensorLabel every parameter and every persistent buffer of `model`.
+        """Label every parameter and every persistent buffer of `model`.
 
         Args:
             model: whose tensors they are.
@@ -89,7 +89,7 @@ class Binding:
         self._roles = {id(tensors[name]): label.role for name, label in labels.items()}
 
     def name(self, tensor: Tensor) -> str:
-        """Return under which name one of the model's own tensors travels, whole."""
+        """Return the name under which one of the model's own tensors travels, whole."""
         return next(name for name, place in self._places.items() if place.tensor is tensor and place.part is None)
 
     def role(self, tensor: Tensor) -> Role:

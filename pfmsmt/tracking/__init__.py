@@ -1,8 +1,7 @@
 """MLflow: runs, metrics by round, logged models, and the registry.
 
-Importing this package does not import mlflow.
-
-`connect` returns a `Store`; the functions of the modules take it as their first argument.
+Importing this package does not import mlflow. `connect` returns a `Store`; the functions of the modules take it as
+their first argument.
 """
 
 from pfmsmt.tracking.connection import connect

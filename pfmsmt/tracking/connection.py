@@ -1,8 +1,7 @@
 """Connects to the MLflow store; creates what is missing of it.
 
-That is the store itself, and the experiment.
-
-The address is decided, and written into the environment, before mlflow is imported: it reads the environment then.
+That is the store itself, and the experiment. The address is decided, and written into the environment, before mlflow is
+imported: it reads the environment then.
 """
 
 import os
@@ -30,7 +29,7 @@ _IMPATIENT = {
 }
 DATABASE = "mlflow.db"
 LAUNCHER = "PFMSMT_LAUNCHER_RUN_ID"
-"""Keeps the run of `mlflow run`, whose own variable has to go (see `take_launcher`)."""
+"""Names the run of `mlflow run`, whose own variable has to go (see `take_launcher`)."""
 
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

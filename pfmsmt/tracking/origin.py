@@ -42,9 +42,8 @@ def environment() -> dict[str, object]:
 def git_state(root: Path) -> dict[str, str]:
     """Return the tags `git_commit` and `git_dirty` of `root`.
 
-    `unknown` outside a repository or before a commit.
-
-    What the stages write themselves (dvc.lock, reports) does not make the tree dirty.
+    `unknown` outside a repository or before a commit. What the stages write themselves (dvc.lock, reports) does not
+    make the tree dirty.
     """
     commit = _git(root, "rev-parse", "--verify", "HEAD")
     if commit is None:

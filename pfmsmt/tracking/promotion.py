@@ -106,9 +106,8 @@ def promote(store: "Store", scenario: str, which: str, margin: float, *, force: 
 def place(store: "Store", scenario: str, version: str, alias: str, margin: float) -> tuple[str, Promotion | None]:
     """Give a version that was just registered its alias.
 
-    Return the alias, and the change of champion if it is one.
-
-    With the alias `champion` nothing is refused; what speaks against the version is recorded.
+    Return the alias, and the change of champion if it is one. With the alias `champion` nothing is refused; what speaks
+    against the version is recorded.
     """
     champion = current(store, scenario)
     if champion is not None and champion.version == version:

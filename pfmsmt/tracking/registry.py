@@ -1,9 +1,7 @@
 """The model registry: one registered model per scenario.
 
-Its champion and challenger are aliases.
-
-Versions are refused when a pickle is among their files: whoever can write the registry must not run code where it is
-read.
+Its champion and challenger are aliases. Versions are refused when a pickle is among their files: whoever can write the
+registry must not run code where it is read.
 """
 
 import contextlib
@@ -191,7 +189,7 @@ def _version(scenario: str, entry: "ModelVersion", own: tuple[str, ...]) -> Vers
     )
 
 
-def params(store: "Store", version: Version) -> dict[str, str]:
+def version_params(store: "Store", version: Version) -> dict[str, str]:
     """Return the parameters that a version was trained with."""
     with readable(store.uri, f"reading the parameters of {version.source}"):
         return dict(store.client.get_logged_model(version.source.removeprefix("models:/")).params)

@@ -142,9 +142,8 @@ class Client:
     def _average(self, request: Request) -> NamedArrays:
         """Return the personalised parameters, averaged over rounds.
 
-        The last ones count most (Polyak and Juditsky 1992).
-
-        The n-th ones enter with weight (1 - beta) / (1 - beta^n), so that nothing before the first round counts.
+        The last ones count most (Polyak and Juditsky 1992). The n-th ones enter with weight (1 - beta) / (1 - beta^n),
+        so that nothing before the first round counts.
         """
         now = self._method.personalise(request.arrays, self._states[max(self._states)])
         share = self._learner.budget.averaging

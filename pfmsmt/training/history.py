@@ -146,17 +146,16 @@ def validation_metrics(result: RoundResult) -> dict[str, float | None]:
 def summary(result: RoundResult) -> dict[str, float]:
     """Return a round's diagnostics as metrics.
 
-    Means over the groups of a kind (all experts, all towers, ...).
-
-    `server/<kind>_{conflicts,cosine,drift}`, `server/<client>/<kind>_{coefficient,own_weight,drift}` of each client
-    that answered and, with few clients, `server/<client>/{listens_to,cosine}/<other>_<kind>`.
+    Means over the groups of a kind (all experts, all towers, ...): `server/<kind>_{conflicts,cosine,drift}`,
+    `server/<client>/<kind>_{coefficient,own_weight,drift}` of each client that answered and, with few clients,
+    `server/<client>/{listens_to,cosine}/<other>_<kind>`.
     """
     kinds: dict[str, list[Mapping[str, FloatArray]]] = {}
     for group, found in sorted(result.diagnostics.items()):
         kinds.setdefault(group.split("/")[0], []).append(found)
     metrics: dict[str, float] = {}
     for kind, groups in kinds.items():
-        listening, cosine, coefficients, drift = (
+        rows, cosine, coefficients, drift = (
             np.mean([found[name] for found in groups], axis=0)
             for name in ("listening", "cosine", "coefficients", "drift")
         )
@@ -170,12 +169,12 @@ def summary(result: RoundResult) -> dict[str, float]:
         for place in here:
             client = f"server/{result.clients[place]}"
             metrics[f"{client}/{kind}_coefficient"] = float(coefficients[place])
-            metrics[f"{client}/{kind}_own_weight"] = float(listening[place, place])
+            metrics[f"{client}/{kind}_own_weight"] = float(rows[place, place])
             metrics[f"{client}/{kind}_drift"] = float(drift[place])
             if len(result.clients) <= _FEW:
                 for other, name in enumerate(result.clients):
                     if other != place:
-                        metrics[f"{client}/listens_to/{name}_{kind}"] = float(listening[place, other])
+                        metrics[f"{client}/listens_to/{name}_{kind}"] = float(rows[place, other])
                     if other in here:
                         metrics[f"{client}/cosine/{name}_{kind}"] = float(cosine[place, other])
     return metrics

@@ -95,17 +95,17 @@ class Ledger:
 
     def add(self, round: int, passed: Iterable[Transfer]) -> None:
         """Add the transfers of one round."""
-        for message in passed:
-            counts = self._traffic.setdefault((round, message.client), [0, 0, 0, 0])
-            at = 0 if message.direction == "up" else 2
-            counts[at] += sum(item.tensor for item in message.items)
-            counts[at + 1] += message.bytes
-            route = message[:3]
+        for transfer in passed:
+            counts = self._traffic.setdefault((round, transfer.client), [0, 0, 0, 0])
+            at = 0 if transfer.direction == "up" else 2
+            counts[at] += sum(item.tensor for item in transfer.items)
+            counts[at + 1] += transfer.bytes
+            route = transfer[:3]
             # Nearly always the same as the round before: no need to look at each item again.
-            if self._last.get(route) == message.items:
+            if self._last.get(route) == transfer.items:
                 continue
-            self._last[route] = message.items
-            for item in message.items:
+            self._last[route] = transfer.items
+            for item in transfer.items:
                 self._items.setdefault((*route, item.name, item.shape, item.dtype), (round, item.tensor, item.bytes))
 
     def table(self, template: Template) -> pd.DataFrame:

@@ -84,9 +84,7 @@ def build_learner(
 def client_batch_size(mean: int, rows: int, mean_rows: float) -> int:
     """Return a client's batch size, in proportion to its rows.
 
-    So all clients take the same number of steps.
-
-    At least 2, because BatchNorm needs two rows.
+    So all clients take the same number of steps. At least 2, because BatchNorm needs two rows.
     """
     return max(2, round(mean * rows / mean_rows))
 
@@ -109,11 +107,11 @@ def local_train(
 ) -> LocalResult:
     """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
 
-    Plain SGD, because what is averaged must be proportional to the gradient (docs/method.md, a round). The regulariser
-    (mu / 2) |theta - anchor|^2, over the learned tensors whose role is in `anchor`, takes an implicit step after each
-    of the optimisers', theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu: stable for any mu. The rate
-    is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form (AdamW, Loshchilov and
-    Hutter 2019), not scaled by the gradient's moments. Running statistics are not pulled.
+    Plain SGD, because what is averaged must be proportional to the gradient (docs/explanation/method.md, a round). The
+    regulariser (mu / 2) |theta - anchor|^2, over the learned tensors whose role is in `anchor`, takes an implicit step
+    after each of the optimisers', theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu: stable for any mu.
+    The rate is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form (AdamW, Loshchilov
+    and Hutter 2019), not scaled by the gradient's moments. Running statistics are not pulled.
 
     A large table (`Learner.large`) is trained in place by lazy Adam; it is in neither `parameters` nor what comes
     back, and starts from the version that `optimizer` names.

@@ -1,10 +1,9 @@
 """The privacy spent by noised uploads: epsilon at a given delta.
 
-Computed by opacus's accountant.
-
-Of two worlds, one with a client's rows and one in which it has none to learn from (its change is zero), whoever sees
-its uploads can say which by a factor of e^epsilon at most, but for a probability of delta. Every upload is one
-Gaussian mechanism, none is drawn by chance (q = 1), and Renyi's divergences add up over uploads (Mironov 2017).
+Computed by opacus's accountant. Of two worlds, one with a client's rows and one in which it has none to learn from (its
+change is zero), whoever sees its uploads can say which by a factor of e^epsilon at most, but for a probability of
+delta. Every upload is one Gaussian mechanism, none is drawn by chance (q = 1), and Renyi's divergences add up over
+uploads (Mironov 2017).
 """
 
 import importlib.util
@@ -33,7 +32,12 @@ def check_accountant(privacy: Privacy) -> None:
 def epsilon(noise: float, releases: int, delta: float) -> float:
     """Return epsilon of `releases` uploads of one client.
 
-    Each has noise of `noise` times the clipping length; 0 where delta alone covers all that they reveal.
+    It is 0 where delta alone covers all that they reveal.
+
+    Args:
+        noise: standard deviation of the noise, in multiples of the clipping length; > 0.
+        releases: uploads so far, those of repeated rounds included.
+        delta: probability with which the bound may fail.
     """
     # Not at the top: it takes seconds, and most runs have no noise.
     from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
@@ -46,7 +50,12 @@ def epsilon(noise: float, releases: int, delta: float) -> float:
 def spent(metrics: Mapping[str, float], privacy: Privacy) -> dict[str, float]:
     """Return the epsilons of a round, from its metrics.
 
-    Of every client that answered, and the largest of them as `privacy/epsilon`.
+    Args:
+        metrics: with `privacy/<client>/releases` of every client that answered with noise.
+        privacy: `noise` and `delta`.
+
+    Returns:
+        `privacy/<client>/epsilon`, and the largest of them as `privacy/epsilon`; nothing where there is no noise.
     """
     releases = {key.removesuffix(RELEASES): round(v) for key, v in metrics.items() if key.endswith(RELEASES)}
     found = {f"{place}/epsilon": epsilon(privacy.noise, count, privacy.delta) for place, count in releases.items()}

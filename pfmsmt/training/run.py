@@ -178,9 +178,7 @@ def run_training(job: Job, federation: FederationLike, store: "Store") -> dict[s
 def run_params(config: Config, name: str, seed: int, device: str, shuffle: str) -> dict[str, Any]:
     """Return the parameters that decide a run, under params.yaml's names.
 
-    Flat, as MLflow gets them.
-
-    `device` and `shuffle` are what `auto` came to.
+    Flat, as MLflow gets them. `device` and `shuffle` are what `auto` came to.
     """
     tree = config.model_dump(mode="json", by_alias=True)
     train_ = {key: value for key, value in tree["train"].items() if key not in ("methods", "seeds")}

@@ -37,9 +37,8 @@ class Score(NamedTuple):
 def score(validation: Validation, weights: Positives | None = None) -> Score:
     """Return the mean AUC where defined, and minus the mean log-loss.
 
-    Over scenarios and tasks.
-
-    The variance of an AUC goes with one over its positives, so positives as weights make the least noisy mean (ours).
+    Over scenarios and tasks. The variance of an AUC goes with one over its positives, so positives as weights make the
+    least noisy mean (ours).
     """
     aucs, sizes, losses = [], [], []
     for scenario, tasks in validation.items():

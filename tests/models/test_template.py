@@ -7,7 +7,7 @@ from torch import nn
 
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.core.types import Role, Slot
-from pfmsmt.models.mmoe import MMoE
+from pfmsmt.models.mmoe import MMoE, template_of
 from pfmsmt.models.template import Binding, TensorLabel
 from tests.support.shapes import scrambled, spec
 
@@ -157,3 +157,13 @@ def test_roles_of_tensors():
     assert roles["experts.layers.0.adapter_up"] is Role.TASK
     assert roles["experts.layers.0.norm_bias"] is Role.NORM
     assert roles["private_embedding.table"] is Role.PRIVATE
+
+
+@pytest.mark.parametrize("changes", [{}, {"rank": 0, "private_experts": 2}, {"field_federated": (True, True, True)}])
+def test_the_template_of_shapes_is_that_of_a_model_which_has_them(changes):
+    assert template_of(spec(**changes)) == Binding(MMoE(spec(**changes))).template
+
+
+def test_a_template_allocates_no_tensor():
+    """A table of 10^12 rows would not fit anywhere."""
+    assert template_of(spec(field_codes=(4, 10**12, 2)))["private/table"].role is Role.PRIVATE
