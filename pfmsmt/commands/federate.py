@@ -26,8 +26,6 @@ _Folder = Annotated[Path, typer.Option(help="The site's folder.")]
 federate_app = typer.Typer(
     help="The same federation across machines: a server, and a site for each scenario.", no_args_is_help=True
 )
-
-
 site_app = typer.Typer(help="A scenario's own site.", no_args_is_help=True)
 
 

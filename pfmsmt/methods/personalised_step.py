@@ -1,8 +1,7 @@
 """The server's personalised step, one group at a time.
 
-A group is an expert, or one task's tower.
-
-Legend: S clients, V vectors of each (1, or one for each task), T tasks, P numbers of a group.
+A group is an expert, or one task's tower. Legend: S clients, V vectors of each (1, or one for each task), T tasks, P
+numbers of a group.
 
 For clients s with received W_s, uploaded W'_s and updates D_s = W'_s - W_s, and the global part G:
 

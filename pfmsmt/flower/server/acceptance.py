@@ -38,9 +38,8 @@ class Acceptance(NamedTuple):
         No request: the site's report at the end of the run.
         """
         if request is None:
-            return (
-                None if isinstance(answer, SiteResult) and self._result(client, answer) else "its answer does not fit"
-            )
+            fits = isinstance(answer, SiteResult) and self._result(client, answer)
+            return None if fits else "its answer does not fit"
         if isinstance(answer, SiteResult):
             return "its answer does not fit the question"
         if request.kind == "validate":

@@ -1,9 +1,7 @@
 """The server's side of the schema exchange.
 
-It asks for proposals, agrees, and saves the schema.
-
-Sites answer with what `site/prepare.py` wrote: proposals first, the counts of their shards then. Rows and private
-values stay with them.
+It asks for proposals, agrees, and saves the schema. Sites answer with what `site/prepare.py` wrote: proposals first,
+the counts of their shards then. Rows and private values stay with them.
 """
 
 import hashlib

@@ -23,9 +23,8 @@ from pfmsmt.training.history import History
 def save_site_model(site: Site, asked: str, plan: RunPlan, track: bool) -> SiteResult:
     """Write `models/<method>-seed<seed>/`; with `track`, log and register the model.
 
-    Repeating it registers no more.
-
-    Private parts never leave the site, so neither does its model: the server learns round and validation alone.
+    Repeating it registers no more. Private parts never leave the site, so neither does its model: the server learns
+    round and validation alone.
 
     Raises:
         FederationError: see `Site.check` and `Site.last`.

@@ -1,8 +1,7 @@
 """A site: it answers one request, and saves its private state.
 
-The state lies on its own disk, by run and round.
-
-Every message starts a new process, so nothing else survives from one to the next.
+The state lies on its own disk, by run and round. Every message starts a new process, so nothing else survives from one
+to the next.
 
     <site>/data/clients/    shards and schema.json, as `pfmsmt site prepare` or the stage partition write them
     <site>/state/<run>/<round>.<step>/    the client after that step of that round: its phases, then validation
