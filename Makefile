@@ -7,6 +7,8 @@ PORT ?= 5000
 SERVE_PORT ?= 5001
 METHODS ?= pf_msmtrec
 WORKERS ?= 1
+# Files stay whole, as the tests of one share data; tests/conftest.py has put the longest first.
+PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The store does not depend on where a command is run; set the variable yourself to use a server.
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
@@ -15,7 +17,7 @@ export DVC_NO_ANALYTICS ?= true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint ui serve show tune bench quality ablation federation-demo clean
+.PHONY: help setup repro check test lint style types imports docs docs-serve ui serve show tune bench quality ablation federation-demo clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -32,14 +34,30 @@ $(READY): requirements.lock pyproject.toml
 repro: $(READY) ## run the whole pipeline: data, training, evaluation, comparison, registration
 	@dvc repro
 
-test: $(READY) ## run all tests
-	@pytest -n auto --dist loadfile --no-loadscope-reorder
+check: lint ## lint, and the tests that are not slow; before every commit
+	@$(PYTEST) -m "not slow"
 
-lint: $(READY) ## style, types and import floors
+test: $(READY) ## run all tests
+	@$(PYTEST)
+
+lint: style types imports ## style, types and import floors
+
+style: $(READY)
 	@ruff check .
 	@ruff format --check .
+
+types: $(READY)
 	@mypy
+
+imports: $(READY)
 	@lint-imports
+
+docs: $(READY) ## build the pages into site/; a broken link fails, and so does a reference page that is not current
+	@python docs/generate.py --check
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+
+docs-serve: $(READY) ## show the pages at http://127.0.0.1:8000, and again after every change
+	@NO_MKDOCS_2_WARNING=1 mkdocs serve
 
 ui: $(READY) ## MLflow UI at PORT, and links to its useful pages
 	@pfmsmt ui --port $(PORT)

@@ -26,7 +26,7 @@ from pfmsmt.data.prepare.download import obtain
 from pfmsmt.data.prepare.partition import partition
 from pfmsmt.tracking import connect
 from pfmsmt.tracking.connection import TUNING_EXPERIMENT
-from pfmsmt.tuning.command import Wish, tune
+from pfmsmt.tuning.command import SearchRequest, tune
 
 TENTH = 10
 ROUNDS = 4
@@ -49,9 +49,9 @@ def main() -> None:
         connect(root, TUNING_EXPERIMENT)
         own = _Memory()
         start = time.perf_counter()
-        wish = Wish((options.method,), options.trials, workers=options.workers, storage=options.storage)
+        request = SearchRequest((options.method,), options.trials, workers=options.workers, storage=options.storage)
         with own:
-            tune(wish, root)
+            tune(request, root)
         wall = time.perf_counter() - start
         _print(_trials(root), own.seen, wall, options.workers)
 

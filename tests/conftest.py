@@ -1,9 +1,11 @@
 """Shared by all tests: a tiny generated data set, a tiny configuration, a fresh MLflow store, a project folder."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,18 +79,17 @@ def dvc_repository(tmp_path) -> Path:
     return root
 
 
-LONGEST = ("test_readme.py", "test_processes.py", "test_experiment.py", "test_tune.py", "test_benchmarks.py")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first, so that none is left running alone at the end.
 
-
-def pytest_collection_modifyitems(items):
-    """Start the longest files first, then other slow tests, so that none is left running alone at the end."""
-
-    def place(item: pytest.Item) -> int:
-        if item.path.name in LONGEST:
-            return LONGEST.index(item.path.name)
-        return len(LONGEST) + (item.get_closest_marker("slow") is None)
-
-    items.sort(key=place)
+    How long a file takes is what its tests' `slow` markers say in all. Files stay whole (`--dist loadfile`).
+    """
+    seconds: dict[Path, float] = defaultdict(float)
+    for item in items:
+        marker = item.get_closest_marker("slow")
+        if marker is not None:
+            seconds[item.path] += sum(marker.args)
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -159,17 +160,44 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def fill_project(data: Path, empty_database: Path):
+    """Return a function that makes a project: the tiny data, a small params.yaml, an empty MLflow store."""
+
+    def fill(folder: Path, changes: dict | None = None) -> Path:
+        shutil.copytree(data, folder)
+        shutil.copy(empty_database, folder)
+        write_settings(folder, small_tree(changes))
+        return folder
+
+    return fill
+
+
 @pytest.fixture
-def project(
-    tmp_path: Path, data: Path, empty_database: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder with the tiny data, a small params.yaml and an empty MLflow store; the working directory."""
-    folder = tmp_path / "project"
-    shutil.copytree(data, folder)
-    shutil.copy(empty_database, folder)
-    write_settings(folder, small_tree())
+def project(tmp_path: Path, fill_project, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the test's own; the working directory."""
+    folder = fill_project(tmp_path / "project")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory: pytest.TempPathFactory, fill_project) -> Path:
+    changes = {"train.methods": ["local"], "evaluate.batch_size": 64}
+    folder = fill_project(tmp_path_factory.mktemp("finished") / "project", changes)
+    with bare_environment(), contextlib.chdir(folder):
+        run_stages(parse_config(small_tree(changes)), folder)
+    return folder
+
+
+@pytest.fixture
+def finished_project(finished_once: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose stages have run with the method local, for tests that leave it as it is; the working directory.
+
+    It is made once, as training and drawing take seconds.
+    """
+    monkeypatch.chdir(finished_once)
+    return finished_once
 
 
 @pytest.fixture(scope="session")
@@ -215,14 +243,12 @@ def configure(project: Path, make_config):
 
 
 @pytest.fixture
-def run_python(project: Path):
-    """Return a function that runs this Python in the project's folder, as a user would."""
+def run_python():
+    """Return a function that runs this Python in the working directory, as a user would."""
 
     def run(*words: str, **variables: str) -> subprocess.CompletedProcess:
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
-        return subprocess.run(
-            [sys.executable, *words], cwd=project, env=environment, capture_output=True, text=True, timeout=120
-        )
+        return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120)
 
     return run
 
@@ -257,7 +283,16 @@ def equal_arrays():
 
 @pytest.fixture
 def train_all(project: Path):
-    """Return a function that does what the stages do, up to one of them, for every method of a configuration."""
+    """Return a function that runs the stages in the test's own project, up to one of them."""
+
+    def run(config: Config, last: str = "register"):
+        return run_stages(config, project, last)
+
+    return run
+
+
+def run_stages(config: Config, project: Path, last: str = "register"):
+    """Do what the stages do in a project that is the working directory, for every method; return its tracking."""
     from pfmsmt.commands.compare import compare
     from pfmsmt.commands.evaluate import evaluate
     from pfmsmt.commands.register import register
@@ -265,17 +300,14 @@ def train_all(project: Path):
     from pfmsmt.core.files import write_json
     from pfmsmt.tracking import connect
 
-    def run(config: Config, last: str = "register"):
-        schema, tracking = read_schema(Path("data/clients/schema.json")), connect(project)
-        for method in config.train.methods:
-            ids = train(config, schema, method, 0, tracking, project)
-            write_json(project / f"runs/{method}-seed0.json", ids)
-            if last != "train":
-                evaluate(config, schema, method, 0, tracking, project)
-        if last in ("compare", "register"):
-            compare(config, schema, tracking, project)
-        if last == "register":
-            register(config, schema, tracking, project)
-        return tracking
-
-    return run
+    schema, tracking = read_schema(Path("data/clients/schema.json")), connect(project)
+    for method in config.train.methods:
+        ids = train(config, schema, method, 0, tracking, project)
+        write_json(project / f"runs/{method}-seed0.json", ids)
+        if last != "train":
+            evaluate(config, schema, method, 0, tracking, project)
+    if last in ("compare", "register"):
+        compare(config, schema, tracking, project)
+    if last == "register":
+        register(config, schema, tracking, project)
+    return tracking

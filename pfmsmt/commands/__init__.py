@@ -1,1 +1,1 @@
-"""What each command and stage does, from the configuration to the files it writes."""
+"""The commands and stages, from the configuration to the files they write."""

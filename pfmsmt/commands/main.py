@@ -31,14 +31,17 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show traceback
     """Personalised federated multi-scenario multi-task recommendation."""
 
 
-@app.command()
-def repro(stages: Annotated[list[str] | None, typer.Argument(help="Stages; all if left out.")] = None) -> None:
-    """Run `dvc repro` with this environment's programs; `mlflow run .` comes through here."""
+@app.command("repro")
+def _repro(stages: Annotated[list[str] | None, typer.Argument(help="Stages; all if left out.")] = None) -> None:
+    """Run `dvc repro` with this environment's programs.
+
+    `mlflow run .` comes through here.
+    """
     _run([_program("dvc"), "repro", *(stages or [])])
 
 
-@app.command()
-def show() -> None:
+@app.command("show")
+def _show() -> None:
     """Print the comparison table and the next commands."""
     # Here and below, what one command needs is imported there: the others need not wait for it.
     from pfmsmt.commands.compare import comparison_text
@@ -47,12 +50,12 @@ def show() -> None:
     say(comparison_text(load_config(), read_schema(SCHEMA), Path.cwd()))
 
 
-@app.command()
-def ui(
+@app.command("ui")
+def _ui(
     port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
     links_only: Annotated[bool, typer.Option("--links-only", help="Print the links; start nothing.")] = False,
 ) -> None:
-    """Start the MLflow UI, the light way, and print links to its useful pages."""
+    """Start the MLflow UI and print links to its useful pages."""
     tracking = connect(Path.cwd())
     say("Pages of the MLflow UI:")
     for name, link in deep_links(tracking, f"http://127.0.0.1:{port}").items():
@@ -65,30 +68,33 @@ def ui(
     _run([_program("mlflow"), *words])
 
 
-@app.command()
-def serve(
+@app.command("serve")
+def _serve(
     host: Annotated[str | None, typer.Option(help="Address to listen at; serve.host if left out.")] = None,
     port: Annotated[int | None, typer.Option(help="serve.port if left out.", min=1, max=65535)] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Answer without a token, wherever it listens.")] = False,
 ) -> None:
-    """Serve all scenarios' champions over HTTP; PFMSMT_SERVE_TOKEN is the bearer token that requests must carry."""
+    """Serve all scenarios' champions over HTTP.
+
+    PFMSMT_SERVE_TOKEN is the bearer token that requests must carry.
+    """
     settings = load_config().serve
     changes = {"host": host or settings.host, "port": port or settings.port}
     tracking = connect(Path.cwd())
-    from pfmsmt.serving.http_server import serve as run
+    from pfmsmt.serving.http_server import serve
 
-    run(tracking, settings.model_copy(update=changes), authenticate=not no_auth)
+    serve(tracking, settings.model_copy(update=changes), authenticate=not no_auth)
 
 
-@app.command()
-def predict(
+@app.command("predict")
+def _predict(
     source: Annotated[Path, typer.Argument(help="Parquet file with the raw feature columns.")],
     target: Annotated[Path, typer.Argument(help="Parquet file to write: a probability column for each task.")],
     scenario: Annotated[str, typer.Option(help="Whose model predicts.")],
     version: Annotated[str, typer.Option(help="Version or alias.")] = "champion",
     keep: Annotated[list[str] | None, typer.Option(help="Column to copy to the target; may be repeated.")] = None,
 ) -> None:
-    """Predict the rows of a Parquet file of any size with a registered model."""
+    """Predict a Parquet file of any size with a registered model."""
     settings = load_config().serve
     tracking = connect(Path.cwd())
     from pfmsmt.serving.file import predict_file
@@ -103,8 +109,8 @@ def predict(
         say(f"missing values that were filled: {cells}")
 
 
-@app.command()
-def tune(
+@app.command("tune")
+def _tune(
     methods: Annotated[list[str], typer.Option(help="Methods to tune, or all; several in a row.", metavar="M [M ...]")],
     more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="M")] = None,
     trials: Annotated[
@@ -127,12 +133,11 @@ def tune(
     ] = None,
 ) -> None:
     """Search for the parameters that validate best; tune.yaml says in which ranges."""
-    from pfmsmt.tuning.command import Wish
-    from pfmsmt.tuning.command import tune as run
+    from pfmsmt.tuning.command import SearchRequest, tune
 
     # `--methods a b` reaches us as `--methods a` and an argument b.
     words = (*methods, *(more or []))
-    run(Wish(words, trials, timeout, workers, storage, study, resume, apply, export), Path.cwd())
+    tune(SearchRequest(words, trials, timeout, workers, storage, study, resume, apply, export), Path.cwd())
 
 
 def _program(name: str) -> str:

@@ -284,4 +284,4 @@ class Data(Frozen):
         description="https://grouplens.org/datasets/movielens: age groups; rating >= 4, rating 5.",
     )
     tenrec: Tenrec = Field(default=Tenrec(), description="https://tenrec0.github.io (needs a signed licence).")
-    tabular: Tabular = Field(default=Tabular(), description="Your own log; docs/data.md has a worked example.")
+    tabular: Tabular = Field(default=Tabular(), description="Your own log; docs/how-to/own-data.md has an example.")

@@ -1,1 +1,1 @@
-"""What every room may use: errors, types, named arrays, metrics, files and the console."""
+"""Errors, types, named arrays, metrics, files and the console, for all rooms."""

@@ -1,8 +1,11 @@
-"""The errors a user can cause or meet. Each message says what is wrong, where, and what to do."""
+"""The errors that a user can cause or meet.
+
+Each message says what is wrong, where, and what to do.
+"""
 
 
 class PfmsmtError(Exception):
-    """Base of every error that is shown as one readable message, without a traceback."""
+    """Base of the errors that are shown without a traceback."""
 
 
 class ConfigError(PfmsmtError):
@@ -10,15 +13,15 @@ class ConfigError(PfmsmtError):
 
 
 class DataError(PfmsmtError):
-    """A raw file or a shard is missing, damaged or breaks the schema."""
+    """A raw file or shard is missing, damaged or breaks its schema."""
 
 
 class SchemaError(PfmsmtError):
-    """Columns or types offered to a model or shard do not fit its schema."""
+    """Columns or types do not fit a model's or shard's schema."""
 
 
 class TrainingError(PfmsmtError):
-    """Training cannot go on: a loss that is not finite, or too few clients answered."""
+    """Training cannot go on: a loss is not finite, clients are missing."""
 
 
 class CheckpointError(PfmsmtError):
@@ -30,7 +33,7 @@ class TuningError(PfmsmtError):
 
 
 class TrackingError(PfmsmtError):
-    """The MLflow store cannot be reached, or lacks the run that a stage needs."""
+    """The MLflow store cannot be reached, or lacks a run or model."""
 
 
 class FederationError(PfmsmtError):

@@ -1,4 +1,8 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Files that are either whole or absent, even after a kill.
+
+They are written under a temporary name beside their own, then renamed. The temporary name holds the process id, so
+that what a killed process left can be told from what a living one is writing.
+"""
 
 import json
 import os
@@ -24,7 +28,10 @@ def _alive(process: int) -> bool:
 
 
 def recover(path: Path) -> None:
-    """Clear up what a killed process left beside `path`; a folder that it had moved aside comes back."""
+    """Clear up what a killed process left beside `path`.
+
+    A folder that it had moved aside, to put a new one in its place, comes back.
+    """
     for left in sorted(path.parent.glob(f".{path.name}.*")):
         process, _, kind = left.name.removeprefix(f".{path.name}.").partition(".")
         if kind not in ("tmp", "old") or not process.isdigit() or _alive(int(process)):
@@ -39,7 +46,10 @@ def recover(path: Path) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, on any error removed."""
+    """Yield a temporary path that becomes `path` on success.
+
+    On any error it is removed, and an older file at `path` stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     temporary = _temporary(path)
@@ -52,7 +62,10 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it replaces `path`, on any error it is removed."""
+    """Yield an empty temporary folder that becomes `path` on success.
+
+    On any error it is removed, and an older folder at `path` stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     temporary = _temporary(path)
@@ -60,6 +73,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        # The system renames no folder over a full one, so the old one steps aside first.
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         if path.exists():
             os.replace(path, old)
@@ -81,5 +95,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys (NaN is refused), whole or not at all."""
+    """Write `value` as indented JSON, whole or not at all.
+
+    Keys are sorted, so that equal values give equal files.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have.
+    """
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")

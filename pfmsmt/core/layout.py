@@ -1,6 +1,7 @@
-"""Where the stages read and write, relative to the project's folder; dvc.yaml names the same places.
+"""The places of a project's files, and the files of a run.
 
-Reads back what the stages wrote of one run: its MLflow ids, its best rounds, its test scores.
+All paths are relative to the project's folder; dvc.yaml names the same places. A file that a single module writes and
+reads is named in that module.
 """
 
 import json
@@ -10,26 +11,78 @@ from typing import Any
 from pfmsmt.core.errors import DataError
 
 RAW = Path("data/raw")
-CLIENTS = Path("data/clients")
-SCHEMA = CLIENTS / "schema.json"
+"""The data set as it was obtained, never changed.
+
+source.json: which data set it is, and its scenarios
+*: the files of the source
+"""
 ORACLE = RAW / "oracle.json"
+"""The best metrics that are possible; generated data alone have it."""
+CLIENTS = Path("data/clients")
+"""Encoded shards, a folder for each scenario.
+
+<scenario>/train.parquet: training rows: group id, category codes, standardised numbers, one label for each task
+<scenario>/val.parquet: validation rows, likewise
+<scenario>/test.parquet: test rows, likewise
+<scenario>/example.parquet: five raw rows, the models' input example
+quarantine.csv: rows that were left out, each with its fault; with `data.on_bad_rows: quarantine`
+quarantine.json: counts of these rows by kind and file
+"""
+SCHEMA = CLIENTS / "schema.json"
+"""Fields, vocabularies, means and deviations, tasks, counts, fingerprint."""
 MODELS = Path("models")
+"""What trainings leave, a folder for each run.
+
+<method>-seed<seed>/<scenario>/weights.safetensors: the scenario's best model
+<method>-seed<seed>/<scenario>/model.json: its shape, schema and calibration
+<method>-seed<seed>/result.json: each scenario's best round and what it validated
+<method>-seed<seed>/history.csv: validation AUC and log-loss by round, scenario and task
+<method>-seed<seed>/ledger.csv: name, role, shape and bytes of all that passed
+<method>-seed<seed>/traffic.csv: bytes by round, phase, client and direction
+<method>-seed<seed>/diagnostics.parquet: who listens to whom, cosines, drift by round; of pf_msmtrec
+"""
 RUNS = Path("runs")
+"""Where a run is in MLflow; not in DVC's cache.
+
+<method>-seed<seed>.json: the ids of the run and of its logged models
+"""
 EVALUATION = Path("evaluation")
+"""Scores on test rows, a folder for each run.
+
+<method>-seed<seed>/metrics.json: AUC with interval, GAUC, log-loss, ECE by scenario and task
+<method>-seed<seed>/roc.csv: points of the ROC curves
+<method>-seed<seed>/calibration.csv: predicted and actual rates by bin
+"""
 REPORTS = Path("reports")
+"""The comparison of all runs, and the data card.
+
+comparison.html: all tables and pictures in one file, which opens offline
+comparison.md: the tables
+metrics.json: method, scenario, task, metric (`auc`, `gauc`, `logloss`, `ece`); `oracle` on generated data
+summary.json: means over scenarios and seeds
+pictures/*: the pictures as PNG
+rounds.csv: points of DVC's plot of validation AUC
+roc.csv: points of DVC's ROC plot
+calibration.csv: points of DVC's calibration plot
+data_pictures/*: pictures of the data card
+"""
 CARD = (REPORTS / "data.md", REPORTS / "data.html")
+"""The data card: rows, rates, columns, drift."""
 CHECKPOINTS = Path("checkpoints")
-TUNING = Path("tuning")
+"""The last complete state of each run that is going on; removed when it ends."""
+TUNING_JOURNAL = Path("tuning/optuna.journal")
+"""All studies of this machine, in one journal of Optuna."""
 CHAMPIONS = Path("champions.json")
+"""What the stage register chose for each scenario; not in DVC's cache."""
 
 
 def run_name(method: str, seed: int) -> str:
-    """Return the one name of a training run: of its folders, its stage and its MLflow run."""
+    """Return the name of a training run's folders, stage and MLflow run."""
     return f"{method}-seed{seed}"
 
 
 def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
-    """Read the MLflow ids of a training run: {run_id, models: {scenario: model id}}.
+    """Read a training run's MLflow ids: {run_id, models: {scenario: id}}.
 
     Raises:
         DataError: the run was not trained, or its file is damaged.
@@ -44,7 +97,7 @@ def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
 
 
 def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
-    """Read what `evaluate` wrote: {scenario: {task: metrics}}.
+    """Read a run's test scores: {scenario: {task: metrics}}.
 
     Raises:
         DataError: missing or damaged.
@@ -54,7 +107,7 @@ def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
 
 
 def read_best(root: Path, method: str, seed: int) -> dict[str, Any]:
-    """Read what a training run kept: {scenario: {round, mean_auc, validation}}.
+    """Read a run's best rounds: {scenario: {round, mean_auc, validation}}.
 
     Raises:
         DataError: missing or damaged.

@@ -1,4 +1,7 @@
-"""Ranking and calibration of predicted probabilities. Undefined is None, never a neutral number such as 0.5."""
+"""Ranking and calibration of predicted probabilities.
+
+An undefined metric is None, never a neutral number such as 0.5. Legend: B rows.
+"""
 
 from typing import NamedTuple
 
@@ -9,7 +12,7 @@ CLIP = 1e-7
 """log_loss keeps probabilities in [CLIP, 1 - CLIP]: the last step of float32 below 1 is 6e-8 away, so a float32
 sigmoid that saturated costs 16.1, not infinity, and float32 and float64 predictions score alike."""
 LOGGED = ("auc", "gauc", "logloss", "ece")
-"""Of `task_metrics`, what MLflow's runs and registered versions carry."""
+"""The metrics that MLflow's runs and registered versions carry, among those of `task_metrics`."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -24,7 +27,7 @@ class RocCurve(NamedTuple):
 
 
 class CalibrationBins(NamedTuple):
-    """Rows sorted by prediction and cut into bins of equal size; only bins that hold rows."""
+    """Bins of equal size over rows sorted by prediction; none is empty."""
 
     predicted: Floats
     """Mean prediction of each bin."""
@@ -34,7 +37,10 @@ class CalibrationBins(NamedTuple):
 
 
 def auc(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> float | None:
-    """Area under the ROC curve: P(random positive scores above random negative), ties count half (Mann-Whitney).
+    """Return the area under the ROC curve.
+
+    It is the probability that a random positive scores above a random negative, where ties count half: the statistic
+    of Mann and Whitney (1947).
 
     Args:
         labels: [B], 0 or 1.
@@ -59,7 +65,9 @@ def auc(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None =
 
 
 def gauc(labels: ArrayLike, probabilities: ArrayLike, groups: ArrayLike) -> float | None:
-    """Grouped AUC (Zhu et al. 2017): the mean AUC of the groups that hold both classes, weighted by their rows.
+    """Return the grouped AUC (Zhu et al. 2017).
+
+    It is the mean AUC of the groups that hold both classes, weighted by their rows.
 
     Args:
         labels: [B], 0 or 1.
@@ -97,7 +105,9 @@ def gauc(labels: ArrayLike, probabilities: ArrayLike, groups: ArrayLike) -> floa
 
 
 def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Mean binary cross-entropy in nats, of probabilities clipped to [CLIP, 1 - CLIP].
+    """Return the mean binary cross-entropy in nats.
+
+    Probabilities are clipped to [CLIP, 1 - CLIP].
 
     Raises:
         ValueError: as `auc`.
@@ -108,9 +118,10 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int) -> float:
-    """Mean |mean prediction - share of positives| over bins of equal size, weighted by their rows.
+    """Return the expected calibration error over bins of equal size.
 
-    Bins and ties are those of `calibration_bins`.
+    It is the mean of |mean prediction - share of positives|, weighted by the bins' rows. Bins and ties are those of
+    `calibration_bins`.
 
     Raises:
         ValueError: as `auc`; bins < 1.
@@ -120,7 +131,9 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins
 
 
 def predicted_to_actual(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
-    """Sum of predictions / number of positives: 1 is unbiased, above 1 predicts too much; None without a positive.
+    """Return the sum of predictions divided by the number of positives.
+
+    1 is unbiased, above 1 predicts too much; None without a positive.
 
     Raises:
         ValueError: as `auc`.
@@ -133,7 +146,9 @@ def predicted_to_actual(labels: ArrayLike, probabilities: ArrayLike) -> float | 
 def task_metrics(
     labels: ArrayLike, probabilities: ArrayLike, groups: ArrayLike, *, bins: int
 ) -> dict[str, float | None]:
-    """Return auc, gauc, logloss, ece and predicted_to_actual of B rows; None where one is undefined.
+    """Return auc, gauc, logloss, ece and predicted_to_actual.
+
+    One that is undefined is None.
 
     Raises:
         ValueError: as `auc`; bins < 1.
@@ -156,10 +171,11 @@ def bootstrap_auc(
     confidence: float,
     generator: np.random.Generator,
 ) -> tuple[float, float] | None:
-    """Percentile interval of the AUC under resampling of whole groups (a search's rows are not independent).
+    """Return the percentile interval of the AUC, resampling whole groups.
 
-    Each replicate draws a Poisson(1) weight per group (Hanley and MacGibbon 2006). Rows are sorted once, so a
-    replicate is O(B). Replicates that draw no positive or no negative are left out.
+    Whole groups, as a search's rows are not independent. Each replicate draws a Poisson(1) weight per group (Hanley and
+    MacGibbon 2006). Rows are sorted once, so a replicate is O(B). Replicates that draw no positive or no negative are
+    left out.
 
     Args:
         labels: [B], 0 or 1.
@@ -199,9 +215,9 @@ def bootstrap_auc(
 
 
 def roc_points(labels: ArrayLike, probabilities: ArrayLike, points: int = 200) -> RocCurve | None:
-    """Return at most `points` corners of the ROC curve, evenly spread along it, both ends included.
+    """Return corners of the ROC curve, evenly spread along it.
 
-    None where only one class is present.
+    There are at most `points` of them, both ends included; None where only one class is present.
 
     Raises:
         ValueError: as `auc`; points < 2.

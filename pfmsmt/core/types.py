@@ -1,4 +1,4 @@
-"""Words that every floor shares.
+"""Types that all rooms share.
 
 Legend: B batch, E experts, T tasks, S scenarios (= clients).
 """
@@ -16,7 +16,11 @@ NamedArrays = Mapping[str, NDArray[Any]]
 
 
 class Role(StrEnum):
-    """Who owns a tensor of a client's model, decided by the module that holds it (method.md, parameter template)."""
+    """The part of a client's model that a tensor belongs to.
+
+    The module that holds the tensor decides it (models/template.py). Methods choose by roles what is sent, and how it
+    is aggregated.
+    """
 
     EXPERT = "expert"
     TOWER = "tower"
@@ -32,7 +36,7 @@ NEVER_LEAVES = frozenset({Role.TASK, Role.PRIVATE})
 
 
 RUNNING_VARIANCE = "norm_variance"
-"""How names of BatchNorm's running variances end."""
+"""The end of the names of BatchNorm's running variances."""
 
 
 class Slot(NamedTuple):
@@ -47,7 +51,10 @@ Template = Mapping[str, Slot]
 
 
 class Stream(NamedTuple):
-    """Names one independent source of randomness; never global state."""
+    """The name of one independent source of randomness.
+
+    No randomness comes from global state: a training that goes on after a kill, or in another process, draws the same.
+    """
 
     seed: int
     client: str
@@ -55,6 +62,6 @@ class Stream(NamedTuple):
     phase: int = 0
 
     def generator(self, purpose: str = "") -> np.random.Generator:
-        """Return a generator that depends on nothing but these four values and what it is for."""
+        """Return the generator of these four values and a purpose."""
         words = f"{self.client}|{purpose}".encode()
         return np.random.default_rng([self.seed, self.round, self.phase, *words])

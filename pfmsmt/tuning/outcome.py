@@ -1,7 +1,4 @@
-"""What a study found: its best trial beside params.yaml's own values, on the terminal and as a file.
-
-Writes values into params.yaml, where they stand or behind their block: all other lines of the file stay as they are.
-"""
+"""The outcome of a study: shown, exported, and applied to params.yaml."""
 
 import datetime
 import re
@@ -153,7 +150,7 @@ def _check(text: str, expected: dict[str, Any], path: Path) -> None:
 
 
 class Outcome(NamedTuple):
-    """The best of one method."""
+    """A study's best trial beside params.yaml's own values."""
 
     method: str
     study: str
@@ -219,7 +216,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def export(found: Outcome, config: Config, path: Path) -> None:
-    """Write the best parameters, by dotted keys, with the study's figures; benchmarks/quality.py reads such files."""
+    """Write the best parameters, by dotted keys, with the study's figures.
+
+    benchmarks/quality.py reads such files.
+    """
     figures = {
         "study": found.study,
         "method": found.method,

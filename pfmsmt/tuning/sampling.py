@@ -1,4 +1,4 @@
-"""From a space to values: how trials draw, and when they are ended early."""
+"""The sampler and the pruner, and a trial's draw from the space."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,15 @@ DIGITS = 4
 
 
 class SeededTPE(BaseSampler):
-    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) with randomness of (seed, trial) alone.
+    """Optuna's tree-structured Parzen estimator, seeded by (seed, trial) alone.
 
-    No two trials share a stream, in whatever worker, machine or session they run; a study that is continued draws what
-    it would have drawn without the break.
+    Source: Bergstra et al. 2011, "Algorithms for hyper-parameter optimization". No two trials share a stream, in
+    whatever worker, machine or session they run; a study that is continued draws what it would have drawn without
+    the break.
     """
 
     def __init__(self, seed: int) -> None:
-        """Draw with `seed`."""
+        """Seed all trials' streams with `seed`."""
         self._seed = seed
         self._sampler = TPESampler(seed=seed)
 
@@ -84,7 +85,10 @@ def draw(trial: Trial, space: Space) -> dict[str, Any]:
 
 
 def values_of(drawn: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """Return what a trial trained with, as it stands in params.yaml."""
+    """Return a trial's values by dotted key, as params.yaml would hold them.
+
+    Lists come back from their text in the store; a trial that was killed may lack keys of the space.
+    """
     values = {key: drawn[key] for key in space if key in drawn}
     for key, value in values.items():
         choices = space[key].choices
@@ -93,10 +97,13 @@ def values_of(drawn: Mapping[str, Any], space: Space) -> dict[str, Any]:
     return values
 
 
-def start_of(config: Config, space: Space) -> tuple[dict[str, CategoricalChoiceType], list[str]]:
-    """Return params.yaml's own values as a draw, and the keys whose value lies outside of the space.
+def initial_draw(config: Config, space: Space) -> tuple[dict[str, CategoricalChoiceType], list[str]]:
+    """Return params.yaml's own values as the first trial's draw.
 
-    A number outside is drawn at the nearest end, a choice that is not offered at random.
+    A number outside of the space is drawn at the nearest end, a choice that is not offered at random.
+
+    Returns:
+        The draw, and the keys whose value lies outside.
     """
     drawn: dict[str, CategoricalChoiceType] = {}
     outside = []
@@ -128,5 +135,5 @@ def _ends(parameter: Parameter) -> tuple[float, float]:
 
 
 def _label(choice: Any) -> CategoricalChoiceType:
-    """Return a choice as optuna stores it; lists, which it does not store, as text."""
+    """Return a choice as optuna stores it: lists as text."""
     return json.dumps(choice) if isinstance(choice, (list, tuple)) else choice

@@ -1,6 +1,7 @@
-"""The space of tune.yaml against the config models, before the first trial.
+"""The search space and the objective, checked before the first trial.
 
-What a trial is judged by: a mean of validation AUCs, told anew every round.
+The space is that of tune.yaml, which the config models must accept. The objective is a mean of validation
+AUCs, computed anew every round.
 """
 
 import difflib
@@ -22,7 +23,7 @@ FREE = ("train.methods", "train.seeds", *(f"run.{key}" for key in Run.model_fiel
 """Keys that decide where, how fast and what else is trained, not what one training computes."""
 
 Space = Mapping[str, Parameter]
-"""dotted key of params.yaml -> what it may be"""
+"""dotted key of params.yaml -> the values it may take"""
 
 
 def keys_of(method: str) -> list[str]:
@@ -37,15 +38,15 @@ def keys_of(method: str) -> list[str]:
 
 
 def is_shared(key: str) -> bool:
-    """Tell whether a key belongs to all methods, not to one."""
+    """Tell whether a key belongs to all methods."""
     return not key.startswith("methods.")
 
 
 def space_of(config: Config, method: str) -> Space:
-    """Return what is tuned for one method, in the order of tune.yaml.
+    """Return one method's part of the space, in the order of tune.yaml.
 
     Raises:
-        ConfigError: nothing is.
+        ConfigError: it has none.
     """
     found = {k: p for k, p in config.tune.space.items() if is_shared(k) or k.startswith(f"methods.{method}.")}
     if not found:
@@ -57,7 +58,9 @@ def space_of(config: Config, method: str) -> Space:
 
 
 def check_space(config: Config) -> None:
-    """Make sure that the config models accept whatever the space may draw, each key by itself.
+    """Make sure that the config models accept all that may be drawn.
+
+    Each key is tried by itself; values that do not go together fail as trials.
 
     Raises:
         ConfigError: an unknown key, a method's key under another method, or a value that a model refuses; every fault
@@ -74,7 +77,7 @@ def check_space(config: Config) -> None:
         raise ConfigError("\n".join(f"{TUNE_FILE}: space.{fault}" for fault in faults))
 
 
-def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+def changed_config(config: Config, values: Mapping[str, Any]) -> Config:
     """Return the configuration with other values, by dotted keys.
 
     Raises:
@@ -86,7 +89,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def plain_value(config: Config, key: str) -> Any:
-    """Return what stands at a dotted key, as YAML would write it."""
+    """Return the value at a dotted key, as YAML would write it."""
     value = value_at(config, key)
     return list(value) if isinstance(value, tuple) else value
 
@@ -94,7 +97,7 @@ def plain_value(config: Config, key: str) -> Any:
 def _refused(config: Config, key: str, parameter: Parameter) -> Iterator[str]:
     for name, value in _samples(parameter):
         try:
-            with_values(config, {key: value})
+            changed_config(config, {key: value})
         except ConfigError as error:
             message = str(error).partition("\n")[0].removeprefix("params.yaml: ").removeprefix(f"{key}: ")
             yield f"{key}: {name} {value!r} is not possible: {message}"
@@ -134,7 +137,7 @@ MINIMUM = "minimum"
 
 
 class Objective(NamedTuple):
-    """Which scenarios and tasks count, and how."""
+    """The scenarios and tasks that count, and how they are summed up."""
 
     name: str
     """As in tune.yaml."""
@@ -142,9 +145,10 @@ class Objective(NamedTuple):
     tasks: frozenset[str]
 
     def value(self, validations: Iterable[Validation]) -> float | None:
-        """Return one round's value from all clients' validation; None where no AUC that counts is defined.
+        """Return one round's value from all clients' validation.
 
         AUCs have equal weights. An undefined one (a single class in the validation rows, so in all rounds) is left out.
+        The value is None where no AUC that counts is defined.
         """
         means = []
         cells = []

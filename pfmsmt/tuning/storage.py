@@ -1,4 +1,4 @@
-"""Where studies are kept: a journal file, or a database for many machines."""
+"""The store of studies: a journal file, or a shared database."""
 
 import os
 from pathlib import Path
@@ -11,25 +11,28 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pfmsmt.core.errors import TuningError
-from pfmsmt.core.layout import TUNING
-from pfmsmt.tuning.trials import retry
+from pfmsmt.core.layout import TUNING_JOURNAL
+from pfmsmt.tuning.trials import retry_trial
 
-JOURNAL = TUNING / "optuna.journal"
 HEARTBEAT = 60
-"""Seconds between two signs of life of a trial in a database."""
+"""Seconds between two signs of life that a running trial leaves in a database."""
 GRACE = 180
-"""A trial that has been silent for so many seconds is taken for dead, and retried."""
+"""Seconds without a sign of life after which a trial is taken for dead, and retried."""
 _DATABASES = ("sqlite", "postgresql", "mysql")
 
 
 def full_address(address: str | None, root: Path) -> str:
-    """Return the address of a store: a path of a journal file or a URL of a database, files from `root`.
+    """Complete the address of a store; the journal file's without one.
+
+    Args:
+        address: a path of a journal file, or a URL of a database.
+        root: the folder that paths are relative to, those in sqlite's URLs too.
 
     Raises:
-        TuningError: neither.
+        TuningError: `address` is neither.
     """
     if not address:
-        return str(root.absolute() / JOURNAL)
+        return str(root.absolute() / TUNING_JOURNAL)
     if not is_database(address):
         return str(root.absolute() / address)
     try:
@@ -39,8 +42,8 @@ def full_address(address: str | None, root: Path) -> str:
     kind = url.get_backend_name()
     if kind not in _DATABASES:
         raise TuningError(
-            f"--storage {shown(address)}: unknown kind of database {kind!r}; use {', '.join(_DATABASES)}, or a path "
-            "for a journal file"
+            f"--storage {without_password(address)}: unknown kind of database {kind!r}; use {', '.join(_DATABASES)}, "
+            "or a path for a journal file"
         )
     if kind == "sqlite":
         if not url.database or url.database == ":memory:":
@@ -54,24 +57,27 @@ def is_database(address: str) -> bool:
     return "://" in address
 
 
-def check_is_there(address: str) -> None:
-    """Make sure that a store in a file is there to be continued.
+def check_store_exists(address: str) -> None:
+    """Make sure that a store in a file exists.
 
     Raises:
-        TuningError: it is not.
+        TuningError: it does not.
     """
     name = (make_url(address).database or "") if is_database(address) else address
     if (name == address or address.startswith("sqlite")) and not Path(name).exists():
         raise TuningError(f"--resume: {name} does not exist, so there is nothing to continue; leave --resume out")
 
 
-def shown(address: str) -> str:
+def without_password(address: str) -> str:
     """Return an address without its password."""
     return make_url(address).render_as_string() if is_database(address) else address
 
 
 def open_store(address: str) -> BaseStorage:
-    """Open the store, and make it first where it is missing. Call it once before workers are started.
+    """Open the store; make it where it is missing.
+
+    Call it once before workers are started: processes that make a database's tables at the same time get in each
+    other's way.
 
     Raises:
         TuningError: it cannot be opened.
@@ -89,18 +95,18 @@ def open_store(address: str) -> BaseStorage:
             engine_kwargs=options,
             heartbeat_interval=HEARTBEAT,
             grace_period=GRACE,
-            heartbeat_stale_trial_callback=retry,
+            heartbeat_stale_trial_callback=retry_trial,
         )
     except ImportError as error:
         # Optuna raises its own, from the one that names the package.
         package = getattr(error.__cause__, "name", None) or error.name or "its driver"
         raise TuningError(
-            f"{shown(address)} needs the Python package {package}; install it, or name an installed driver, as in "
-            "postgresql+psycopg://..."
+            f"{without_password(address)} needs the Python package {package}; install it, or name an installed driver, "
+            "as in postgresql+psycopg://..."
         ) from error
     except (SQLAlchemyError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise TuningError(f"the store of studies {shown(address)} cannot be opened: {reason}") from error
+        raise TuningError(f"the store of studies {without_password(address)} cannot be opened: {reason}") from error
 
 
 def _journal(path: Path) -> JournalFileBackend:
@@ -115,7 +121,10 @@ def _journal(path: Path) -> JournalFileBackend:
 
 
 class _Lock:
-    """The system's lock: it goes with a killed process, unlike the links that optuna's own locks are."""
+    """A lock of the operating system, which a killed process gives up.
+
+    Optuna's own lock is a link beside the file; one that a killed process left holds up all others for half a minute.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(f"{path}.lock")
@@ -129,7 +138,10 @@ class _Lock:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a last line that a machine without power left half-written: with it no study could be read again."""
+    """Cut off a half-written last line, as a power failure leaves it.
+
+    With it, no study of the journal could be read again.
+    """
     if not path.exists():
         return
     with path.open("rb+") as file:

@@ -1,8 +1,8 @@
-"""What the store keeps with studies and trials beside optuna's own, and how trials are counted.
+"""Trials in the store: attributes, failures, and retries of killed ones.
 
-Why trials fail, and when there is no point in going on.
-
-Trials of workers that were killed: found, marked as failed, and run again with the same values.
+Optuna knows a trial's parameters, values and state. Beside these, the store holds the attributes below: which process
+runs a trial, why one failed, and how often its values have been tried. A trial that failed with a reason stays failed.
+One without a reason died with its worker, and its values are queued again.
 """
 
 import os
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pfmsmt.core.errors import ConfigError, DataError, TrainingError
 
-# Of studies.
+# Attributes of a study.
 IDENTITY = "identity"
 """Finds the study's MLflow run in any store."""
 SETTINGS = "settings"
@@ -29,15 +29,15 @@ SETTINGS = "settings"
 OUTSIDE = "outside"
 """Keys whose value in params.yaml lies outside of the space."""
 
-# Of trials.
+# Attributes of a trial.
 START = "start"
-"""Of the trial that has params.yaml's own values."""
+"""Marks the trial that has params.yaml's own values."""
 WORKER = "worker"
 """The process that runs it: {host, id, start}."""
 CAUSE = "cause"
 """Why it failed, in few words; the same for failures of one kind."""
 REASON = "reason"
-"""Why it failed, in full. A failed trial without one died with its worker."""
+"""Why it failed, in full; absent where it died with its worker."""
 RETRIES = "retries"
 """How often its values have been tried before."""
 RETRY_OF = "retry_of"
@@ -47,6 +47,13 @@ MAX_RETRIES = 2
 """A trial that takes its worker along once more is not blamed on chance (it may need more memory than there is)."""
 KILLED = "its worker was killed"
 """The cause of all trials that died with their worker."""
+IN_A_ROW = 5
+"""So many failures, without a trial in between that did not fail, end the search."""
+UNSIGNED_SECONDS = 60.0
+"""A worker records itself in its trial well within this time."""
+
+_MEMORY = re.compile(r"MemoryError|OutOfMemory|out of memory|can't allocate memory", re.IGNORECASE)
+_NOT_FINITE = re.compile(r"became (nan|-?inf)|is nan|not finite")
 
 
 def was_killed(trial: FrozenTrial) -> bool:
@@ -55,7 +62,10 @@ def was_killed(trial: FrozenTrial) -> bool:
 
 
 def is_retried(trial: FrozenTrial) -> bool:
-    """Tell whether a trial was killed and its values are tried again, so that it takes nothing from the budget."""
+    """Tell whether a trial was killed and its values are tried again.
+
+    Such a trial takes nothing from the number of trials that were asked for.
+    """
     return was_killed(trial) and trial.user_attrs.get(RETRIES, 0) < MAX_RETRIES
 
 
@@ -75,13 +85,6 @@ def reason_of(trial: FrozenTrial) -> str | None:
     return None if reason is None else str(reason)
 
 
-IN_A_ROW = 5
-"""So many failures, without a trial in between that did not fail, end the search."""
-
-_MEMORY = re.compile(r"MemoryError|OutOfMemory|out of memory|can't allocate memory", re.IGNORECASE)
-_NOT_FINITE = re.compile(r"became (nan|-?inf)|is nan|not finite")
-
-
 def cause_of(error: BaseException) -> str:
     """Return the kind of a failure in few words."""
     text = f"{type(error).__name__}: {error}"
@@ -96,19 +99,19 @@ def cause_of(error: BaseException) -> str:
     return type(error).__name__
 
 
-class Streak:
-    """Failures in a row."""
+class FailureStreak:
+    """Failures in a row, which end a search when they are `IN_A_ROW`."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._failures: list[tuple[str, str]] = []
 
-    def good(self) -> None:
-        """Take in a trial that did not fail."""
+    def add_success(self) -> None:
+        """Count a trial that did not fail."""
         self._failures.clear()
 
-    def bad(self, cause: str, reason: str) -> str | None:
-        """Take in a failure; return why the search ends, None while it goes on."""
+    def add_failure(self, cause: str, reason: str) -> str | None:
+        """Count a failure; return why the search ends, or None."""
         self._failures.append((cause, reason))
         if len(self._failures) < IN_A_ROW:
             return None
@@ -123,60 +126,67 @@ class Streak:
         )
 
 
-UNSIGNED = 60.0
-"""Seconds that a worker surely does not need from the start of a trial to signing it."""
-
-
-def sign(trial: Trial) -> None:
-    """Write down which process runs a trial."""
+def record_worker(trial: Trial) -> None:
+    """Write into a trial that this process runs it."""
     start = psutil.Process().create_time()
     trial.set_user_attr(WORKER, {"host": socket.gethostname(), "id": os.getpid(), "start": start})
 
 
-def is_here(trial: FrozenTrial) -> bool:
-    """Tell whether a process of this machine has signed a trial."""
+def ran_on_this_machine(trial: FrozenTrial) -> bool:
+    """Tell whether a process of this machine runs or ran a trial."""
     worker = trial.user_attrs.get(WORKER)
     return worker is not None and worker["host"] == socket.gethostname()
 
 
 def is_run_by(trial: FrozenTrial, processes: Collection[int | None]) -> bool:
-    """Tell whether one of this machine's processes, by their ids, has signed a trial."""
-    return is_here(trial) and trial.user_attrs[WORKER]["id"] in processes
-
-
-def release(study: Study, *, shared: bool, blame: bool = True, unsigned_for: float = UNSIGNED) -> list[FrozenTrial]:
-    """Mark running trials of dead workers as failed, and queue their values again; return them.
+    """Tell whether one of this machine's processes runs a trial.
 
     Args:
+        trial: one of the study.
+        processes: their ids.
+    """
+    return ran_on_this_machine(trial) and trial.user_attrs[WORKER]["id"] in processes
+
+
+def recover_trials(
+    study: Study, *, shared: bool, blame: bool = True, unsigned_seconds: float = UNSIGNED_SECONDS
+) -> list[FrozenTrial]:
+    """Mark dead workers' trials as failed, and queue their values again.
+
+    Args:
+        study: whose trials are looked through.
         shared: whether other machines use the store as well. Theirs are then dead when their heartbeat has been silent
             for long; they are not among those returned. Otherwise a trial of another host is one of this machine under
             an earlier name (a container's).
         blame: count it as one of the times that these values may be tried.
-        unsigned_for: seconds after which a running trial that nobody signed is dead.
+        unsigned_seconds: after these, a running trial is dead if no worker has recorded itself in it.
+
+    Returns:
+        The trials that this call marked as failed.
     """
     if shared:
         fail_stale_trials(study)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [trial for trial in running if _is_dead(trial, shared, unsigned_for) and _fail(study, trial, blame)]
+    return [trial for trial in running if _is_dead(trial, shared, unsigned_seconds) and _fail(study, trial, blame)]
 
 
-def retry(study: Study, trial: FrozenTrial, blame: bool = True) -> None:
-    """Queue a killed trial's values again, unless that was tried too often."""
+def retry_trial(study: Study, trial: FrozenTrial, blame: bool = True) -> None:
+    """Queue a killed trial's values again, unless tried too often."""
     retries = trial.user_attrs.get(RETRIES, 0)
     if retries >= MAX_RETRIES:
         return
     kept = {name: value for name, value in trial.user_attrs.items() if name != WORKER}
-    # What it did not get to draw, it draws now.
+    # The killed trial may not have drawn all of its parameters: those that were queued for it are queued again.
     drawn = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     study.enqueue_trial(drawn, {**kept, RETRIES: retries + int(blame), RETRY_OF: trial.number})
 
 
-def _is_dead(trial: FrozenTrial, shared: bool, unsigned_for: float) -> bool:
+def _is_dead(trial: FrozenTrial, shared: bool, unsigned_seconds: float) -> bool:
     worker = trial.user_attrs.get(WORKER)
     if worker is None:
-        begun = trial.datetime_start
-        return begun is not None and (datetime.now() - begun).total_seconds() > unsigned_for
-    if not is_here(trial):
+        start = trial.datetime_start
+        return start is not None and (datetime.now() - start).total_seconds() > unsigned_seconds
+    if not ran_on_this_machine(trial):
         return not shared
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(worker["id"])
@@ -186,10 +196,10 @@ def _is_dead(trial: FrozenTrial, shared: bool, unsigned_for: float) -> bool:
 
 
 def _fail(study: Study, trial: FrozenTrial, blame: bool) -> bool:
-    """Mark a trial as failed and queue it again; False if another process was faster."""
+    """Fail and queue a trial again; False if another process was faster."""
     try:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
         return False
-    retry(study, trial, blame)
+    retry_trial(study, trial, blame)
     return True

@@ -1,4 +1,7 @@
-"""One worker process: it loads the shards once, then runs a trial each time it is told to."""
+"""A worker process loads the shards once, then runs trials on request.
+
+The pool (pool.py) sends True to ask for one trial, False to stop. The worker answers with the messages below.
+"""
 
 import signal
 import warnings
@@ -23,21 +26,21 @@ from pfmsmt.training.history import validation_metrics
 from pfmsmt.training.rounds import RoundResult
 from pfmsmt.training.trial import run_trial
 from pfmsmt.tuning.sampling import draw
-from pfmsmt.tuning.space import Objective, Space, with_values
+from pfmsmt.tuning.space import Objective, Space, changed_config
 from pfmsmt.tuning.storage import open_store
-from pfmsmt.tuning.study import prepare
-from pfmsmt.tuning.trials import CAUSE, REASON, cause_of, sign
+from pfmsmt.tuning.study import attach_sampler
+from pfmsmt.tuning.trials import CAUSE, REASON, cause_of, record_worker
 
-LONGEST = 5000
-"""Characters of a reason that are kept."""
+REASON_LENGTH = 5000
+"""Characters of an error's text that go into the store."""
 
-Rounds = list[dict[str, float | None]]
-"""Metrics of each round."""
+RoundMetrics = list[dict[str, float | None]]
+"""name -> value, of each round"""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a worker needs to know."""
+class StudySetup:
+    """All that the workers of one study have in common."""
 
     store: str
     study: str
@@ -54,12 +57,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker may be told to run a trial, or to stop."""
+    """The worker waits for a request."""
 
 
 @dataclass(frozen=True)
-class Begun:
-    """The trial that the worker was told to run is the worker's own in the store."""
+class Started:
+    """The store says that the requested trial is this worker's."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Finished:
     """A trial has ended, in whatever state; the store has the rest."""
 
     number: int
-    rounds: Rounds
+    rounds: RoundMetrics
     resident_megabytes: float
     """Memory of the worker."""
     training_seconds: float
@@ -80,86 +83,88 @@ class Broken:
     error: PfmsmtError
 
 
-Message = Ready | Begun | Finished | Broken
+WorkerMessage = Ready | Started | Finished | Broken
 
 
 @dataclass
-class _Seen:
-    """What has been seen of the running trial."""
+class _Progress:
+    """The running trial's number and figures so far."""
 
     number: int = -1
-    rounds: Rounds = field(default_factory=list)
+    rounds: RoundMetrics = field(default_factory=list)
     training_seconds: float = 0.0
 
 
-def work(task: Task, pipe: Connection) -> None:
-    """Run trials until told to stop, or until nobody is left to tell."""
+def work(setup: StudySetup, pipe: Connection) -> None:
+    """Run trials until the pool asks to stop, or is gone."""
     # An interrupt goes to all processes of a terminal: the one that started the workers decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    quieten()
+    silence_optuna()
     try:
         with pipe:
-            _run_trials(task, pipe)
+            _run_trials(setup, pipe)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def quieten() -> None:
+def silence_optuna() -> None:
     """Silence what optuna prints: we say the same, shorter."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
 
 
-def _run_trials(task: Task, pipe: Connection) -> None:
+def _run_trials(setup: StudySetup, pipe: Connection) -> None:
     try:
-        study = prepare(optuna.load_study(storage=open_store(task.store), study_name=task.study), task.config)
-        data = load_data(task.config, task.schema, task.shards, task.method)
+        study = optuna.load_study(storage=open_store(setup.store), study_name=setup.study)
+        attach_sampler(study, setup.config)
+        data = load_data(setup.config, setup.schema, setup.shards, setup.method)
     except PfmsmtError as error:
         pipe.send(Broken(error))
         return
     process = psutil.Process()
     pipe.send(Ready())
     while pipe.recv():
-        seen = _run_one(task, study, data, pipe)
+        progress = _run_one(setup, study, data, pipe)
         resident = process.memory_info().rss / 2**20
-        pipe.send(Finished(seen.number, seen.rounds, resident, seen.training_seconds))
+        pipe.send(Finished(progress.number, progress.rounds, resident, progress.training_seconds))
         pipe.send(Ready())
 
 
-def _run_one(task: Task, study: Study, data: Mapping[str, ClientData], pipe: Connection) -> _Seen:
-    seen = _Seen()
+def _run_one(setup: StudySetup, study: Study, data: Mapping[str, ClientData], pipe: Connection) -> _Progress:
+    progress = _Progress()
 
     def objective(trial: Trial) -> float:
-        seen.number = trial.number
-        sign(trial)
-        pipe.send(Begun())
+        progress.number = trial.number
+        record_worker(trial)
+        pipe.send(Started())
         try:
-            return _train(task, trial, data, seen)
+            return _train(setup, trial, data, progress)
         except optuna.TrialPruned:
             raise
         except Exception as error:
             trial.set_user_attr(CAUSE, cause_of(error))
-            trial.set_user_attr(REASON, f"{type(error).__name__}: {error}"[:LONGEST])
+            trial.set_user_attr(REASON, f"{type(error).__name__}: {error}"[:REASON_LENGTH])
             raise
 
     # Through `optimize`, which keeps up the heartbeat in databases.
     study.optimize(objective, n_trials=1, catch=(Exception,))
-    if task.device.startswith("cuda"):
-        # What a trial that ran out of memory has reserved is the next one's.
+    if setup.device.startswith("cuda"):
+        # A trial that ran out of memory leaves its reserved blocks behind; the next one needs them.
         torch.cuda.empty_cache()
-    return seen
+    return progress
 
 
-def _train(task: Task, trial: Trial, data: Mapping[str, ClientData], seen: _Seen) -> float:
-    config = with_values(task.config, draw(trial, task.space))
-    device = torch.device(task.device)
-    workers, threads = choose_workers(config.run, len(data), device, task.workers)
+def _train(setup: StudySetup, trial: Trial, data: Mapping[str, ClientData], progress: _Progress) -> float:
+    """Train once with a trial's values; return the best round's objective."""
+    config = changed_config(setup.config, draw(trial, setup.space))
+    device = torch.device(setup.device)
+    workers, threads = choose_workers(config.run, len(data), device, setup.workers)
     values: list[float] = []
 
     def on_round(result: RoundResult) -> None:
-        value = task.objective.value(result.validation.values())
-        seen.rounds.append({**validation_metrics(result), "val/objective": value})
-        seen.training_seconds += result.metrics["server/seconds"] + result.metrics["server/validation_seconds"]
+        value = setup.objective.value(result.validation.values())
+        progress.rounds.append({**validation_metrics(result), "val/objective": value})
+        progress.training_seconds += result.metrics["server/seconds"] + result.metrics["server/validation_seconds"]
         if value is None:
             return
         values.append(value)
@@ -168,7 +173,7 @@ def _train(task: Task, trial: Trial, data: Mapping[str, ClientData], seen: _Seen
             raise optuna.TrialPruned
 
     run_trial(
-        config, task.schema, task.shards, task.method, config.train.seeds[0], device,
+        config, setup.schema, setup.shards, setup.method, config.train.seeds[0], device,
         workers=workers, threads=threads, data=data, on_round=on_round,
     )  # fmt: skip
     if not values:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from pfmsmt.commands.evaluate import evaluate, test_metrics
+from pfmsmt.config import load_config
 from pfmsmt.core.errors import DataError, TrackingError
 from pfmsmt.core.layout import read_run
 from pfmsmt.data.encoder import Encoded
@@ -25,10 +26,10 @@ def files(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def test_scores_are_those_of_the_saved_models_on_the_test_shards(project, configure, train_all):
+@pytest.mark.slow(3)
+def test_scores_are_those_of_the_saved_models_on_the_test_shards(finished_project):
     sklearn_metrics = pytest.importorskip("sklearn.metrics")
-    config = configure({"train.methods": ["local"], "evaluate.batch_size": 64})
-    tracking = train_all(config, "evaluate")
+    project, tracking = finished_project, connect(finished_project)
     found = json.loads((project / "evaluation/local-seed0/metrics.json").read_text())
     assert (found["method"], found["seed"]) == ("local", 0)
     schema = read_schema(CLIENTS / "schema.json")
@@ -58,9 +59,9 @@ def test_scores_are_those_of_the_saved_models_on_the_test_shards(project, config
     assert run.data.metrics["test/mean_auc"] == pytest.approx(np.mean(means), abs=1e-12)
 
 
-def test_scoring_again_changes_nothing(project, configure, train_all):
-    config = configure({"train.methods": ["local"]})
-    tracking = train_all(config, "evaluate")
+@pytest.mark.slow(1)
+def test_scoring_again_changes_nothing(finished_project):
+    project, config, tracking = finished_project, load_config(), connect(finished_project)
     before = files(project / "evaluation/local-seed0")
     run_id = read_run(project, "local", 0)["run_id"]
     again(project, config)
@@ -68,6 +69,7 @@ def test_scoring_again_changes_nothing(project, configure, train_all):
     assert len(tracking.client.get_metric_history(run_id, "test/mean_auc")) == 1
 
 
+@pytest.mark.slow(14)
 def test_the_same_seed_gives_the_same_reports(project, configure, train_all):
     config = configure({"train.methods": ["pf_msmtrec"], "run.workers": 2})
     reports = []
@@ -105,6 +107,7 @@ def test_what_is_missing_is_named(project, configure):
     assert not (project / "evaluation").exists()
 
 
+@pytest.mark.slow(3)
 def test_a_single_class_is_undefined_all_the_way(project, configure, train_all, capsys):
     """US has no conversion in its validation rows, and neither click nor conversion in its test rows."""
     for split, tasks in (("val", ["ctcvr"]), ("test", ["ctr", "ctcvr"])):
@@ -137,6 +140,7 @@ def test_a_single_class_is_undefined_all_the_way(project, configure, train_all, 
     assert "0.5000" not in row
 
 
+@pytest.mark.slow(4)
 def test_a_scenario_without_any_defined_auc_still_has_a_champion(project, configure, train_all):
     path = CLIENTS / "US/val.parquet"
     frame = pd.read_parquet(path)

@@ -3,6 +3,9 @@ from typer.testing import CliRunner
 
 from pfmsmt.commands.compare import comparison_text
 from pfmsmt.commands.main import app
+from pfmsmt.config import load_config
+from pfmsmt.core.layout import SCHEMA
+from pfmsmt.data.schema import read_schema
 
 
 def assert_readable(done, *words):
@@ -13,19 +16,16 @@ def assert_readable(done, *words):
         assert word in done.stderr
 
 
-def test_show_prints_the_table_and_the_next_commands(project, configure, train_all, run_python):
-    config = configure({"train.methods": ["local"]})
-    train_all(config, "compare")
+@pytest.mark.slow(4)
+def test_show_prints_the_table_and_the_next_commands(finished_project, run_python):
     done = run_python("-m", "pfmsmt.commands.main", "show")
     assert done.returncode == 0, done.stderr
-    from pfmsmt.core.layout import SCHEMA
-    from pfmsmt.data.schema import read_schema
-
-    assert done.stdout == comparison_text(config, read_schema(SCHEMA), project) + "\n"
+    assert done.stdout == comparison_text(load_config(), read_schema(SCHEMA), finished_project) + "\n"
     assert "make serve  " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 110
 
 
+@pytest.mark.slow(1)
 def test_show_before_anything_ran(project, run_python):
     assert_readable(
         run_python("-m", "pfmsmt.commands.main", "show"), "metrics.json does not exist; run `dvc repro evaluate` first"
@@ -46,6 +46,7 @@ def test_words(words, code):
     assert "Usage" in done.output
 
 
+@pytest.mark.slow(2)
 def test_errors_are_readable_unless_asked(project, run_python):
     (project / "params.yaml").write_text("seed: [1")
     assert_readable(run_python("-m", "pfmsmt.commands.main", "show"), "params.yaml is not valid YAML")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pfmsmt.commands.register import register
+from pfmsmt.config import load_config
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import read_schema
 from pfmsmt.models.saved import load_model
@@ -17,6 +18,7 @@ from pfmsmt.tracking.registry import aliases, find_version
 CLIENTS = Path("data/clients")
 
 
+@pytest.mark.slow(5)
 def test_champions_are_chosen_by_validation_and_predict_what_was_evaluated(
     project, configure, train_all, monkeypatch, tmp_path
 ):
@@ -51,6 +53,7 @@ def test_champions_are_chosen_by_validation_and_predict_what_was_evaluated(
     assert not [p for p in (project / "mlruns").rglob("*") if p.suffix in (".pkl", ".pickle", ".pth")]
 
 
+@pytest.mark.slow(2)
 def test_centralized_is_never_a_champion(project, configure, train_all):
     config = configure({"train.methods": ["centralized"]})
     with pytest.raises(ConfigError, match=r"register\.methods: none of these is in train\.methods"):
@@ -58,17 +61,18 @@ def test_centralized_is_never_a_champion(project, configure, train_all):
     assert not (project / "champions.json").exists()
 
 
-def test_registering_again_makes_no_new_version(project, configure, train_all):
-    config = configure({"train.methods": ["local"]})
-    tracking = train_all(config)
+@pytest.mark.slow(3)
+def test_registering_again_makes_no_new_version(finished_project):
+    project, config, tracking = finished_project, load_config(), connect(finished_project)
     before = (project / "champions.json").read_bytes()
     register(config, read_schema(CLIENTS / "schema.json"), connect(project), project)
     assert (project / "champions.json").read_bytes() == before
     assert len(tracking.client.search_model_versions("name = 'pfmsmt-NL'")) == 1
 
 
-def test_every_version_says_where_it_comes_from_and_how_good_it_is(project, configure, train_all):
-    tracking = train_all(configure({"train.methods": ["local"]}))
+@pytest.mark.slow(1)
+def test_every_version_says_where_it_comes_from_and_how_good_it_is(finished_project):
+    project, tracking = finished_project, connect(finished_project)
     scores = json.loads((project / "evaluation/local-seed0/metrics.json").read_text())["scenarios"]["NL"]
     tags = find_version(tracking, "NL", "champion").tags
     assert {name: tags[name] for name in ("method", "seed", "dataset", "calibration", "test_calibrated")} == {
@@ -85,6 +89,7 @@ def test_every_version_says_where_it_comes_from_and_how_good_it_is(project, conf
     assert [(entry.action, entry.after) for entry in history(tracking, "NL")] == [("register", "1")]
 
 
+@pytest.mark.slow(5)
 def test_a_second_choice_becomes_champion_or_challenger_as_asked(project, configure, train_all, capsys):
     tracking = train_all(configure({"train.methods": ["local", "fedavg"], "register.methods": ["local"]}))
     schema = read_schema(CLIENTS / "schema.json")

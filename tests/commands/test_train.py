@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import os
 import signal
@@ -17,6 +19,7 @@ from pfmsmt.data.schema import read_schema
 from pfmsmt.models.saved import load_model
 from pfmsmt.tracking import connect
 from pfmsmt.training.run import fallbacks
+from tests.support.environment import bare_environment
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS = Path("data/clients")
@@ -48,6 +51,7 @@ def models(project, run_id):
     return sorted(model.name for model in found)
 
 
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("method", [*METHODS, "centralized"])
 def test_the_same_seed_writes_the_same_files(project, configure, method):
     config = configure()
@@ -82,8 +86,24 @@ def test_history_and_result(project, configure):
             assert (cell["auc"], cell["logloss"]) == (row.auc, row.logloss)
 
 
-def test_one_run_with_every_round_and_a_model_for_each_scenario(project, configure):
-    ids = go(project, configure(), "pf_msmtrec")
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory, fill_project, make_config):
+    """A project in which pf_msmtrec was trained, (ids, output) of the training: for tests that only read."""
+    folder = fill_project(tmp_path_factory.mktemp("explained") / "project")
+    with bare_environment(), contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as output:
+        ids = go(folder, make_config(), "pf_msmtrec")
+    return folder, ids, output.getvalue()
+
+
+@pytest.fixture
+def trained(explained, clean_environment, monkeypatch):
+    monkeypatch.chdir(explained[0])
+    return explained
+
+
+@pytest.mark.slow(3)
+def test_one_run_with_every_round_and_a_model_for_each_scenario(trained):
+    project, ids, _ = trained
     (run,) = runs(project)
     assert run.info.run_id == ids["run_id"]
     assert run.info.status == "FINISHED"
@@ -101,9 +121,10 @@ def test_one_run_with_every_round_and_a_model_for_each_scenario(project, configu
     assert run.data.params["data.source"] == "synthetic"
 
 
-def test_what_explains_a_run_is_logged_with_it(project, configure, capsys):
-    ids = go(project, configure(), "pf_msmtrec")
-    output, client = capsys.readouterr().out, connect(project).client
+@pytest.mark.slow(1)
+def test_what_explains_a_run_is_logged_with_it(trained):
+    project, ids, output = trained
+    client = connect(project).client
     logged = {file.path for file in client.list_artifacts(ids["run_id"], "training")}
     files = ["result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics.parquet"]
     assert logged == {f"training/{name}" for name in [*files, "pictures"]}
@@ -148,7 +169,7 @@ def interrupted(project, method, after):
         if folder.exists() and round_of(folder) >= after:
             process.send_signal(signal.SIGKILL)
             break
-        time.sleep(0.002)
+        time.sleep(0.02)  # a checkpoint comes every tenth of a second
     output = process.communicate(timeout=60)[0]
     assert process.returncode == -signal.SIGKILL, output
 
@@ -162,11 +183,11 @@ def round_of(folder):
         return 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_killed_training_goes_on_bit_for_bit(project, configure, capsys):
     """With the method that keeps most between rounds; what others keep comes back below."""
     method = "pf_msmtrec"
-    config = configure({"train.rounds": 40, "run.checkpoint_every": 3})
+    config = configure({"train.rounds": 24, "run.checkpoint_every": 3})
     whole = go(project, config, method)
     expected = contents(project / "models")
     interrupted(project, method, after=6)
@@ -178,7 +199,7 @@ def test_a_killed_training_goes_on_bit_for_bit(project, configure, capsys):
 
     ids = go(project, config, method)
     done = int(capsys.readouterr().out.split("going on after round ")[1].split()[0])
-    assert 6 <= done < 40
+    assert 6 <= done < 24
     assert done % 3 == 0
     assert contents(project / "models") == expected
     assert ids["run_id"] == killed.info.run_id
@@ -197,6 +218,7 @@ PLAIN = {
 }
 
 
+@pytest.mark.slow(0.8)
 @pytest.mark.parametrize(("method", "changes"), [*PLAIN.items(), ("fedavg", {}), ("local", {}), ("centralized", {})])
 def test_a_stopped_training_goes_on_bit_for_bit(project, configure, make_federation, method, changes):
     """Server optimisers with and without state, methods that share nothing: all come back from disk."""
@@ -274,6 +296,7 @@ def position_of(project, config, round_, steps):
     return next(row for row in batches[-steps].tolist() if row not in before)
 
 
+@pytest.mark.slow(2)
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_round(project, configure, poisoned):
     """The bad row is met in round 3 of 5, and checkpoints come every 2."""
     poison, heal = poisoned
@@ -324,6 +347,7 @@ def checkpointed(project, configure, poisoned):
     return project / "checkpoints/fedavg-seed0"
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -359,6 +383,7 @@ def test_a_rank_larger_than_the_input_is_refused_before_training(project, config
     assert not (project / "models").exists()
 
 
+@pytest.mark.slow(1)
 def test_a_checkpoint_is_taken_up_with_another_number_of_workers(checkpointed, project, configure, capsys):
     base = {"train.rounds": 5, "train.local_steps": 1, "run.workers": 2, "run.checkpoint_every": 1}
     go(project, configure(base | {"methods.local.learning_rate": 0.1}), "fedavg")
@@ -366,6 +391,7 @@ def test_a_checkpoint_is_taken_up_with_another_number_of_workers(checkpointed, p
     assert len(runs(project)) == 1
 
 
+@pytest.mark.slow(1)
 def test_a_checkpoint_whose_run_is_gone_goes_on_in_a_new_run(checkpointed, project, configure):
     (run,) = runs(project)
     connect(project).client.delete_run(run.info.run_id)
@@ -429,8 +455,9 @@ def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data,
         assert model.model.private_embedding.table.shape == (sum(codes[f] for f in private), 2)
 
 
-def test_params_yaml_of_the_run_is_kept(project, configure):
-    ids = go(project, configure(), "local")
+@pytest.mark.slow(1)
+def test_params_yaml_of_the_run_is_kept(trained):
+    project, ids, _ = trained
     tracking = connect(project)
     text = tracking.client.download_artifacts(ids["run_id"], "params.yaml")
     assert yaml.safe_load(Path(text).read_text()) == yaml.safe_load((project / "params.yaml").read_text())

@@ -78,7 +78,7 @@ def measure(folders, memory):
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_training_stays_within_its_memory(folders):
     """The rows are three times the budget; in the larger budget they fit, and the same rounds come out of them."""
     rows = 2 * (180_000 + 12_000) * ROW_BYTES

@@ -1,4 +1,4 @@
-"""The exact identities of docs/method.md, on closed-form clients."""
+"""The exact identities of docs/explanation/method.md, on closed-form clients."""
 
 import numpy as np
 import pytest

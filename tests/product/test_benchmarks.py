@@ -26,6 +26,7 @@ def run(*words):
     return done.stdout
 
 
+@pytest.mark.slow(5)
 def test_server_step():
     out = run("benchmarks/server_step.py", "--quick")
     rows = re.findall(r"^(adam|plain) +(\d+) +(\de\+\d+) +(\d+\.\d+) +(\d+\.\d+)$", out, re.MULTILINE)
@@ -43,6 +44,7 @@ def test_server_step():
     assert 0 < float(share[1]) <= float(share[2]) < 100
 
 
+@pytest.mark.slow(4)
 def test_server_step_skips_what_does_not_fit():
     """0.0007 GiB are 751,619 bytes; a client needs 46.4 bytes a parameter with Adam, 30.4 with plain steps."""
     out = run("benchmarks/server_step.py", "--quick", "--memory", "0.0007", "--rounds", "0")
@@ -58,6 +60,7 @@ def test_server_step_skips_what_does_not_fit():
     assert "too few sizes" in out
 
 
+@pytest.mark.slow(4)
 def test_experts():
     out = run("benchmarks/experts.py", "--only", "default", "--steps", "1", "--turns", "1")
     found = re.search(r"^default +batched +([\d,]+) +list +([\d,]+) +ratio (\d+\.\d\d)", out, re.MULTILINE)
@@ -65,6 +68,7 @@ def test_experts():
     assert float(found[3]) == pytest.approx(ours / peer, abs=0.01)
 
 
+@pytest.mark.slow(6)
 def test_loading():
     out = run("benchmarks/loading.py", "--rows", "3000", "--steps", "2", "--turns", "1")
     loading = re.search(
@@ -81,6 +85,7 @@ def test_loading():
         assert float(times) == pytest.approx(rate / model, rel=0.02, abs=0.06)
 
 
+@pytest.mark.slow(5)
 def test_large_table():
     out = run("benchmarks/large_table.py", "--only", "in_place", "--methods", "local", "--table-rows", "3000",
               "--dim", "2", "--rounds", "2")  # fmt: skip
@@ -92,7 +97,7 @@ def test_large_table():
     assert re.search(r"model written in \d+\.\d s, loaded in \d+\.\d s; peak memory \d+ MB in all$", out, re.MULTILINE)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 def test_served_forms():
     out = run("benchmarks/served_forms.py", "--rows", "1", "3", "--turns", "2")
     assert re.search(r"^ms for rows +1 +3 +ready after$", out, re.MULTILINE)
@@ -102,7 +107,7 @@ def test_served_forms():
     assert ("torch.compile is left out" in out) == (len(names) == 1)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_tuning():
     out = run("benchmarks/tuning.py", "--trials", "11")
     assert re.search(r"^11 trials of 4 rounds, 1 at a time: \d+\.\d s, \d+\.\d s of training$", out, re.MULTILINE)
@@ -124,7 +129,7 @@ def benchmark():
         sys.path.remove(str(REPOSITORY / "benchmarks"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 def test_messages(benchmark, capsys):
     messages = benchmark("messages")
     messages.main(["--quick", "--seeds", "0"])
@@ -148,7 +153,7 @@ def quality(benchmark, monkeypatch, capsys, tmp_path):
     places = ("--results", str(tmp_path / "results"), "--work", str(tmp_path / "work"))
 
     def run_here(*words):
-        monkeypatch.setattr(sys, "argv", ["quality.py", *words, *places, "--quick", "--processes", "2"])
+        monkeypatch.setattr(sys, "argv", ["quality.py", *words, *places, "--quick", "--processes", "1"])
         benchmark("quality").main()
         return capsys.readouterr().out
 
@@ -156,7 +161,7 @@ def quality(benchmark, monkeypatch, capsys, tmp_path):
     return run_here
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_quality_tunes_runs_and_prints(quality, tmp_path):
     chosen = ("--settings", "default", "--methods", "pf_msmtrec", "local")
     run("benchmarks/quality.py", "tune", *chosen, "--trials", "2", *quality.places, "--quick", "--processes", "1")
@@ -266,6 +271,7 @@ def test_the_results_page_shows_the_tables_of_the_committed_runs(quality_table):
     assert missing == [], "print them with: python benchmarks/quality.py table"
 
 
+@pytest.mark.slow(5)
 def test_data(tmp_path):
     out = run("benchmarks/data.py", "--quick", "--folder", str(tmp_path))
     lines = re.findall(r"^(pfmsmt|usual) +([\d,]+) +(\d+\.\d\d) +([\d,]+) +([\d,]+)$", out, re.MULTILINE)
@@ -278,7 +284,7 @@ def test_data(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw-3000", "raw-6000"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_serving():
     out = run("benchmarks/serving.py", "--quick")
     assert re.search(r"^largest difference of the two servers' probabilities: \d\.\de-\d\d$", out, re.MULTILINE)

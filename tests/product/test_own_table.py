@@ -1,7 +1,6 @@
-"""The worked example of docs/data.md, run as it stands there in a fresh copy of the pipeline, up to a small model."""
+"""The worked example of docs/how-to/own-data.md, run as it stands there, up to a small model."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,17 +12,18 @@ import yaml
 
 from pfmsmt.config import parse_config
 from pfmsmt.data.schema import read_schema
+from tests.support.documents import ROOT, code_blocks
 
-ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(20)
 
 
 def example():
-    """The section's code blocks, kind -> texts."""
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    section = text[text.index("\n## tabular\n") :]
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```", section[: section.index("\n## ", 1)], re.M | re.S)
-    return {kind: [block for held, block in blocks if held == kind] for kind, _ in blocks}
+    """The page's code blocks, kind -> texts."""
+    text = (ROOT / "docs/how-to/own-data.md").read_text(encoding="utf-8")
+    found = {}
+    for kind, block in code_blocks(text):
+        found.setdefault(kind, []).append(block)
+    return found
 
 
 def overlay(tree, changes):

@@ -49,7 +49,7 @@ def expected(configure, project):
     return project.parent / "expected"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(60)
 def test_two_rounds_over_tls_are_the_same_bit_for_bit(expected, project, empty_database):
     sites = share_out(project / "data/clients", project, project.parent / "sites")
     server = Server(project, port=free_port(), own_store=True)

@@ -22,7 +22,7 @@ def assert_readable(done, *words):
         assert word in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_the_stages_one_after_the_other(project, configure, run_python):
     configure({"train.methods": ["local"]})
     shutil.rmtree(project / "data")
@@ -50,6 +50,7 @@ def test_the_stages_one_after_the_other(project, configure, run_python):
     assert {path.name for path in logged} == {"data.md", "data.html"}
 
 
+@pytest.mark.slow(5)
 def test_a_misspelt_key_names_the_nearest(project, run_python):
     tree = yaml.safe_load((project / "params.yaml").read_text())
     tree["train"]["round"] = tree["train"].pop("rounds")
@@ -63,7 +64,8 @@ def test_a_misspelt_key_names_the_nearest(project, run_python):
     assert "Traceback" in done.stderr
 
 
-def test_a_tracking_server_that_is_not_there_is_told_before_training(project, run_python):
+@pytest.mark.slow(5)
+def test_a_tracking_server_that_is_not_there_is_named_before_training(project, run_python):
     before = listing(project)
     start = time.monotonic()
     done = run_python("-m", "stages.train", "fedavg", "0", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
@@ -73,6 +75,7 @@ def test_a_tracking_server_that_is_not_there_is_told_before_training(project, ru
     assert listing(project) == before
 
 
+@pytest.mark.slow(4)
 def test_stages_in_the_wrong_order(project, run_python):
     shutil.rmtree(project / "data/clients")
     assert_readable(run_python("-m", "stages.train", "fedavg", "0"), "run `dvc repro partition` first")
@@ -80,6 +83,7 @@ def test_stages_in_the_wrong_order(project, run_python):
     assert_readable(run_python("-m", "stages.partition"), "run `dvc repro download` first")
 
 
+@pytest.mark.slow(2)
 def test_an_unknown_method(project, run_python):
     done = run_python("-m", "stages.train", "fedavgg", "0")
     assert done.returncode == 2
@@ -91,12 +95,14 @@ LIMITED = """
 import resource, runpy, sys
 limit = int(sys.argv.pop(1))
 sys.argv[0] = sys.argv.pop(1)
-import mlflow, pfmsmt.tracking, pathlib  # what they write on import does not count
+if sys.argv[0] == "stages.train":
+    import mlflow, pfmsmt.tracking  # what they write on import does not count
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow(4)
 @pytest.mark.parametrize(("stage", "limit"), [("download", 20_000), ("partition", 10_000), ("train fedavg 0", 400_000)])
 def test_a_full_disk_leaves_nothing_half_written(project, configure, run_python, stage, limit):
     """The system refuses files above a size, in the middle of writing, as a full disk does."""

@@ -6,7 +6,7 @@ import optuna
 
 from pfmsmt.tracking import connect
 from pfmsmt.tracking.connection import TUNING_EXPERIMENT
-from pfmsmt.tuning.command import Wish, tune
+from pfmsmt.tuning.command import SearchRequest, tune
 from pfmsmt.tuning.storage import full_address, open_store
 
 REPOSITORY = Path(__file__).parents[2]
@@ -20,8 +20,8 @@ SPACE = {
 SMALL = {"tune.space": SPACE, "tune.pruner": "none"}
 
 
-def go(project, *methods, **wish):
-    return tune(Wish(methods, **wish), project)
+def search(project, *methods, **options):
+    return tune(SearchRequest(methods, **options), project)
 
 
 def load(project, name, storage=None):

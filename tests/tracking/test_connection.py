@@ -57,7 +57,7 @@ sys.exit(any([os.waitpid(pid, 0)[1] for pid in [fork() for _ in range(4)]]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 def test_four_processes_race_on_a_fresh_store(tmp_path: Path, clean_environment: None) -> None:
     """Forked after the import, so that they really meet."""
     done = subprocess.run(

@@ -173,7 +173,7 @@ def test_there_is_one_version_per_model(tracking: Store, logged, start, model_fo
         register_version(tracking, "NL", "m-absent", {})
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 def test_the_champion_loads_from_another_directory(
     tracking: Store, logged, model_folder: Path, rows: pd.DataFrame, tmp_path: Path
 ) -> None:

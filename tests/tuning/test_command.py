@@ -15,19 +15,19 @@ from pfmsmt.config import load_config
 from pfmsmt.core.errors import ConfigError, TuningError
 from pfmsmt.tracking import connect
 from pfmsmt.training.trial import run_trial
-from pfmsmt.tuning.command import Wish, read_methods, tune
-from pfmsmt.tuning.space import with_values
-from tests.support.searching import FLOAT, REPOSITORY, SMALL, files, go, load, tuning_runs
+from pfmsmt.tuning.command import SearchRequest, read_methods, tune
+from pfmsmt.tuning.space import changed_config
+from tests.support.searching import FLOAT, REPOSITORY, SMALL, files, load, search, tuning_runs
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_a_search_with_two_workers_in_a_database(project, configure, schema, shards, capsys, monkeypatch):
     config = configure(SMALL)
     client = connect(project).client
     launcher = client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", launcher)
     store = {"storage": "sqlite:///studies/all.db", "workers": 2}
-    outcomes = go(project, "local", "fedavg", trials=3, export=Path("best"), **store)
+    outcomes = search(project, "local", "fedavg", trials=3, export=Path("best"), **store)
     output = capsys.readouterr().out
 
     for found in outcomes:
@@ -44,7 +44,7 @@ def test_a_search_with_two_workers_in_a_database(project, configure, schema, sha
         # A trial is the training that it says it is.
         other = study.trials[2]
         again = run_trial(
-            with_values(config, other.params),
+            changed_config(config, other.params),
             schema,
             shards,
             found.method,
@@ -115,15 +115,15 @@ def test_a_search_with_two_workers_in_a_database(project, configure, schema, sha
     assert read.methods.fedavg.learning_rate == tuned["methods.fedavg.learning_rate"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_same_seed_same_trials_and_test_shards_are_never_read(project, configure, capsys):
     configure({**SMALL, "tune.pruner": "median", "train.rounds": 6})
-    go(project, "pf_msmtrec", trials=7)
+    search(project, "pf_msmtrec", trials=7)
     for path in project.glob("data/clients/*/test.parquet"):
         path.unlink()
-    go(project, "pf_msmtrec", trials=3, study="other")
+    search(project, "pf_msmtrec", trials=3, study="other")
     # In two sessions, the second continuing the first.
-    go(project, "pf_msmtrec", trials=7, study="other", resume=True)
+    search(project, "pf_msmtrec", trials=7, study="other", resume=True)
     first, second = (
         [(t.params, t.state, t.value, t.intermediate_values) for t in load(project, f"{name}-pf_msmtrec").trials]
         for name in ("tune", "other")
@@ -134,27 +134,27 @@ def test_same_seed_same_trials_and_test_shards_are_never_read(project, configure
     capsys.readouterr()
     before = files(project / "tuning")
     with pytest.raises(TuningError, match=r"study tune-pf_msmtrec is already in .*optuna\.journal; continue it with"):
-        go(project, "pf_msmtrec", trials=9)
+        search(project, "pf_msmtrec", trials=9)
     with pytest.raises(
         TuningError, match=r"no study tunee-local to continue .*it has other-pf_msmtrec, tune-pf_msmtrec"
     ):
-        go(project, "local", study="tunee", resume=True)
+        search(project, "local", study="tunee", resume=True)
     configure({**SMALL, "tune.pruner": "median", "train.rounds": 7, "model.dropout": 0.3})
     with pytest.raises(
         TuningError, match=r"other settings.* model\.dropout was 0\.2, is 0\.3; train\.rounds was 6, is 7"
     ):
-        go(project, "pf_msmtrec", trials=9, resume=True)
+        search(project, "pf_msmtrec", trials=9, resume=True)
     assert files(project / "tuning") == before
     # Nothing left to do: the table is shown and applied.
     configure({**SMALL, "tune.pruner": "median", "train.rounds": 6})
-    (found,) = go(project, "pf_msmtrec", trials=7, resume=True, apply=True)
+    (found,) = search(project, "pf_msmtrec", trials=7, resume=True, apply=True)
     assert len(load(project, "tune-pf_msmtrec").trials) == 7
     rate = load_config(project / "params.yaml").methods.pf_msmtrec.server_learning_rate
     assert rate == found.best["methods.pf_msmtrec.server_learning_rate"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "wish", "message"),
+    ("changes", "options", "message"),
     [
         ({"tune.space": {"model.droput": FLOAT}}, {}, r"tune\.yaml: space\.model\.droput: unknown key; did you mean"),
         ({"tune.space": {"methods.fedavg.conflict": FLOAT}}, {}, r"methods\.fedavg has no conflict"),
@@ -172,11 +172,11 @@ def test_same_seed_same_trials_and_test_shards_are_never_read(project, configure
         ({"run.device": "cuda:7"}, {}, r"run\.device: cuda:7 is not here"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_written(project, configure, changes, wish, message):
+def test_bad_input_is_refused_before_anything_is_written(project, configure, changes, options, message):
     configure({**SMALL, **changes})
     before = files(project)
     with pytest.raises((ConfigError, TuningError), match=message):
-        tune(Wish(**{"methods": ("local", "fedavg"), **wish}), project)
+        tune(SearchRequest(**{"methods": ("local", "fedavg"), **options}), project)
     assert files(project) == before
 
 
@@ -188,6 +188,7 @@ def test_names_of_methods():
         read_methods([" "])
 
 
+@pytest.mark.slow(2)
 def test_the_command_takes_methods_in_a_row_and_its_errors_are_readable(project, configure, run_python):
     configure(SMALL)
     done = run_python("-m", "pfmsmt.commands.main", "tune", "--methods", "local", "fedavg", "fedproxx", "--trials", "2")

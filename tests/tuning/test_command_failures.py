@@ -15,22 +15,22 @@ from optuna.trial import TrialState
 from pfmsmt.core.errors import TuningError
 from pfmsmt.tuning.outcome import apply
 from pfmsmt.tuning.trials import RETRY_OF, is_retried
-from tests.support.searching import REPOSITORY, SMALL, go, load, tuning_runs
+from tests.support.searching import REPOSITORY, SMALL, load, search, tuning_runs
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_trials_that_fail_are_recorded_and_five_in_a_row_end_the_search(project, configure):
     space = {
         "methods.local.learning_rate": {"type": "categorical", "choices": [0.008, 1e30]},
         "model.embedding_dim": {"type": "categorical", "choices": [2, 10**12]},
     }
     configure({**SMALL, "tune.space": space, "methods.local.weight_decay": 0.0})
-    go(project, "local", trials=1)
+    search(project, "local", trials=1)
     study = load(project, "tune-local")
     good = {"methods.local.learning_rate": 0.008, "model.embedding_dim": 2}
     for values in ({"methods.local.learning_rate": 1e30}, {"model.embedding_dim": 10**12}, {}):
         study.enqueue_trial(good | values)
-    (found,) = go(project, "local", trials=4, resume=True)
+    (found,) = search(project, "local", trials=4, resume=True)
     assert found.states == {"complete": 2, "failed": 2}
     causes = [trial.user_attrs.get("cause") for trial in load(project, "tune-local").trials]
     assert causes == [None, "training diverged", "out of memory", None]
@@ -42,7 +42,7 @@ def test_trials_that_fail_are_recorded_and_five_in_a_row_end_the_search(project,
     for _ in range(6):
         study.enqueue_trial(good | {"methods.local.learning_rate": 1e30})
     with pytest.raises(TuningError, match=r"5 trials in a row failed; common cause: training diverged \(5 of 5\)"):
-        go(project, "local", trials=20, resume=True)
+        search(project, "local", trials=20, resume=True)
     assert len(load(project, "tune-local").get_trials(states=(TrialState.FAIL,))) == 2 + 5
     _, (run,) = tuning_runs(project, "tags.role = 'study'")
     assert run.info.status == "FAILED"
@@ -67,7 +67,7 @@ def wait_for_trial(project, number):
     raise AssertionError(f"trial {number} was not begun")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_what_is_killed_loses_its_running_trial_alone(project, configure):
     configure({**SMALL, "train.rounds": 80})
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -84,7 +84,7 @@ def test_what_is_killed_loses_its_running_trial_alone(project, configure):
         os.killpg(process.pid, signal.SIGKILL)
     output = process.communicate(timeout=30)[0]
     assert "local 1/3  trial 1 failed: its worker was killed; tried again" in output
-    (found,) = go(project, "local", trials=3, resume=True)
+    (found,) = search(project, "local", trials=3, resume=True)
     trials = load(project, "tune-local").trials
     assert found.states == {"complete": 3, "tried again": 2}
     assert [trial.state for trial in trials] == [
@@ -102,11 +102,11 @@ def test_what_is_killed_loses_its_running_trial_alone(project, configure):
 def test_no_trial_begins_after_the_timeout(project, configure):
     configure(SMALL)
     with pytest.raises(TuningError, match=r"study tune-local: no trial is complete.*longer --timeout"):
-        go(project, "local", trials=3, timeout=0.0)
+        search(project, "local", trials=3, timeout=0.0)
     assert [trial.state for trial in load(project, "tune-local").trials] == [TrialState.WAITING]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_dvc_sees_the_tuned_method_as_changed_and_no_other(project, configure, dvc_repository):
     """A real repository in which everything is up to date; the outputs themselves do not matter here."""
     root = dvc_repository

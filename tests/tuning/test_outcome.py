@@ -12,7 +12,7 @@ from pfmsmt.core.errors import TuningError
 from pfmsmt.tuning.outcome import outcome_of, table
 from pfmsmt.tuning.space import space_of
 from pfmsmt.tuning.trials import OUTSIDE, START
-from pfmsmt.tuning.worker import quieten
+from pfmsmt.tuning.worker import silence_optuna
 
 KEY = "methods.local.learning_rate"
 
@@ -26,11 +26,11 @@ def trial(state, value=None, rate=0.01, **attributes):
 
 @pytest.fixture
 def config():
-    quieten()
+    silence_optuna()
     return load_config(Path(__file__).parents[2] / PARAMS_FILE)
 
 
-def test_what_still_runs_elsewhere_is_told(config):
+def test_what_still_runs_elsewhere_is_counted(config):
     study = optuna.create_study(study_name="s-local", direction="maximize")
     study.set_user_attr(OUTSIDE, [])
     study.add_trial(trial(TrialState.COMPLETE, 0.5, **{START: True}))

@@ -1,9 +1,9 @@
 import optuna
 import pytest
 
-from pfmsmt.tuning.sampling import SeededTPE, build_pruner, draw, start_of, values_of
+from pfmsmt.tuning.sampling import SeededTPE, build_pruner, draw, initial_draw, values_of
 from pfmsmt.tuning.space import space_of
-from pfmsmt.tuning.worker import quieten
+from pfmsmt.tuning.worker import silence_optuna
 
 SPACE = {
     "model.dropout": {"type": "float", "low": 0.1, "high": 0.6},
@@ -17,7 +17,7 @@ SPACE = {
 
 @pytest.fixture
 def config(make_config):
-    quieten()
+    silence_optuna()
     return make_config({"tune.space": SPACE})
 
 
@@ -58,7 +58,7 @@ def test_what_is_drawn_is_short_in_range_and_of_the_right_type(config):
 def test_the_start_is_what_params_has_or_the_nearest(make_config):
     config = make_config({"tune.space": SPACE, "model.dropout": 0.7, "model.experts": 2, "model.expert_layers": [9, 9]})
     space = space_of(config, "pf_msmtrec")
-    drawn, outside = start_of(config, space)
+    drawn, outside = initial_draw(config, space)
     assert drawn == {
         "model.dropout": 0.6,
         "model.experts": 2,
@@ -67,7 +67,7 @@ def test_the_start_is_what_params_has_or_the_nearest(make_config):
         "methods.pf_msmtrec.learning_rate": config.methods.pf_msmtrec.learning_rate,
     }
     assert outside == ["model.dropout", "model.expert_layers"]
-    inside, outside = start_of(make_config({"tune.space": SPACE}), space)
+    inside, outside = initial_draw(make_config({"tune.space": SPACE}), space)
     assert inside["model.expert_layers"] == "[6, 4]"
     assert values_of(inside, space)["model.expert_layers"] == [6, 4]
     assert outside == []

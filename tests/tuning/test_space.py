@@ -6,7 +6,7 @@ import pytest
 
 from pfmsmt.config import METHOD_NAMES, load_config, parse_config
 from pfmsmt.core.errors import ConfigError
-from pfmsmt.tuning.space import check_space, keys_of, space_of, with_values
+from pfmsmt.tuning.space import changed_config, check_space, keys_of, space_of
 
 RATE = "methods.local.learning_rate"
 FLOAT = {"type": "float", "low": 0.01, "high": 0.1}
@@ -120,7 +120,7 @@ def test_shared_keys_are_tuned_for_every_method_and_others_for_their_own(make_co
 
 def test_values_by_dotted_keys(make_config):
     config = make_config()
-    other = with_values(config, {RATE: 0.25, "model.expert_layers": [9, 7]})
+    other = changed_config(config, {RATE: 0.25, "model.expert_layers": [9, 7]})
     assert other.methods.local.learning_rate == 0.25
     assert other.model.expert_layers == (9, 7)
-    assert with_values(other, {RATE: config.methods.local.learning_rate, "model.expert_layers": [6, 4]}) == config
+    assert changed_config(other, {RATE: config.methods.local.learning_rate, "model.expert_layers": [6, 4]}) == config

@@ -5,7 +5,7 @@ import optuna
 import pytest
 
 from pfmsmt.core.errors import TuningError
-from pfmsmt.tuning.storage import full_address, open_store, shown
+from pfmsmt.tuning.storage import full_address, open_store, without_password
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_addresses_that_cannot_be_used(tmp_path, address, expected):
 
 
 def test_passwords_are_not_shown():
-    assert shown("postgresql://me:geheim@host/d") == "postgresql://me:***@host/d"
+    assert without_password("postgresql://me:geheim@host/d") == "postgresql://me:***@host/d"
 
 
 def test_a_driver_that_is_not_installed_is_named():

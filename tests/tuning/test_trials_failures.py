@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pfmsmt.core.errors import ConfigError, DataError, TrainingError
-from pfmsmt.tuning.trials import Streak, cause_of
+from pfmsmt.tuning.trials import FailureStreak, cause_of
 
 
 @pytest.mark.parametrize(
@@ -26,20 +26,20 @@ def test_causes(error, cause):
 
 
 def test_five_in_a_row_end_the_search_and_name_the_common_cause():
-    streak = Streak()
+    streak = FailureStreak()
     for number in range(4):
-        assert streak.bad("training diverged", f"loss {number}") is None
-    streak.good()
+        assert streak.add_failure("training diverged", f"loss {number}") is None
+    streak.add_success()
     for cause in ("out of memory", "training diverged", "out of memory", "training diverged"):
-        assert streak.bad(cause, f"of {cause}") is None
-    text = streak.bad("out of memory", "the last of them")
+        assert streak.add_failure(cause, f"of {cause}") is None
+    text = streak.add_failure("out of memory", "the last of them")
     assert text == "5 trials in a row failed; common cause: out of memory (3 of 5). The last one: the last of them"
 
 
-def test_five_causes_are_all_told():
-    streak = Streak()
+def test_five_causes_are_all_named():
+    streak = FailureStreak()
     for number in range(4):
-        assert streak.bad(f"cause {number}", "why") is None
-    text = streak.bad("cause 4", "why")
+        assert streak.add_failure(f"cause {number}", "why") is None
+    text = streak.add_failure("cause 4", "why")
     assert "each for another cause" in text
     assert all(f"cause {number}: why" in text for number in range(5))
