@@ -89,7 +89,7 @@ class Binding:
         self._roles = {id(tensors[name]): label.role for name, label in labels.items()}
 
     def name(self, tensor: Tensor) -> str:
-        """Return the name under which one of the model's own tensors travels, whole."""
+        """Return the name under which one of the model's tensors travels."""
         return next(name for name, place in self._places.items() if place.tensor is tensor and place.part is None)
 
     def role(self, tensor: Tensor) -> Role:

@@ -16,7 +16,7 @@ from pfmsmt.flower.server.nodes import Nodes
 from pfmsmt.flower.site.client_app import client_app
 from pfmsmt.flower.site.prepare import prepare_site
 from pfmsmt.flower.wire import read_request
-from tests.flower.test_participants_faults import ALL, CHANGES, at, final, raises, step, with_arrays
+from tests.support.faulty_sites import ALL, CHANGES, at, final, raises, step, with_arrays
 from tests.support.in_process_grid import InProcessGrid
 
 ONE = {**CHANGES, "federate.rounds": 1}

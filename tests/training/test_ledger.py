@@ -8,7 +8,7 @@ from pfmsmt.methods import Upload
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.ledger import LEDGER_COLUMNS, TRAFFIC_COLUMNS, Ledger
 from pfmsmt.training.rounds import run_rounds
-from tests.training.test_rounds import broken_in
+from tests.support.broken_clients import broken_in
 
 
 class Listening:
@@ -45,7 +45,7 @@ def run(federation, rounds=3):
         for result in run_rounds(
             federation.method, exchange, server, federation.names, rounds=rounds, quorum=0.5
         ):  # fmt: skip
-            ledger.add(result.round, result.messages)
+            ledger.add(result.round, result.transfers)
     return ledger, exchange.heard
 
 
@@ -137,11 +137,11 @@ def test_what_was_saved_goes_on(make_federation):
         results = list(run_rounds(federation.method, exchange, server, federation.names, rounds=3, quorum=0.5))
     whole, first, second = Ledger(), Ledger(), Ledger()
     for result in results:
-        whole.add(result.round, result.messages)
-    first.add(1, results[0].messages)
+        whole.add(result.round, result.transfers)
+    first.add(1, results[0].transfers)
     second.load(first.save())
     for result in results[1:]:
-        second.add(result.round, result.messages)
+        second.add(result.round, result.transfers)
     template = template_of(federation)
     pd.testing.assert_frame_equal(second.table(template), whole.table(template))
     pd.testing.assert_frame_equal(second.traffic(), whole.traffic())
