@@ -108,7 +108,7 @@ def raw_folder(folder: Path, rows: int) -> Path:
 
 def repeat(raw: Path, copies: int, target: Path) -> None:
     """Write the zip of a raw folder `copies` times over, each time with new search ids, as one larger zip."""
-    name = tianchi.file_name(SCENARIO)
+    name = tianchi.zip_name(SCENARIO)
     with files.new_folder(target) as folder:
         shutil.copy(raw / "source.json", folder)
         with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_STORED) as outer:

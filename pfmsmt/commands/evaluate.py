@@ -14,7 +14,7 @@ from pfmsmt.core.metrics import LOGGED, bootstrap_auc, calibration_bins, roc_poi
 from pfmsmt.core.types import Stream
 from pfmsmt.data.encoder import Encoded
 from pfmsmt.data.schema import Schema
-from pfmsmt.data.shards.resident import Rows
+from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import SavedModel, load_model
 from pfmsmt.tracking.mlflow_run import attach_test_metrics
@@ -62,7 +62,7 @@ ROC_COLUMNS = ("scenario", "task", "false_positive_rate", "true_positive_rate")
 CALIBRATION_COLUMNS = ("scenario", "task", "predicted", "actual", "rows")
 
 
-def predict_shard(model: SavedModel, shard: Rows, rows_at_once: int, calibrated: bool) -> np.ndarray:
+def predict_shard(model: SavedModel, shard: ClientRows, rows_at_once: int, calibrated: bool) -> np.ndarray:
     """Return a saved model's probabilities [N, T] of a shard's rows.
 
     Calibrated, or as trained.

@@ -11,7 +11,7 @@ from pfmsmt.config import Config
 from pfmsmt.core.console import say
 from pfmsmt.core.layout import CLIENTS, run_name
 from pfmsmt.data.schema import Schema
-from pfmsmt.data.shards.resident import Rows
+from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.data.shards.streamed import StreamedShard
 from pfmsmt.training.devices import choose_device
 from pfmsmt.training.federation import build_federation
@@ -52,7 +52,7 @@ def train(config: Config, schema: Schema, name: str, seed: int, store: "Store", 
     return run_training(job, federation, store)
 
 
-def _shuffle(rows: Rows) -> str:
+def _shuffle(rows: ClientRows) -> str:
     """Return the value of `train.shuffle` that `auto` came to.
 
     All rows of a client are mixed where they fit into memory, windows of row groups where they are streamed.

@@ -1,1 +1,1 @@
-"""From raw files to client shards: sources, download, partition and the schema they share."""
+"""From raw files to client shards: sources, preparation, shards and the card."""

@@ -1,12 +1,14 @@
-"""The one encoder that partition, evaluation and serving share; `RowEncoder` does it over whole matrices, for requests.
+"""Raw values become a model's inputs: codes, and standardised numbers.
+
+Partition encodes its shards with `CategoryEncoder` and `encode_numbers`, MLflow's models whole frames with `encode`,
+and serving its requests with `RowEncoder`, which needs a few operations for all columns together. All give the same
+bits. Which values there may be is not decided here: see pfmsmt/data/tables/values.py.
 
 Legend: B batch, F categorical fields, M numerical fields.
-
-What stands for a missing value of a request's column: what stood for one in the training rows, if anything did.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,12 +18,12 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.schema import OUT_OF_VOCABULARY, CategoricalField, NumericalField, ScenarioSchema
+from pfmsmt.data.tables.cells import convert_cells
+from pfmsmt.data.tables.values import EXACT_INTEGERS, Column, Converted, convert, refuse_type
 
 DENSE_SPAN = 2**20
-"""Widest range of a field's categories for which a table of the whole range is kept."""
-
-_HIGHEST = np.uint64(2**63 - 1)
-NO_INTEGER = -(2**53)
+"""Widest range of a field's categories for which a table of the whole range is held."""
+NO_INTEGER = -EXACT_INTEGERS
 """Beyond every integer category, so that it is in no vocabulary."""
 
 
@@ -29,17 +31,9 @@ class Encoded(NamedTuple):
     """Model-ready columns of B rows."""
 
     codes: NDArray[np.int32]
-    """[B, categorical fields]"""
+    """[B, F]"""
     values: NDArray[np.float32]
-    """[B, numerical fields], standardised"""
-
-
-def whole_numbers(texts: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Return texts [B] as integers; what is none, in the one way to write it, becomes an integer that no file holds."""
-    found = pd.to_numeric(pd.Series(texts), errors="coerce")
-    whole = np.where(found.notna() & (found.abs() < 2**53), found, NO_INTEGER).astype(np.int64)
-    written = pd.Series(whole).astype("str").to_numpy(dtype=object)
-    return np.where(written == texts, whole, NO_INTEGER)
+    """[B, M], standardised"""
 
 
 class CategoryEncoder:
@@ -50,57 +44,97 @@ class CategoryEncoder:
         self._set = pa.array(field.vocabulary, pa.string()) if field.text else None
         self._known = np.asarray(() if field.text else field.vocabulary, np.int64)
 
-    def __call__(self, values: NDArray[np.generic]) -> NDArray[np.int32]:
-        """Map categories [B], integers or str, to codes [B]; what is not in the vocabulary gets OUT_OF_VOCABULARY."""
+    def __call__(self, values: NDArray[np.generic] | pa.Array) -> NDArray[np.int32]:
+        """Map categories [B] to codes [B]; unknown ones get OUT_OF_VOCABULARY.
+
+        `values` are int64, or text: Python's strings or an Arrow array.
+        """
         if self._set is not None:
-            place = pc.index_in(pa.array(values, pa.string()), value_set=self._set)
+            texts = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
+            place = pc.index_in(texts, value_set=self._set)
             return np.asarray(pc.add(pc.fill_null(place, OUT_OF_VOCABULARY - 1), 1).to_numpy(), np.int32)
         if self._known.size == 0:
             return np.full(len(values), OUT_OF_VOCABULARY, np.int32)
         if values.dtype == object:  # text of a file without types, whose training values were all integers
             values = whole_numbers(values)
-        if values.dtype == np.uint64:  # bits of what is beyond int64 are those of a negative category
-            return np.where(values > _HIGHEST, OUT_OF_VOCABULARY, self(values.view(np.int64))).astype(np.int32)
         place = np.minimum(np.searchsorted(self._known, values), self._known.size - 1)
         return np.where(self._known[place] == values, place + 1, OUT_OF_VOCABULARY).astype(np.int32)
 
 
+def whole_numbers(texts: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return texts [B] as integers.
+
+    A text that is no integer, or not in the one way to write it, becomes NO_INTEGER.
+    """
+    found = pd.to_numeric(pd.Series(texts), errors="coerce")
+    whole = np.where(found.notna() & (found.abs() < EXACT_INTEGERS), found, NO_INTEGER).astype(np.int64)
+    written = pd.Series(whole).astype("str").to_numpy(dtype=object)
+    return np.where(written == texts, whole, NO_INTEGER)
+
+
 def encode_numbers(values: NDArray[np.float64], field: NumericalField) -> NDArray[np.float32]:
-    """Standardise raw numbers [B]; a column that was constant in training becomes zero."""
+    """Standardise raw numbers [B]; a column constant in training becomes zero."""
     scale = 1.0 / field.std if field.std > 0 else 0.0
     return ((values - field.mean) * scale).astype(np.float32)
+
+
+def column_of(field: CategoricalField | NumericalField, **changes: Any) -> Column:
+    """Return the rule for a field's raw values.
+
+    `changes` are further fields of `Column`.
+    """
+    if isinstance(field, NumericalField):
+        return Column(field.name, "number", **changes)
+    return Column(field.name, "text" if field.text else "category", **changes)
 
 
 def encode(frame: pd.DataFrame | Mapping[str, NDArray[np.generic]], schema: ScenarioSchema) -> Encoded:
     """Encode raw named columns of B rows.
 
+    Missing values are filled as in training, and so are absent columns.
+
     Raises:
-        SchemaError: a column is missing, or a value is no integer category or no finite number
-            (column, row and value are named); for a field of text, no string.
+        SchemaError: a column is missing, or a value does not fit (column, row and value are named).
     """
-    missing = [name for name in schema.columns if name not in frame]
+    missing = [name for name in schema.columns if name not in frame and name not in schema.fill]
     if missing:
         raise SchemaError(
             f"missing columns: {', '.join(missing)}; "
             f"scenario {schema.scenario} needs {len(schema.columns)} feature columns"
         )
-    codes = [CategoryEncoder(field)(_categories(frame[field.name], field)) for field in schema.categorical]
-    values = [_standardised(_numbers(frame[field.name], field.name), field) for field in schema.numerical]
-    rows = len(frame[schema.columns[0]]) if schema.columns else 0
+    rows = len(frame) if isinstance(frame, pd.DataFrame) else len(next(iter(frame.values()), ()))
+
+    def values(field: CategoricalField | NumericalField) -> Any:
+        column = column_of(field, fill=schema.fill.get(field.name))
+        found = _converted(frame[field.name] if field.name in frame else pa.nulls(rows), column)
+        found.raise_first(field.name)
+        return found.values
+
+    codes = [CategoryEncoder(field)(values(field)) for field in schema.categorical]
+    numbers = [_standardised(values(field), field) for field in schema.numerical]
     return Encoded(
         np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int32),
-        np.stack(values, axis=1) if values else np.zeros((rows, 0), np.float32),
+        np.stack(numbers, axis=1) if numbers else np.zeros((rows, 0), np.float32),
     )
 
 
-def _categories(column: "pd.Series | NDArray[np.generic]", field: CategoricalField) -> NDArray[np.generic]:
-    if not field.text:
-        return _integers(column, field.name)
-    values = np.asarray(column, dtype=object)
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise SchemaError(f"column {field.name}, row {row}: {value!r} is not text, as its categories are")
-    return values
+def _converted(values: "pd.Series | NDArray[np.generic] | pa.Array", column: Column) -> Converted:
+    """Convert a column of pandas, numpy or Arrow.
+
+    A column without a type is looked at cell by cell.
+    """
+    if isinstance(values, pd.Series) and isinstance(values.dtype, np.dtype):
+        values = values.to_numpy()  # pyarrow would take pandas' NaN for null
+    if not (isinstance(values, np.ndarray) and values.dtype == object):
+        try:
+            array = pa.array(values)
+        except pa.ArrowException:
+            return convert_cells(list(values), column)
+        if isinstance(array, pa.ChunkedArray):
+            array = array.combine_chunks()
+        refuse_type(column, array.type)
+        return convert(array, column)
+    return convert_cells(list(values), column)
 
 
 def _standardised(numbers: NDArray[np.float64], field: NumericalField) -> NDArray[np.float32]:
@@ -117,33 +151,11 @@ def too_large(field: NumericalField, row: int, value: float) -> str:
     return f"column {field.name}, row {row}: {value:g} is too large (training mean {field.mean:g}, std {field.std:g})"
 
 
-def _numbers(column: "pd.Series | NDArray[np.generic]", name: str) -> NDArray[np.float64]:
-    try:
-        numbers = np.asarray(column, dtype=np.float64)
-    except (TypeError, ValueError):
-        for row, value in enumerate(column):
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-                raise SchemaError(f"column {name}, row {row}: {value!r} is not a number") from None
-        raise
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if bad.size:
-        raise SchemaError(f"column {name}, row {bad[0]}: {numbers[bad[0]]} is not a finite number")
-    return numbers
-
-
-def _integers(column: "pd.Series | NDArray[np.generic]", name: str) -> NDArray[np.int64] | NDArray[np.uint64]:
-    values = np.asarray(column)
-    if values.dtype.kind in "iu":
-        return values if values.dtype == np.uint64 else values.astype(np.int64)
-    numbers = _numbers(column, name)
-    bad = np.flatnonzero((numbers != np.floor(numbers)) | (np.abs(numbers) >= 2**53))
-    if bad.size:
-        raise SchemaError(f"column {name}, row {bad[0]}: {numbers[bad[0]]} is not an integer category")
-    return numbers.astype(np.int64)
-
-
 class RowEncoder:
-    """Encodes rows of one scenario, to the same bits as `encode`, in a few operations for all columns."""
+    """Encodes rows of one scenario, all columns in a few operations.
+
+    The bits are those of `encode`.
+    """
 
     def __init__(self, schema: ScenarioSchema) -> None:
         """Lay the vocabularies of all fields out in one table."""
@@ -180,7 +192,9 @@ class RowEncoder:
         self._scales = np.asarray([1.0 / field.std if field.std > 0 else 0.0 for field in schema.numerical])
 
     def encode(self, categories: NDArray[np.int64], numbers: NDArray[np.float64]) -> Encoded:
-        """Encode categories [B, F] and finite numbers [B, M]; in columns of text, `categories` holds codes already.
+        """Encode categories [B, F] and finite numbers [B, M].
+
+        In columns of text, `categories` holds codes already.
 
         Raises:
             SchemaError: a number that is too large once it is standardised (column, row and value are named).
@@ -213,7 +227,9 @@ class RowEncoder:
 
 
 def stand_ins(schema: ScenarioSchema) -> Mapping[str, int | float]:
-    """Return for each column what stands for a missing value: a number, a category, or for text its code.
+    """Return for each column the value that replaces a missing one.
+
+    It is a number, a category, or for text its code.
 
     Of numbers without a fill it is the training mean; categories without one, or with one that has no code, are left
     out: missing ones are out of vocabulary.
@@ -228,13 +244,3 @@ def stand_ins(schema: ScenarioSchema) -> Mapping[str, int | float]:
         if code != OUT_OF_VOCABULARY:
             found[field.name] = code if field.text else int(value)
     return found
-
-
-def filled(frame: pd.DataFrame, schema: ScenarioSchema) -> pd.DataFrame:
-    """Return B rows whose missing values are filled in the columns of `schema.fill`, absent columns included."""
-    lost = {
-        name: value if name not in frame else frame[name].astype(object).where(frame[name].notna(), value)
-        for name, value in schema.fill.items()
-        if name not in frame or frame[name].isna().any()
-    }
-    return frame.assign(**lost) if lost else frame

@@ -1,4 +1,4 @@
-"""The declared columns of a data set, and what is known of them."""
+"""The declared columns of a data set, and their learned properties."""
 
 import hashlib
 import math
@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 
 from pfmsmt.core.errors import DataError, SchemaError
 
+SPLITS = ("train", "val", "test")
+"""The shards of each client."""
 OUT_OF_VOCABULARY = 0
 """Code of every category that the training rows did not hold."""
 
@@ -58,7 +60,7 @@ class NumericalField(_Frozen):
 
 
 class SplitCounts(_Frozen):
-    """What one shard holds."""
+    """The size of one shard."""
 
     rows: int
     groups: int
@@ -76,7 +78,7 @@ class ScenarioSchema(_Frozen):
     categorical: tuple[CategoricalField, ...]
     numerical: tuple[NumericalField, ...]
     fill: Fill = {}
-    """Of the type of the column's values; integers or text for categories, finite numbers."""
+    """Column -> its fill, of the type of its values: integers or text for categories, finite numbers."""
 
     @model_validator(mode="after")
     def _fill_fits(self) -> Self:
@@ -88,9 +90,14 @@ class ScenarioSchema(_Frozen):
         return self
 
     @property
+    def fields(self) -> tuple[CategoricalField | NumericalField, ...]:
+        """The features, categorical first."""
+        return (*self.categorical, *self.numerical)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The raw feature columns, categorical first."""
-        return (*(field.name for field in self.categorical), *(field.name for field in self.numerical))
+        return tuple(field.name for field in self.fields)
 
 
 class Schema(_Frozen):
@@ -117,12 +124,18 @@ class Schema(_Frozen):
 
     @property
     def agreement(self) -> str:
-        """SHA-256 over what all clients must have in common: tasks, columns, federated vocabularies, scales."""
+        """SHA-256 over the facts that all clients must have in common.
+
+        These are tasks, columns, federated vocabularies and scales.
+        """
         common = self.model_dump_json(include={"source", "group", "tasks", "categorical", "numerical"})
         return hashlib.sha256(common.encode()).hexdigest()
 
     def public(self) -> "Schema":
-        """Return what a server may know: private vocabularies, and what stands for missing values, are left out."""
+        """Return the part that a server may know.
+
+        Private vocabularies and fills are left out.
+        """
         empty: dict[str, tuple[int, ...]] = {field.name: () for field in self.categorical if not field.federated}
         private = dict.fromkeys(self.counts, empty) if empty else {}
         return self.model_copy(update={"private_vocabularies": private, "fill": {}})

@@ -1,4 +1,7 @@
-"""Cut validation (and test, where none is given) from training: whole groups by a hash, or the last part in time."""
+"""Validation and test parts, cut from training by hash or by time.
+
+Whole groups are drawn by a hash, or the last part in time is taken. Test is cut only where none is given.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +13,9 @@ _TEST = 2**32
 
 
 def in_validation(groups: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Say for each row [B] whether its group (a search, a user) belongs to validation.
+    """Say for each row [B] whether its group belongs to validation.
+
+    A group is a search or a user.
 
     That depends on (seed, group id) alone, by the SplitMix64 hash (Steele et al. 2014), so that no group is in two
     parts, whatever the order of rows or the size of blocks.
@@ -19,18 +24,26 @@ def in_validation(groups: NDArray[np.int64], fraction: float, seed: int) -> NDAr
 
 
 def in_test(groups: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Say for each row [B] whether its group belongs to the test part; independent of `in_validation`."""
+    """Say for each row [B] whether its group belongs to test.
+
+    The draw is independent of `in_validation`.
+    """
     return uniform_of(groups, seed + _TEST) < fraction
 
 
 def uniform_of(groups: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Return for each row [B] a number in [0, 1) that depends on (seed, group id) alone."""
+    """Return a number in [0, 1) for each row [B].
+
+    It depends on (seed, group id) alone.
+    """
     key = _mix(np.asarray([seed], dtype=np.uint64))
     return (_mix(groups.view(np.uint64) ^ key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def in_last_part(places: NDArray[np.float64], fraction: float) -> NDArray[np.bool_]:
-    """Say for each row [B] whether it is in the last part of its group: floor(n * fraction) of n rows.
+    """Say for each row [B] whether its group's last part holds it.
+
+    The part has floor(n * fraction) of n rows.
 
     Args:
         places: [B], the share of its group's rows that come before a row: 0 / n, 1 / n, ..., (n - 1) / n.

@@ -1,4 +1,4 @@
-"""What encoding needs to know of the training rows, gathered batch by batch."""
+"""Statistics of training rows that encoding needs, gathered batch by batch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _SMALL_RANGE = 4_096
 
 
 class CategoryCounts:
-    """How often each integer category was seen."""
+    """Rows of each integer category."""
 
     def __init__(self) -> None:
         """Start with none."""
@@ -64,7 +64,7 @@ class CategoryCounts:
 
 
 class TextCounts:
-    """How often each category of text was seen."""
+    """Rows of each category of text."""
 
     def __init__(self) -> None:
         """Start with none."""
@@ -90,19 +90,25 @@ class TextCounts:
 
 
 class MomentState(NamedTuple):
-    """What may be told of some rows; each list is [F], or empty where there are no rows."""
+    """The moments of some rows that may leave a site.
+
+    Each list is [F], or empty where there are no rows.
+    """
 
     rows: int
     mean: list[float]
     squares: list[float]
     """Sums of squared distances from the mean."""
     lowest: list[float]
-    """Of a constant column its value, else something below the mean that is no row's value; `highest` likewise."""
+    """A constant column's value, else something below the mean that is no row's value; `highest` likewise."""
     highest: list[float]
 
 
 class Moments:
-    """Mean and standard deviation of F columns, by the pairwise update of Chan, Golub and LeVeque (1983)."""
+    """Mean and standard deviation of F columns, updated pairwise.
+
+    The update is that of Chan, Golub and LeVeque (1983).
+    """
 
     def __init__(self, columns: int) -> None:
         """Start with no rows of F columns."""
@@ -113,7 +119,10 @@ class Moments:
         self._highest = np.full(columns, -np.inf)
 
     def add(self, values: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> None:
-        """Take in some rows: F columns [B], one after the other, as each then stays in the processor's cache."""
+        """Take in some rows: F columns [B].
+
+        One column comes after the other, as each then stays in the processor's cache.
+        """
         rows = len(values[0]) if len(values) else 0
         if rows == 0:
             return
@@ -131,7 +140,7 @@ class Moments:
             self._merge(state.rows, *(np.asarray(part, np.float64) for part in state[1:]))
 
     def state(self) -> MomentState:
-        """Return what may be told of the rows so far."""
+        """Return the moments of the rows so far that may leave a site."""
         spread = np.where(self._lowest == self._highest, 0.0, np.sqrt(self._squares / max(self._rows, 1)))
         middle = np.where(self._lowest == self._highest, self._lowest, self._mean)
         parts = (self._mean, self._squares, middle - spread, middle + spread)
@@ -154,7 +163,10 @@ class Moments:
         self._highest = np.maximum(self._highest, highest)
 
     def result(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return means [F] and population standard deviations [F]; a constant column has exactly its value and 0."""
+        """Return means [F] and population standard deviations [F].
+
+        A constant column has exactly its value and 0.
+        """
         constant = self._lowest == self._highest
         mean = np.where(constant, self._lowest, self._mean)
         return mean, np.where(constant, 0.0, np.sqrt(self._squares / max(self._rows, 1)))

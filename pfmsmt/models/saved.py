@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.core.files import new_folder, write_json
 from pfmsmt.core.types import NamedArrays
-from pfmsmt.data.encoder import Encoded, encode, filled
+from pfmsmt.data.encoder import Encoded, encode
 from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.models.calibration import Calibration
 from pfmsmt.models.heads import log_probabilities
@@ -94,7 +94,7 @@ class SavedModel:
         Raises:
             SchemaError: a missing column, or a value that is no category, no finite number or too extreme to score.
         """
-        encoded = encode(filled(frame, self.schema), self.schema)
+        encoded = encode(frame, self.schema)
         probabilities = self.probabilities(encoded, calibrated)
         check_scored(probabilities, encoded, self.schema)
         return pd.DataFrame(probabilities, columns=list(self.model.spec.tasks), index=frame.index)

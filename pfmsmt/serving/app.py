@@ -16,12 +16,12 @@ from pfmsmt.config import Serve
 from pfmsmt.serving.counters import Counters
 from pfmsmt.serving.deployments import Fleet
 from pfmsmt.serving.guards import FailureGuard, Refusal, TokenGuard
-from pfmsmt.serving.openapi import REQUEST_BODY, Prediction, Readiness, Scenario, faults
+from pfmsmt.serving.openapi import REQUEST_BODY, Prediction, Readiness, Scenario, error_responses
 from pfmsmt.serving.predictor import Predictor
 from pfmsmt.serving.rows import optional_columns
 from pfmsmt.tracking.registry import CHAMPION
 
-LOG = logging.getLogger("pfmsmt.serving")
+_LOG = logging.getLogger("pfmsmt.serving")
 _TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
@@ -59,13 +59,13 @@ async def _watch(fleet: Fleet, seconds: float) -> None:
         try:
             await asyncio.to_thread(fleet.refresh)
         except Exception as error:
-            LOG.error("looking at the registry failed with %s", type(error).__name__)
+            _LOG.error("looking at the registry failed with %s", type(error).__name__)
 
 
 def _add_predictions(app: FastAPI, predictor: Predictor) -> None:
     @app.post(
         "/v1/scenarios/{scenario}/predict", tags=["predictions"], response_model=Prediction,
-        openapi_extra=REQUEST_BODY, responses=faults(400, 401, 404, 408, 413, 415, 422, 429, 503, 504),
+        openapi_extra=REQUEST_BODY, responses=error_responses(400, 401, 404, 408, 413, 415, 422, 429, 503, 504),
     )  # fmt: skip
     async def predict(
         request: Request,
@@ -75,21 +75,24 @@ def _add_predictions(app: FastAPI, predictor: Predictor) -> None:
             str | None, Header(description="Whose request this is; decides who answers where a challenger has a share.")
         ] = None,
     ) -> Response:
-        """Predict every row's probabilities. The answer names the model version, and is Arrow if the request is."""
+        """Predict every row's probabilities.
+
+        The answer names the model version, and is Arrow if the request is.
+        """
         return await predictor.answer(scenario, request, explain == "gates")
 
 
 def _add_views(app: FastAPI, fleet: Fleet, settings: Serve, counters: Counters, token: str | None) -> None:
     guard = TokenGuard(app, token) if token else None
 
-    @app.get("/v1/scenarios", tags=["models"], response_model=list[Scenario], responses=faults(401))
+    @app.get("/v1/scenarios", tags=["models"], response_model=list[Scenario], responses=error_responses(401))
     async def scenarios() -> list[dict[str, Any]]:
-        """List the scenarios, the columns that their requests need, and the versions that serve."""
+        """List scenarios, the columns that requests need, and the versions in service."""
         return [_scenario(fleet, name, settings.optional_columns) for name in fleet.scenarios]
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
-        """Tell that the process answers."""
+        """Say that the process answers."""
         return {"status": "ok"}
 
     @app.get(
@@ -97,23 +100,24 @@ def _add_views(app: FastAPI, fleet: Fleet, settings: Serve, counters: Counters, 
         responses={503: {"model": Readiness, "description": "Some scenario has no model in service"}},
     )  # fmt: skip
     async def readyz(request: Request) -> JSONResponse:
-        """Tell whether every scenario has a model in service; `stale`: one is not the version that its alias wants.
+        """Say whether every scenario has a model in service.
 
-        Where the server has a token, the faults' texts are for those who send it.
+        `stale`: one is not the version that its alias wants. Where the server has a token, the faults' texts are for
+        those who send it.
         """
         found = readiness(fleet)
         if guard and not guard.passes(request.scope):
             found = found.model_copy(update={"faults": []})
         return JSONResponse(found.model_dump(), 200 if found.ready else 503)
 
-    @app.get("/metrics", tags=["operation"], responses={200: {"content": {"text/plain": {}}}, **faults(401)})
+    @app.get("/metrics", tags=["operation"], responses={200: {"content": {"text/plain": {}}}, **error_responses(401)})
     async def metrics() -> Response:
-        """Tell the counters in Prometheus' text form."""
+        """Return the counters in Prometheus' text form."""
         return Response(counters.text(fleet), headers={"Content-Type": _TEXT})
 
 
 def readiness(fleet: Fleet) -> Readiness:
-    """Say whether all scenarios are served, and what is not as it should be."""
+    """Say whether all scenarios are served, and list every fault."""
     deployments = fleet.deployments()
     champions = [deployment for (_, alias), deployment in deployments.items() if alias == CHAMPION]
     texts = [

@@ -1,4 +1,4 @@
-"""Rows as Arrow data: streams of requests and answers, and batches of Parquet files.
+"""Arrow data: streams of requests and answers, and batches of Parquet files.
 
 Nothing in a stream is trusted: kinds of columns and sizes are checked on its metadata, before a buffer is read, and
 compressed bodies are refused, since a few bytes of them may unpack to gigabytes.
@@ -8,23 +8,20 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from pfmsmt.core.errors import SchemaError
-from pfmsmt.data.tables.raw_files import is_number, is_text
-from pfmsmt.serving.rows import RowReader, Rows
+from pfmsmt.data.tables.values import convert, refuse_type
+from pfmsmt.serving.rows import FeatureRows, RowReader
 
 STREAM = "application/vnd.apache.arrow.stream"
 
 
 class TooManyRows(Exception):
-    """A stream says that it holds more rows than a request may have."""
+    """A stream announces more rows than a request may have."""
 
 
-def read_stream(body: bytes, reader: RowReader, max_rows: int) -> Rows:
+def read_stream(body: bytes, reader: RowReader, max_rows: int) -> FeatureRows:
     """Read a request's Arrow IPC stream.
 
     Raises:
@@ -34,7 +31,8 @@ def read_stream(body: bytes, reader: RowReader, max_rows: int) -> Rows:
     try:
         messages = _messages(body, max_rows)
         stream = pa.ipc.open_stream(messages)
-        check_kinds(stream.schema, reader)
+        _refuse_dictionaries(stream.schema, reader)
+        check_types(stream.schema, reader)
         stream = pa.ipc.open_stream(messages, options=_only(stream.schema, reader))
         table = stream.read_all()
         table.validate(full=True)
@@ -45,60 +43,54 @@ def read_stream(body: bytes, reader: RowReader, max_rows: int) -> Rows:
     return read_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema), reader)
 
 
-def read_batch(batch: pa.RecordBatch, reader: RowReader) -> Rows:
+def read_batch(batch: pa.RecordBatch, reader: RowReader) -> FeatureRows:
     """Check the columns of an Arrow batch.
 
     Raises:
-        SchemaError: a column is missing, twice there or of a wrong kind; a value is null or does not fit.
+        SchemaError: a column is missing, twice there or of a wrong type; a value is null or does not fit.
     """
-    check_kinds(batch.schema, reader)
-    columns: dict[str, NDArray[Any]] = {}
-    given: dict[str, NDArray[np.bool_]] = {}
-    wanted = frozenset(reader.schema.columns)
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name not in wanted or pa.types.is_null(column.type):
-            continue
-        column = _plain(column)
-        if name in reader.schema.fill and pa.types.is_floating(column.type):
-            column = pc.if_else(pc.is_nan(column), None, column)  # missing, as in the training rows
-        if column.null_count:
-            valid = column.is_valid().to_numpy(zero_copy_only=False)
-            if name not in reader.optional:
-                raise SchemaError(f"column {name}, row {int(np.argmin(valid))}: null is not a value")
-            given[name], column = valid, column.fill_null("" if reader.is_text(name) else 0)
-        columns[name] = column.to_numpy(zero_copy_only=False)
-    return reader.from_arrays(columns, given, batch.num_rows)
+    check_types(batch.schema, reader)
+    columns = {
+        name: convert(array, reader.columns[name])
+        for name, array in zip(batch.schema.names, batch.columns, strict=True)
+        if name in reader.columns
+    }
+    return reader.gather(columns, batch.num_rows)
 
 
-def check_kinds(schema: pa.Schema, reader: RowReader) -> None:
-    """Refuse columns that are no plain integers or floats, or text where the field's categories are.
+def check_types(schema: pa.Schema, reader: RowReader) -> None:
+    """Refuse columns whose types do not fit, before reading a value.
 
     Raises:
         SchemaError: names the column and its type.
     """
     names = schema.names
     reader.check_present(frozenset(names))
-    wanted = set(reader.schema.columns)
     for name, kind in zip(names, schema.types, strict=True):
-        if name in reader.optional and pa.types.is_null(kind):
-            continue
-        if name not in wanted:
-            continue
-        if pa.types.is_dictionary(kind):
-            raise SchemaError(f"column {name}, row 0: dictionaries are not taken, {kind.value_type} is")
-        if reader.is_text(name):
-            if not is_text(kind):
-                raise SchemaError(f"column {name}, row 0: values of type {kind} are no text, as its categories are")
-        elif not is_number(kind):
-            raise SchemaError(f"column {name}, row 0: values of type {kind} are no integers or floats")
+        column = reader.columns.get(name)
+        if column is not None:
+            refuse_type(column, kind)
     if len(set(names)) < len(names):
-        twice = [name for name in names if name in wanted and names.count(name) > 1]
+        twice = [name for name in names if name in reader.columns and names.count(name) > 1]
         if twice:
             raise SchemaError(f"column {twice[0]} is there {names.count(twice[0])} times")
 
 
+def _refuse_dictionaries(schema: pa.Schema, reader: RowReader) -> None:
+    """Refuse dictionaries among a request's columns.
+
+    The rule for values would take them, but nothing here bounds their sizes before they are read.
+    """
+    for field in schema:
+        if field.name in reader.columns and pa.types.is_dictionary(field.type):
+            raise SchemaError(f"column {field.name}, row 0: dictionaries are not taken, {field.type.value_type} is")
+
+
 def write_stream(columns: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
-    """Return one Arrow IPC stream of columns [B], with `notes` as the metadata of its schema."""
+    """Return one Arrow IPC stream of columns [B].
+
+    `notes` become the metadata of its schema.
+    """
     table = pa.table(dict(columns)).replace_schema_metadata(dict(notes))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -106,19 +98,9 @@ def write_stream(columns: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    """Return text, integers or floats in a form that numpy has."""
-    kind = column.type
-    if pa.types.is_decimal(kind):
-        return column.cast(pa.float64())
-    if pa.types.is_boolean(kind):
-        return column.cast(pa.int64())
-    return column.cast(pa.string()) if pa.types.is_string_view(kind) else column
-
-
 def _only(schema: pa.Schema, reader: RowReader) -> pa.ipc.IpcReadOptions:
     """Read the model's columns and no others, whatever they may be."""
-    wanted = [place for place, name in enumerate(schema.names) if name in set(reader.schema.columns)]
+    wanted = [place for place, name in enumerate(schema.names) if name in reader.columns]
     return pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
 
 
@@ -135,7 +117,10 @@ def _messages(body: bytes, max_rows: int) -> pa.Buffer:
 
 
 def _batches(body: bytes) -> Iterator[tuple[int, bool]]:
-    """Yield (rows, compressed?) of each record batch in a stream; entries of a dictionary are no rows."""
+    """Yield (rows, compressed?) of each record batch in a stream.
+
+    The entries of a dictionary are no rows.
+    """
     for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(body)):
         if message.type == "dictionary":
             yield 0, _record_batch(message.metadata.to_pybytes(), dictionary=True)[1]
@@ -144,9 +129,9 @@ def _batches(body: bytes) -> Iterator[tuple[int, bool]]:
 
 
 def _record_batch(metadata: bytes, dictionary: bool = False) -> tuple[int, bool]:
-    """Return the row count of a record batch's flatbuffer, and whether it names a compression (Message.fbs).
+    """Read a record batch's row count and compression from its flatbuffer (Message.fbs).
 
-    pyarrow tells neither before it has unpacked the buffers. A dictionary's batch is a field of its message.
+    pyarrow says neither before it has unpacked the buffers. A dictionary's batch is a field of its message.
     """
     batch = _table(metadata, struct.unpack_from("<I", metadata, 0)[0], 2)
     if dictionary:
@@ -157,7 +142,7 @@ def _record_batch(metadata: bytes, dictionary: bool = False) -> tuple[int, bool]
 
 
 def _table(metadata: bytes, table: int, index: int) -> int:
-    """Return where the table is that a flatbuffer table's field `index` points at."""
+    """Return the place of the table that a flatbuffer field references."""
     field = _field(metadata, table, index)
     if field is None:
         raise SchemaError("an Arrow message has no header")
@@ -165,7 +150,7 @@ def _table(metadata: bytes, table: int, index: int) -> int:
 
 
 def _field(metadata: bytes, table: int, index: int) -> int | None:
-    """Return where a flatbuffer table keeps its field `index`; None if it does not."""
+    """Return the place of a field in a flatbuffer table; None: absent."""
     entry = table - struct.unpack_from("<i", metadata, table)[0]
     if entry < 0 or 4 + 2 * index >= struct.unpack_from("<H", metadata, entry)[0]:
         return None

@@ -1,5 +1,7 @@
-"""Scores rows of concurrent requests together: while one batch is computed, the next one gathers. Nobody waits for
-company: a request that comes alone is scored at once.
+"""Rows of concurrent requests are scored together.
+
+While one batch is computed, the next one gathers. Nobody waits for company: a request that comes alone is scored at
+once.
 """
 
 import asyncio
@@ -11,27 +13,27 @@ from typing import NamedTuple
 import numpy as np
 
 from pfmsmt.data.encoder import Encoded
-from pfmsmt.serving.scorer import Scorer, Scores
+from pfmsmt.serving.scorer import ScoredRows, Scorer
 
 
 class _Waiting(NamedTuple):
     encoded: Encoded
-    answer: "asyncio.Future[Scores]"
+    answer: "asyncio.Future[ScoredRows]"
 
 
 class Batcher:
     """The queue in front of one scorer; for one event loop."""
 
     def __init__(self, scorer: Scorer, executor: Executor, batch_rows: int, observe: Callable[[int], None]) -> None:
-        """`observe` is told the rows of every batch."""
+        """`observe` gets the row count of every batch."""
         self.scorer = scorer
         self._executor, self._batch_rows, self._observe = executor, batch_rows, observe
         self._queue: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    async def score(self, encoded: Encoded) -> Scores:
+    async def score(self, encoded: Encoded) -> ScoredRows:
         """Score rows, together with those of others."""
-        answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[ScoredRows] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(encoded, answer))
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -45,7 +47,10 @@ class Batcher:
             self._worker = None
 
     def _take(self) -> list[_Waiting]:
-        """Take the longest waiting requests, one at least, that fit into a batch; those that were given up are left."""
+        """Take the longest waiting requests that fit, at least one.
+
+        Requests that were given up are dropped.
+        """
         batch: list[_Waiting] = []
         rows = 0
         while self._queue:
@@ -79,5 +84,5 @@ class Batcher:
         for waiting, size in zip(batch, sizes, strict=True):
             part = slice(start, start + size)
             if not waiting.answer.done():
-                waiting.answer.set_result(Scores(scores.probabilities[part], scores.gates[part]))
+                waiting.answer.set_result(ScoredRows(scores.probabilities[part], scores.gates[part]))
             start += size

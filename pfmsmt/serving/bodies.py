@@ -1,4 +1,7 @@
-"""Bodies of prediction requests and answers, in JSON and in Arrow. Legend: B batch, T tasks."""
+"""Bodies of prediction requests and answers, in JSON and in Arrow.
+
+Legend: B batch, T tasks.
+"""
 
 import json
 from collections.abc import Mapping
@@ -13,13 +16,13 @@ from pfmsmt.core.errors import SchemaError
 from pfmsmt.serving import arrow
 from pfmsmt.serving.arrow import TooManyRows
 from pfmsmt.serving.guards import Refusal
-from pfmsmt.serving.rows import RowReader, Rows
-from pfmsmt.serving.scorer import Scorer, Scores
+from pfmsmt.serving.rows import FeatureRows, RowReader
+from pfmsmt.serving.scorer import ScoredRows, Scorer
 
 JSON = "application/json"
 
 
-def read_rows(body: bytes, kind: str, reader: RowReader, max_rows: int) -> Rows:
+def parse_rows(body: bytes, kind: str, reader: RowReader, max_rows: int) -> FeatureRows:
     """Read the rows of a request whose content type is `kind`.
 
     Raises:
@@ -38,7 +41,7 @@ def read_rows(body: bytes, kind: str, reader: RowReader, max_rows: int) -> Rows:
     raise Refusal(415, f"send {JSON} or {arrow.STREAM} as Content-Type")
 
 
-def _read_json(body: bytes, reader: RowReader, max_rows: int) -> Rows:
+def _read_json(body: bytes, reader: RowReader, max_rows: int) -> FeatureRows:
     tree = _parse(body)
     forms = [name for name in ("records", "columns") if isinstance(tree, dict) and name in tree]
     if len(forms) != 1 or len(tree) != 1:
@@ -75,7 +78,7 @@ def _limit(rows: int, max_rows: int) -> None:
         raise TooManyRows(f"{rows} rows; a request may have {max_rows}")
 
 
-def write_json(scorer: Scorer, alias: str, scores: Scores, gates: bool) -> bytes:
+def json_answer(scorer: Scorer, alias: str, scores: ScoredRows, gates: bool) -> bytes:
     """Return the answer as JSON."""
     tasks = scorer.tasks
     answer: dict[str, Any] = {
@@ -96,8 +99,11 @@ def write_json(scorer: Scorer, alias: str, scores: Scores, gates: bool) -> bytes
     return orjson.dumps(answer)
 
 
-def write_arrow(scorer: Scorer, alias: str, scores: Scores, gates: bool) -> bytes:
-    """Return the answer as an Arrow stream: a float64 column for each task, with `gates_<task>` lists on request."""
+def arrow_answer(scorer: Scorer, alias: str, scores: ScoredRows, gates: bool) -> bytes:
+    """Return the answer as an Arrow stream.
+
+    Each task is a float64 column. With `gates` there are lists `gates_<task>` beside them.
+    """
     columns: dict[str, Any] = {task: scores.probabilities[:, i].copy() for i, task in enumerate(scorer.tasks)}
     notes = {
         "scenario": scorer.schema.scenario,
@@ -113,7 +119,7 @@ def write_arrow(scorer: Scorer, alias: str, scores: Scores, gates: bool) -> byte
     return arrow.write_stream(columns, notes)
 
 
-def unknown_cells(rows: Rows, codes: Any, reader: RowReader) -> Mapping[str, int]:
+def unknown_cells(rows: FeatureRows, codes: Any, reader: RowReader) -> Mapping[str, int]:
     """Count for each column the given categories that are out of vocabulary."""
     unknown = codes == 0 if rows.absent is None else (codes == 0) & ~rows.absent
     if not unknown.any():

@@ -1,4 +1,7 @@
-"""What a challenger does beside a champion: nothing, score in the shadow, or answer a share of the requests."""
+"""A challenger beside a champion: idle, shadowing, or with a share.
+
+In the shadow it scores what the champion has answered. With a share it answers requests itself.
+"""
 
 import asyncio
 import hashlib
@@ -10,8 +13,8 @@ from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.serving.batcher import Batcher
 from pfmsmt.serving.counters import Counters
-from pfmsmt.serving.rows import Rows
-from pfmsmt.serving.scorer import Scores
+from pfmsmt.serving.rows import FeatureRows
+from pfmsmt.serving.scorer import ScoredRows
 
 Mode = Literal["none", "shadow", "split"]
 SHADOWS = 8
@@ -19,7 +22,10 @@ SHADOWS = 8
 
 
 def takes(key: str, scenario: str, share: float) -> bool:
-    """Tell whether the challenger answers requests with this key: always the same, and a share of all keys."""
+    """Say whether the challenger answers requests with this key.
+
+    The same key always gets the same answer, and a share of all keys gets True.
+    """
     digest = hashlib.sha256(f"{scenario}/{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
@@ -32,7 +38,9 @@ class Shadow:
         self._counters = counters
         self._running: set[asyncio.Task[None]] = set()
 
-    def compare(self, challenger: Batcher, champion_schema: ScenarioSchema, rows: Rows, answered: Scores) -> None:
+    def compare(
+        self, challenger: Batcher, champion_schema: ScenarioSchema, rows: FeatureRows, answered: ScoredRows
+    ) -> None:
         """Compare in the background; give up at once where the challenger cannot."""
         scenario = champion_schema.scenario
         if _columns(challenger.scorer.schema) != _columns(champion_schema):
@@ -44,7 +52,7 @@ class Shadow:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _compare(self, challenger: Batcher, scenario: str, rows: Rows, answered: Scores) -> None:
+    async def _compare(self, challenger: Batcher, scenario: str, rows: FeatureRows, answered: ScoredRows) -> None:
         try:
             found = await challenger.score(rows.encode(challenger.scorer.encoder))
         except (SchemaError, RuntimeError):
@@ -59,7 +67,7 @@ class Shadow:
 
 
 def _columns(schema: ScenarioSchema) -> tuple[object, ...]:
-    """Return what must be the same for two versions to take the same `Rows`."""
+    """Return the parts of a schema that decide which `FeatureRows` fit."""
     texts = tuple(field.vocabulary for field in schema.categorical if field.text)
     names = tuple(f.name for f in schema.categorical), tuple(f.name for f in schema.numerical)
     return *names, len(schema.tasks), texts, schema.fill

@@ -1,4 +1,7 @@
-"""What /metrics tells, in Prometheus' form. No label comes from a request unchecked."""
+"""Metrics of the server, in Prometheus' form.
+
+No label comes from a request unchecked.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

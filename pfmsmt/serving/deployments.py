@@ -1,4 +1,7 @@
-"""The models in service: each scenario's champion and challenger, followed by their aliases in the registry."""
+"""The models in service: each scenario's champion and challenger.
+
+Their aliases in the registry are followed.
+"""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Deployment(NamedTuple):
-    """What serves one alias of one scenario."""
+    """One alias of one scenario, and the version that serves it."""
 
     scorer: Scorer | None
     """None: no version could be loaded yet."""
@@ -32,13 +35,16 @@ Key = tuple[str, str]
 
 
 class Fleet:
-    """Deployments by scenario and alias. One thread refreshes, others read: the table is replaced as a whole."""
+    """Deployments by scenario and alias.
+
+    One thread refreshes, others read: the table is replaced as a whole.
+    """
 
     def __init__(
-        self, tracking: "Store", *, calibrated: bool, with_challengers: bool, tell: Callable[[str], None]
+        self, tracking: "Store", *, calibrated: bool, with_challengers: bool, report: Callable[[str], None]
     ) -> None:
-        """Start empty; `refresh` loads. `tell` is told of every change, once."""
-        self._tracking, self._calibrated, self._tell = tracking, calibrated, tell
+        """Start empty; `refresh` loads. `report` gets a line about every change, once."""
+        self._tracking, self._calibrated, self._report = tracking, calibrated, report
         self._aliases = (CHAMPION, CHALLENGER) if with_challengers else (CHAMPION,)
         self._deployments: Mapping[Key, Deployment] = {}
         self._refreshing = threading.Lock()
@@ -57,12 +63,18 @@ class Fleet:
         return self._deployments
 
     def scorer(self, scenario: str, alias: str = CHAMPION) -> Scorer | None:
-        """Return what serves an alias now; None if nothing does, or it cannot take the scenario's requests."""
+        """Return the scorer that serves an alias now.
+
+        None: nothing does, or it cannot take the scenario's requests.
+        """
         deployment = self._deployments.get((scenario, alias))
         return deployment.scorer if deployment and not deployment.unfit else None
 
     def refresh(self) -> None:
-        """Look at the aliases and load what is new. What cannot be loaded leaves the old version in service."""
+        """Look at the aliases and load new versions.
+
+        A version that cannot be loaded leaves the old one in service.
+        """
         with self._refreshing:
             try:
                 aliases = registry.aliases(self._tracking)
@@ -97,26 +109,29 @@ class Fleet:
             return self._fault(scenario, alias, now, wanted, f"loading failed with {type(error).__name__}")
         self.swaps += 1
         before = f", in place of version {now.scorer.version}" if now and now.scorer else ""
-        self._tell(f"{scenario}: version {wanted} serves as {alias}{before}")
+        self._report(f"{scenario}: version {wanted} serves as {alias}{before}")
         return Deployment(scorer, wanted, None)
 
     def _match(self, scenario: str, table: dict[Key, Deployment]) -> None:
-        """Keep a challenger from requests that it would refuse, or answer without one of the champion's tasks."""
+        """Withhold requests from challengers that do not match the champion.
+
+        Such a challenger would refuse them, or answer without one of the champion's tasks.
+        """
         champion, challenger = table.get((scenario, CHAMPION)), table.get((scenario, CHALLENGER))
         if not (champion and champion.scorer and challenger and challenger.scorer):
             return
         unfit = "; ".join(schema_faults(champion.scorer.schema, challenger.scorer.schema)) or None
         before = self._deployments.get((scenario, CHALLENGER))
         if unfit and (before is None or (before.wanted, before.unfit) != (challenger.wanted, unfit)):
-            self._tell(f"{scenario}: challenger version {challenger.wanted} gets no requests: {unfit}")
+            self._report(f"{scenario}: challenger version {challenger.wanted} gets no requests: {unfit}")
         table[scenario, CHALLENGER] = challenger._replace(unfit=unfit)
 
     def _fault(self, scenario: str, alias: str, now: Deployment | None, wanted: str, reason: str) -> Deployment:
         if now is None or (now.wanted, now.fault) != (wanted, reason):
-            self._tell(f"{scenario}: {alias} version {wanted} is not served: {reason}")
+            self._report(f"{scenario}: {alias} version {wanted} is not served: {reason}")
         return Deployment(now.scorer if now else None, wanted, reason)
 
     def _note_registry(self, fault: str | None) -> None:
         if (fault is None) != (self.registry_fault is None):
-            self._tell("the registry is read again" if fault is None else f"the registry cannot be read: {fault}")
+            self._report("the registry is read again" if fault is None else f"the registry cannot be read: {fault}")
         self.registry_fault = fault

@@ -1,4 +1,4 @@
-"""Predicts the rows of a Parquet file of any size, some thousand at a time."""
+"""Predictions for the rows of a Parquet file of any size."""
 
 import re
 from collections import Counter
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Predicted(NamedTuple):
-    """What was done with a file."""
+    """A finished prediction of a file."""
 
     version: str
     rows: int
@@ -42,7 +42,7 @@ def predict_file(
     keep: Sequence[str] = (),
     rows_at_once: int = 8192,
 ) -> Predicted:
-    """Write a row of probabilities for each row of `source`, in its order.
+    """Write probabilities for each row of `source`, in its order.
 
     Args:
         which: version or alias.
@@ -73,7 +73,7 @@ def predict_file(
             with pq.ParquetWriter(temporary, form.with_metadata(notes), compression="zstd") as writer:
                 for batch in _batches(file, source, rows_at_once, wanted):
                     try:
-                        rows = read_batch(_decoded(batch), reader)
+                        rows = read_batch(batch, reader)
                         encoded = rows.encode(scorer.encoder)
                         found = scorer.score(encoded).probabilities
                         check_scored(found, encoded, scorer.schema)
@@ -96,14 +96,8 @@ def _batches(file: pq.ParquetFile, source: Path, rows: int, columns: list[str]) 
         raise ServingError(f"{source} is damaged ({str(error).splitlines()[0]}); obtain the file again") from None
 
 
-def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch with the values in place of dictionaries, as pandas writes its categories."""
-    arrays = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
-    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
-
-
 def _shifted(text: str, rows: int) -> str:
-    """Let the row in an error count from the start of the file."""
+    """Count the row in an error from the start of the file."""
     return re.sub(r"(?<=, row )\d+(?=:)", lambda found: str(int(found[0]) + rows), text, count=1)
 
 

@@ -1,4 +1,4 @@
-"""The MMoE as it is served: fewer and larger products, no training parts.
+"""The served form of the MMoE: fewer and larger products, no training.
 
 Legend: B batch, T tasks, D inputs, H units, G expert copies of all kinds (shared ones, or T x E with adapters, and
 T x K private ones).
@@ -19,7 +19,7 @@ from pfmsmt.models.mmoe import MMoE, TaskLinear
 
 
 class Fused(NamedTuple):
-    """What one pass returns."""
+    """The results of one pass."""
 
     logits: Tensor
     """[B, T]"""
@@ -28,7 +28,7 @@ class Fused(NamedTuple):
 
 
 class FusedModel:
-    """A frozen copy of a model; threads may share it, as a pass changes nothing."""
+    """A frozen copy of a model; threads may share it."""
 
     def __init__(self, model: MMoE) -> None:
         """Fold and concatenate the weights of `model`, in float64, once."""
@@ -74,7 +74,10 @@ class FusedModel:
 
 
 def _one_table(model: MMoE) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Return the order of the fields (None: as they are), the first row of each, and both tables as one."""
+    """Join both embedding tables.
+
+    Returns the order of the fields (None: as they are), the first row of each, and the joined table.
+    """
     federated = model.spec.field_federated
     order = [i for i, flag in enumerate(federated) if flag] + [i for i, flag in enumerate(federated) if not flag]
     tables = [table for table in (model.embedding, model.private_embedding) if table is not None]
@@ -87,7 +90,10 @@ def _one_table(model: MMoE) -> tuple[Tensor | None, Tensor, Tensor]:
 
 
 def _folded(layers: list[ExpertLayer]) -> tuple[Tensor, Tensor]:
-    """Return weights [G, D, H] and biases [G, H] of one layer of all banks, in float64, BatchNorm inside."""
+    """Return weights [G, D, H] and biases [G, H] of one layer.
+
+    All banks together, in float64, BatchNorm folded in.
+    """
     weights, biases = [], []
     for layer in layers:
         w = layer.copy_weights().double()
@@ -100,7 +106,10 @@ def _folded(layers: list[ExpertLayer]) -> tuple[Tensor, Tensor]:
 
 
 def _gates(linear: TaskLinear, copies: int, shared: int, private: int, adapted: bool) -> tuple[Tensor, Tensor]:
-    """Return the gates' weights [D, T x G] and biases [T x G]; minus infinity shuts a gate for other tasks' copies."""
+    """Return gate weights [D, T x G] and biases [T x G].
+
+    Minus infinity shuts a gate for other tasks' copies.
+    """
     tasks, inputs, _ = linear.weight.shape
     weight = torch.zeros(inputs, tasks, copies, dtype=torch.float64)
     bias = torch.full((tasks, copies), -torch.inf, dtype=torch.float64)
@@ -112,7 +121,7 @@ def _gates(linear: TaskLinear, copies: int, shared: int, private: int, adapted: 
 
 
 def _expert_places(tasks: int, shared: int, private: int, adapted: bool) -> list[list[tuple[str, int]]]:
-    """Say for each task which copies are its experts, in the order of its gate."""
+    """Return each task's experts among the copies, in gate order."""
     after = shared * (tasks if adapted else 1)
     return [
         [(f"expert/{e}", (task * shared if adapted else 0) + e) for e in range(shared)]

@@ -1,4 +1,7 @@
-"""Requests that are not answered: each with its status, and a text that says what to do."""
+"""Refused requests: each has a status and a text that helps.
+
+The text says what to do.
+"""
 
 import hmac
 import logging
@@ -10,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-LOG = logging.getLogger("pfmsmt.serving")
+_LOG = logging.getLogger("pfmsmt.serving")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Answered without a token, for those who watch over processes."""
 
@@ -45,26 +48,29 @@ class TokenGuard:
         await self._app(scope, receive, send)
 
     def passes(self, scope: Scope) -> bool:
-        """Tell whether a request carries the token."""
+        """Say whether a request carries the token."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         kind, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         return kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
 
 class FailureGuard:
-    """Answers 500 where the code below fails. Frameworks log the error's text, which may hold feature values."""
+    """Answers 500 where the code below fails.
+
+    Frameworks log the error's text, which may hold feature values; this does not.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         """Stand in front of `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Log the kind of an error and where it came from, nothing of what it says."""
+        """Log an error's kind and origin, but not its text."""
         try:
             await self._app(scope, receive, send)
         except Exception as error:
             places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
-            LOG.error("answering failed with %s at %s", type(error).__name__, " ".join(places[-4:]))
+            _LOG.error("answering failed with %s at %s", type(error).__name__, " ".join(places[-4:]))
             answer = JSONResponse({"detail": "the server failed; its log names the kind of error"}, 500)
             # Fails, and ends the connection, if an answer has begun already.
             await answer(scope, receive, send)

@@ -41,7 +41,7 @@ def serve(tracking: "Store", settings: Serve, *, authenticate: bool = True) -> N
         tracking,
         calibrated=settings.calibrated,
         with_challengers=settings.challenger != "none",
-        tell=logging.getLogger("pfmsmt.serving").info,
+        report=logging.getLogger("pfmsmt.serving").info,
     )
     fleet.refresh()
     if not fleet.scenarios:
@@ -83,7 +83,7 @@ def find_token(host: str, authenticate: bool) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches an address."""
+    """Say whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

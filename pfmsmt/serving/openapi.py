@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of requests and answers, where the code reads raw bodies."""
+"""Models of the OpenAPI document, where the code reads raw bodies."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from pfmsmt.serving.arrow import STREAM
 from pfmsmt.serving.bodies import JSON
 
 
-class Fault(BaseModel):
-    """What is wrong, where, and what to do."""
+class ErrorAnswer(BaseModel):
+    """An error: its cause, its place, and a remedy."""
 
     detail: str
 
@@ -22,7 +22,7 @@ class GateWeights(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The answer to a prediction request: one object for each row, task -> probability."""
+    """The answer to a prediction request: task -> probability for each row."""
 
     scenario: str
     model_version: str
@@ -33,7 +33,7 @@ class Prediction(BaseModel):
 
 
 class ServedModel(BaseModel):
-    """What serves one alias."""
+    """One alias, and the version that serves it."""
 
     version: str | None
     wanted: str
@@ -52,7 +52,7 @@ class Scenario(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether every scenario has a model in service, and whether all are the wanted versions."""
+    """The scenarios' state: served at all, and by the wanted versions."""
 
     ready: bool
     stale: bool
@@ -105,6 +105,6 @@ _TEXTS = {
 }
 
 
-def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return FastAPI's `responses` for these statuses."""
-    return {status: {"model": Fault, "description": _TEXTS[status]} for status in statuses}
+    return {status: {"model": ErrorAnswer, "description": _TEXTS[status]} for status in statuses}

@@ -18,12 +18,12 @@ from pfmsmt.serving.challenge import Shadow, takes
 from pfmsmt.serving.counters import Counters
 from pfmsmt.serving.deployments import Fleet
 from pfmsmt.serving.guards import Refusal, read_body
-from pfmsmt.serving.rows import RowReader, Rows
-from pfmsmt.serving.scorer import Scorer, Scores
+from pfmsmt.serving.rows import FeatureRows, RowReader
+from pfmsmt.serving.scorer import ScoredRows, Scorer
 from pfmsmt.tracking.registry import CHALLENGER, CHAMPION
 
-KEY = "x-request-key"
-VERSION = "X-Model-Version"
+KEY_HEADER = "x-request-key"
+VERSION_HEADER = "X-Model-Version"
 
 
 class Predictor:
@@ -85,9 +85,9 @@ class Predictor:
         except TimeoutError:
             raise Refusal(408, f"the body did not arrive within {limit:g} s (serve.timeout_seconds)") from None
         # After it: the version that answers is the one in service now, and stays in hand until the end.
-        scorer, alias = self._choose(scenario, request.headers.get(KEY, ""))
+        scorer, alias = self._choose(scenario, request.headers.get(KEY_HEADER, ""))
         reader, batcher = self._desk(scorer)
-        rows = bodies.read_rows(body, request.headers.get("content-type", ""), reader, self._settings.max_rows)
+        rows = bodies.parse_rows(body, request.headers.get("content-type", ""), reader, self._settings.max_rows)
         try:
             async with asyncio.timeout_at(deadline):
                 scores = await self._score(scorer, batcher, reader, rows)
@@ -99,10 +99,10 @@ class Predictor:
         accepts = request.headers.get("accept", "")
         own = request.headers.get("content-type", "")
         in_arrow = arrow.STREAM in accepts or (bodies.JSON not in accepts and own.startswith(arrow.STREAM))
-        write, media = (bodies.write_arrow, arrow.STREAM) if in_arrow else (bodies.write_json, bodies.JSON)
-        return Response(write(scorer, alias, scores, gates), media_type=media, headers={VERSION: scorer.version})
+        write, media = (bodies.arrow_answer, arrow.STREAM) if in_arrow else (bodies.json_answer, bodies.JSON)
+        return Response(write(scorer, alias, scores, gates), media_type=media, headers={VERSION_HEADER: scorer.version})
 
-    async def _score(self, scorer: Scorer, batcher: Batcher, reader: RowReader, rows: Rows) -> Scores:
+    async def _score(self, scorer: Scorer, batcher: Batcher, reader: RowReader, rows: FeatureRows) -> ScoredRows:
         try:
             encoded = rows.encode(scorer.encoder)
             scores = await batcher.score(encoded)
@@ -114,7 +114,10 @@ class Predictor:
         return scores
 
     def _choose(self, scenario: str, key: str | None) -> tuple[Scorer, str]:
-        """Return who answers, and its alias; `key` None: before the request is read."""
+        """Return the scorer that answers, and its alias.
+
+        `key` is None before the request is read.
+        """
         if scenario not in self._fleet.scenarios:
             raise Refusal(404, f"no scenario {scenario[:64]!r}; GET /v1/scenarios lists them")
         if self._settings.challenger == "split" and key is not None:

@@ -1,4 +1,7 @@
-"""The code that MLflow keeps with every logged model. It runs this file to load one; pfmsmt must be installed."""
+"""The code that MLflow keeps with every logged model.
+
+MLflow runs this file to load one; pfmsmt must be installed.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,9 @@ class ScenarioModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return the probabilities of B rows, [B, T]; `params` may switch `calibrated` off.
+        """Return the probabilities of B rows, [B, T].
+
+        `params` may switch `calibrated` off.
 
         Raises:
             MlflowException: a bad request: a column is missing, or a value is no category or number.

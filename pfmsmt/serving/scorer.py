@@ -21,12 +21,12 @@ from pfmsmt.tracking import registry
 if TYPE_CHECKING:
     from pfmsmt.tracking.store import Store
 
-TOLERANCE = 1e-6
-"""Of a served probability from the evaluated one."""
+SCORE_TOLERANCE = 1e-6
+"""Largest difference between a served probability and the evaluated one."""
 _PROBES = 64
 
 
-class Scores(NamedTuple):
+class ScoredRows(NamedTuple):
     """The answers for B rows."""
 
     probabilities: NDArray[np.float64]
@@ -49,7 +49,7 @@ class Scorer:
         self._saved, self._fused = saved, FusedModel(saved.model)
         probes = _probes(saved.schema)
         difference = np.abs(self.score(probes).probabilities - saved.probabilities(probes, calibrated)).max()
-        if not difference <= TOLERANCE:
+        if not difference <= SCORE_TOLERANCE:
             raise SchemaError(f"version {version}: served and evaluated answers differ by {difference:.2g}")
 
     @property
@@ -59,7 +59,7 @@ class Scorer:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What is predicted."""
+        """The names of the predicted tasks."""
         return self._saved.model.spec.tasks
 
     @property
@@ -67,13 +67,16 @@ class Scorer:
         """For each task its experts: (name, place in `Scores.gates`)."""
         return self._fused.experts
 
-    def score(self, encoded: Encoded) -> Scores:
-        """Score encoded rows. What is not finite belongs to values that are too extreme; see `check_scored`."""
+    def score(self, encoded: Encoded) -> ScoredRows:
+        """Score encoded rows.
+
+        Answers that are not finite belong to values that are too extreme; see `check_scored`.
+        """
         codes = torch.from_numpy(encoded.codes.astype(np.int64))
         if self._saved.scenario_code is not None:
             codes = torch.cat((codes, torch.full((len(codes), 1), self._saved.scenario_code)), dim=1)
         found = self._fused(codes, torch.from_numpy(encoded.values))
-        return Scores(self._saved.from_logits(found.logits, self.calibrated), found.gates.numpy())
+        return ScoredRows(self._saved.from_logits(found.logits, self.calibrated), found.gates.numpy())
 
 
 def load_scorer(tracking: "Store", scenario: str, version: str, calibrated: bool) -> Scorer:

@@ -1,7 +1,6 @@
 """A federation in one process: a method and its clients."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +13,8 @@ from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import ScenarioSchema, Schema
 from pfmsmt.data.shards.budget import choose_plan
 from pfmsmt.data.shards.reader import RowGroups, ShardFile
-from pfmsmt.data.shards.resident import ClientData, Rows, load_rows
-from pfmsmt.data.shards.streamed import StreamedShard, open_shard
+from pfmsmt.data.shards.resident import ClientData, ClientRows, load_rows
+from pfmsmt.data.shards.streamed import ReadingThread, StreamedShard, open_shard
 from pfmsmt.methods import Method
 from pfmsmt.methods.catalogue import build_method, method_facts, with_messages
 from pfmsmt.methods.noise import Entropy, seeded
@@ -125,9 +124,9 @@ def load_data(config: Config, schema: Schema, shards: Path, name: str) -> dict[s
     if facts.pooled:
         train = {POOLED_CLIENT: RowGroups(files["train"])}
     plan = choose_plan(config.train, config.run.memory, [*train.values()], [*validation.values()], facts.phases)
-    reader = ThreadPoolExecutor(1, "rows")
+    reader = ReadingThread()
 
-    def rows(source: RowGroups) -> Rows:
+    def rows(source: RowGroups) -> ClientRows:
         if plan.streamed:
             assert plan.window is not None
             return StreamedShard(source, plan.window, reader)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.metrics import auc, log_loss
-from pfmsmt.data.shards.resident import Rows
+from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.models.heads import log_probabilities
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.training.scores import Positives, Validation
@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 8192
 
 @torch.inference_mode()
 def predict_rows(
-    model: MMoE, shard: Rows, device: torch.device, rows_at_once: int = ROWS_AT_ONCE
+    model: MMoE, shard: ClientRows, device: torch.device, rows_at_once: int = ROWS_AT_ONCE
 ) -> NDArray[np.float64]:
     """Return probabilities [N, T] of a shard, in evaluation mode."""
     model.eval()
@@ -29,7 +29,7 @@ def predict_rows(
     return np.concatenate(parts) if parts else np.zeros((0, len(model.spec.tasks)))
 
 
-def validate(model: MMoE, shards: Mapping[str, Rows], device: torch.device) -> Validation:
+def validate(model: MMoE, shards: Mapping[str, ClientRows], device: torch.device) -> Validation:
     """Return AUC and log-loss of each scenario's shard and task.
 
     Raises:
@@ -54,6 +54,6 @@ def validate(model: MMoE, shards: Mapping[str, Rows], device: torch.device) -> V
     return result
 
 
-def positives(shards: Mapping[str, Rows], tasks: Sequence[str]) -> Positives:
+def positives(shards: Mapping[str, ClientRows], tasks: Sequence[str]) -> Positives:
     """Count the positive rows of each scenario's shard and task."""
     return {s: {task: int(shard.labels[:, i].sum()) for i, task in enumerate(tasks)} for s, shard in shards.items()}

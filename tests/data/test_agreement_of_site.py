@@ -4,7 +4,7 @@ import pytest
 
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.prepare.download import obtain
-from pfmsmt.data.prepare.partition import propose
+from pfmsmt.data.prepare.partition import propose_fields
 from pfmsmt.data.sources import SOURCES
 from pfmsmt.data.sources.base import of_site
 from tests.support.raw_files import make_config, quiet, tables, write_raw
@@ -37,7 +37,7 @@ def tabular(folder, held):
 
 def proposal(config, raw):
     obtain(config, 0, raw, quiet)
-    return propose(config, 0, raw, "ES", quiet)
+    return propose_fields(config, 0, raw, "ES", quiet)
 
 
 @pytest.mark.parametrize("build", [aliexpress, tenrec, tabular])

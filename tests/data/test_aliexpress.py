@@ -10,7 +10,7 @@ import pytest
 
 from pfmsmt.data.prepare.partition import partition
 from pfmsmt.data.sources import SOURCES
-from pfmsmt.data.sources.aliexpress.columns import COLUMNS, TASKS
+from pfmsmt.data.sources.aliexpress.columns import ALIEXPRESS_COLUMNS, ALIEXPRESS_TASKS
 from pfmsmt.data.sources.base import Opening, record_schema
 from pfmsmt.data.tables.faults import Faults, Known
 from tests.support.raw_files import (
@@ -79,7 +79,7 @@ def test_the_joined_form_is_read_by_header(folder, tmp_path):
 def test_both_forms_yield_the_declared_types(tmp_path):
     write_raw(tmp_path / "raw", tables())
     write_joined(tmp_path / "joined", joined_rows(), joined_rows())
-    declared = record_schema(COLUMNS, TASKS)
+    declared = record_schema(ALIEXPRESS_COLUMNS, ALIEXPRESS_TASKS)
     for folder in ("raw", "joined"):
         assert read(tmp_path / folder, "NL", "test")[0].schema == declared
     assert declared.field("search_id").type == pa.int64()

@@ -13,7 +13,7 @@ import pytest
 
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
-from pfmsmt.data.shards.budget import GIB, Plan, choose_plan
+from pfmsmt.data.shards.budget import GIB, RowPlan, choose_plan
 from pfmsmt.data.shards.reader import RowGroups, ShardFile
 
 FIELDS, NUMBERS = 8, 40
@@ -112,11 +112,11 @@ def test_the_plan_follows_from_sizes(sources, make_config):
     held = 2 * 192_000 * ROW_BYTES + 2 * 180_000 * (4 + 8) + decoding
     # Two windows for each client, an order and its inverse, labels of validation, one reader and two more for it.
     streamed = 2 * 2 * WINDOW * ROW_BYTES + 16 * WINDOW + 2 * 12_000 * 2 + 3 * decoding
-    assert plan() == Plan(False, None, held)
-    assert plan(shuffle="row_groups") == Plan(False, WINDOW, held)
+    assert plan() == RowPlan(False, None, held)
+    assert plan(shuffle="row_groups") == RowPlan(False, WINDOW, held)
     assert plan(phases=2).needed == held + 2 * 180_000 * 4
-    assert plan(memory=held / GIB) == Plan(False, None, held)
-    assert plan(memory=(held - 1) / GIB) == Plan(True, WINDOW, streamed)
+    assert plan(memory=held / GIB) == RowPlan(False, None, held)
+    assert plan(memory=(held - 1) / GIB) == RowPlan(True, WINDOW, streamed)
     assert plan(memory=(held - 1) / GIB, phases=2).needed == streamed + 2 * 2 * WINDOW * ROW_BYTES
     assert plan(memory=streamed / GIB).streamed
     # A window is one row group at least.
@@ -125,7 +125,7 @@ def test_the_plan_follows_from_sizes(sources, make_config):
     )
     with pytest.raises(ConfigError, match=r"train\.shuffle: rows needs all rows in memory, 0\.08 GiB"):
         plan(memory=0.01, shuffle="rows")
-    with pytest.raises(ConfigError, match=r"lower train\.shuffle_rows, or raise train\.memory"):
+    with pytest.raises(ConfigError, match=r"lower train\.shuffle_rows, or raise run\.memory"):
         plan(memory=(streamed - 1) / GIB)
-    with pytest.raises(ConfigError, match=r"at least, with the row groups of these shards; raise train\.memory$"):
+    with pytest.raises(ConfigError, match=r"at least, with the row groups of these shards; raise run\.memory$"):
         plan(memory=0.001)

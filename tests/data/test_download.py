@@ -10,7 +10,7 @@ import pytest
 
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.prepare.download import obtain, read_contents
-from pfmsmt.data.sources.http import fetch
+from pfmsmt.data.sources.http import download_url
 from tests.support.raw_files import (
     collect,
     contents_of,
@@ -142,7 +142,7 @@ def test_a_page_in_place_of_the_zip_is_refused(server, tmp_path):
 def test_a_broken_download_is_tried_again(server, tmp_path):
     server.answers["/x"] = [(200, 10, b"half"), (503, 0, b""), (200, 10, b"0123456789")]
     lines = []
-    fetch(f"{server.url}/x", tmp_path / "x", lines.append, kept=tmp_path / "kept", pause=0.0)
+    download_url(f"{server.url}/x", tmp_path / "x", lines.append, cache=tmp_path / "kept", pause=0.0)
     assert (tmp_path / "x").read_bytes() == b"0123456789"
     assert len(server.asked) == 3
     assert [line.rsplit("; ")[1] for line in lines] == ["trying again (2 of 5)", "trying again (3 of 5)"]
@@ -151,14 +151,14 @@ def test_a_broken_download_is_tried_again(server, tmp_path):
 def test_a_download_that_stays_short_leaves_nothing(server, tmp_path):
     server.answers["/x"] = [(200, 10, b"half")]
     with pytest.raises(DataError, match="5 times; check the address and the connection"):
-        fetch(f"{server.url}/x", tmp_path / "x", quiet, kept=tmp_path / "kept", pause=0.0)
+        download_url(f"{server.url}/x", tmp_path / "x", quiet, cache=tmp_path / "kept", pause=0.0)
     assert len(server.asked) == 5
     assert os.listdir(tmp_path) == []
 
 
 def test_a_refusal_is_not_tried_again(server, tmp_path):
     with pytest.raises(DataError, match="the server answered 404 Not Found"):
-        fetch(f"{server.url}/nothing", tmp_path / "x", quiet, kept=tmp_path / "kept", pause=0.0)
+        download_url(f"{server.url}/nothing", tmp_path / "x", quiet, cache=tmp_path / "kept", pause=0.0)
     assert server.asked == ["/nothing"]
 
 
@@ -167,7 +167,7 @@ def test_an_unreachable_server_is_named(tmp_path):
         held.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         url = f"http://127.0.0.1:{held.getsockname()[1]}/x"
         with pytest.raises(DataError, match=f"{url}: not reached .*5 times"):
-            fetch(url, tmp_path / "x", quiet, kept=tmp_path / "kept", pause=0.0)
+            download_url(url, tmp_path / "x", quiet, cache=tmp_path / "kept", pause=0.0)
 
 
 @pytest.mark.parametrize("way", ["copy", "link"])

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pfmsmt.core.errors import DataError
-from pfmsmt.data.sources.http import ATTEMPTS, CHUNK_BYTES, fetch, progress_text
+from pfmsmt.data.sources.http import ATTEMPTS, CHUNK_BYTES, download_url, progress_text
 from tests.support.raw_files import quiet
 
 BODY = bytes(range(256)) * 4_000
@@ -80,8 +80,8 @@ def server():
 
 
 def get(server, tmp_path, progress=quiet, **options):
-    options = {"kept": tmp_path / "kept", "pause": 0.0} | options
-    fetch(server.url, tmp_path / "raw" / "data.bin", progress, **options)
+    options = {"cache": tmp_path / "kept", "pause": 0.0} | options
+    download_url(server.url, tmp_path / "raw" / "data.bin", progress, **options)
     return (tmp_path / "raw" / "data.bin").read_bytes()
 
 

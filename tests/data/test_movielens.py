@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from pfmsmt.config import parse_config
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.prepare.download import obtain, read_contents
-from pfmsmt.data.prepare.partition import SPLITS, partition
+from pfmsmt.data.prepare.partition import partition
+from pfmsmt.data.schema import SPLITS
 from pfmsmt.data.sources.base import record_schema
-from pfmsmt.data.sources.movielens.movielens import COLUMNS, TASKS
+from pfmsmt.data.sources.movielens.movielens import _COLUMNS, _TASKS
 from tests.support.raw_files import collect, contents_of, make_config, quiet, read_all
 from tests.support.raw_movielens import (
     DAY,
@@ -69,7 +70,7 @@ def test_columns_of_100k(tmp_path):
     }
     raw = write_zip(tmp_path, Form100k, contents)
     young, middle, old = (collect(read(raw, scenario, "train")) for scenario in SCENARIOS)
-    assert list(young) == record_schema(COLUMNS, TASKS).names
+    assert list(young) == record_schema(_COLUMNS, _TASKS).names
     one = {name: values.tolist() for name, values in young.items()}
     assert {name: one.pop(name) for name in one.copy() if name.startswith("genre_") and one[name] == [1.0]} == {
         "genre_animation": [1.0], "genre_childrens": [1.0], "genre_comedy": [1.0]
@@ -133,8 +134,8 @@ def test_the_declared_types_and_nesting(tmp_path):
     raw = write_zip(tmp_path, Form100k, logs())
     for split in ("train", "test"):
         batch = read(raw, "age_25_34", split)[0]
-        assert batch.schema == record_schema(COLUMNS, TASKS)
-    assert [(task.name, task.label, task.within) for task in TASKS] == [
+        assert batch.schema == record_schema(_COLUMNS, _TASKS)
+    assert [(task.name, task.label, task.within) for task in _TASKS] == [
         ("like", "liked", None), ("love", "loved", "like")
     ]  # fmt: skip
 

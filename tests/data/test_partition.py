@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.encoder import encode
-from pfmsmt.data.prepare.partition import SPLITS, partition
-from pfmsmt.data.schema import read_schema
+from pfmsmt.data.prepare.partition import partition
+from pfmsmt.data.schema import SPLITS, read_schema
 from pfmsmt.data.split import in_validation
 from tests.support.raw_files import (
     contents_of,

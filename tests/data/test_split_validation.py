@@ -9,10 +9,10 @@ import pytest
 
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.prepare.download import obtain
-from pfmsmt.data.prepare.partition import SPLITS, partition
-from pfmsmt.data.schema import Task
+from pfmsmt.data.prepare.partition import partition
+from pfmsmt.data.schema import SPLITS, Task
 from pfmsmt.data.sources.base import RAW_SPLITS, Columns, Dataset, read_rows, record_schema
-from pfmsmt.data.sources.movielens.movielens import COLUMNS
+from pfmsmt.data.sources.movielens.movielens import _COLUMNS
 from pfmsmt.data.split import in_validation
 from pfmsmt.data.tables.faults import Faults
 from tests.support.raw_files import collect, contents_of, make_config, quiet, read_all, tables, write_raw
@@ -86,8 +86,8 @@ def test_neither_the_seed_nor_the_order_of_the_file_moves_the_cut(tmp_path):
 
 def test_the_place_is_no_feature(tmp_path):
     schema = cut(tmp_path, movie_log())
-    features = [*COLUMNS.categorical, *COLUMNS.numerical]
-    assert COLUMNS.place == "place"
+    features = [*_COLUMNS.categorical, *_COLUMNS.numerical]
+    assert _COLUMNS.place == "place"
     assert "place" not in features
     assert '"place"' not in (tmp_path / "out" / "schema.json").read_text()
     for scenario in SCENARIOS:

@@ -1,6 +1,7 @@
 """Streamed rows are the rows in memory, to the bit, in any order in which they are asked for."""
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from pfmsmt.core.types import Stream
 from pfmsmt.data.schema import Schema, read_schema
 from pfmsmt.data.shards.reader import BLOCK_ROWS, Pooling, RowGroups, ShardFile
 from pfmsmt.data.shards.resident import ClientData, load_rows, load_shard
-from pfmsmt.data.shards.streamed import StreamedShard, open_shard
+from pfmsmt.data.shards.streamed import THREAD_NAME, ReadingThread, StreamedShard, open_shard
 from pfmsmt.training.federation import load_data
 from pfmsmt.training.pooled import POOLED_CLIENT, private_shifts
 from pfmsmt.training.trial import run_trial
@@ -53,7 +54,15 @@ def sources(folder, schema):
 
 
 def streamed(source, window):
-    return StreamedShard(source, window, ThreadPoolExecutor(1))
+    return StreamedShard(source, window, ReadingThread())
+
+
+def wait_for_readers():
+    """No thread that reads is left; one may still be reading the window that nobody will ask for."""
+    end = time.monotonic() + 10
+    while readers := [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]:
+        assert time.monotonic() < end, readers
+        time.sleep(0.01)
 
 
 def same(first, second):
@@ -103,11 +112,33 @@ def test_blocks_go_on_over_what_is_decoded_at_a_time(tmp_path):
     np.testing.assert_array_equal(shard.groups, np.arange(rows))
 
 
+def test_calls_are_made_in_order_by_threads_that_end():
+    reader, made, go = ReadingThread(), [], threading.Event()
+
+    def call(number):
+        go.wait(10)
+        made.append((number, threading.current_thread().name))
+        if number == 2:
+            raise DataError("damaged")
+        return number
+
+    futures = [reader.submit(call, number) for number in range(5)]
+    assert futures[3].cancel()
+    go.set()
+    assert futures[4].result(10) == 4
+    assert made == [(number, THREAD_NAME) for number in (0, 1, 2, 4)]
+    with pytest.raises(DataError, match="damaged"):
+        futures[2].result(10)
+    wait_for_readers()
+    assert reader.submit(call, 7).result(10) == 7
+    wait_for_readers()
+
+
 @pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
 def test_a_whole_training_is_the_same_in_either_mode(folder, cut_schema, make_config, equal_arrays, method):
     config = make_config({"train.shuffle": "row_groups", "train.shuffle_rows": 80, "train.rounds": 3,
                           "data.private_fields": list(PRIVATE)})  # fmt: skip
-    device, reader = torch.device("cpu"), ThreadPoolExecutor(1)
+    device, reader = torch.device("cpu"), ReadingThread()
     held = load_data(config, cut_schema, folder, method)
     assert {part.train.shuffle.window for part in held.values()} == {80}
     pooled = method == "centralized"
@@ -127,8 +158,10 @@ def test_a_whole_training_is_the_same_in_either_mode(folder, cut_schema, make_co
         run_trial(config, cut_schema, folder, method, 0, device, workers=2, threads=1, data=data)
         for data in (held, on_disk)
     )
+    wait_for_readers()
     assert one.validation == two.validation
     assert one.test(cut_schema, folder) == two.test(cut_schema, folder)
+    wait_for_readers()
     for name, client in one.federation.clients.items():
         assert equal_arrays(client.best.parameters, two.federation.clients[name].best.parameters)
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.encoder import encode
-from pfmsmt.data.prepare.partition import SPLITS, partition
+from pfmsmt.data.prepare.partition import partition
+from pfmsmt.data.schema import SPLITS
 from pfmsmt.data.sources.tabular.time_split import Cut
-from pfmsmt.data.tables.values import Column, Sheet, check
+from pfmsmt.data.tables.sheet import Sheet, check
+from pfmsmt.data.tables.values import Column
 from tests.support.raw_files import contents_of, quiet
 from tests.support.raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_raw_folder
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfmsmt.core.errors import ConfigError, DataError
-from pfmsmt.data.prepare.partition import SPLITS, partition
+from pfmsmt.data.prepare.partition import partition
+from pfmsmt.data.schema import SPLITS
 from tests.support.raw_files import quiet
 from tests.support.raw_tables import config_for, csv_text, rows, write_raw_folder
 

@@ -63,18 +63,23 @@ def test_a_number_far_from_those_of_training_is_named(tmp_path):
 
 
 def test_categories_of_text_are_found_by_their_very_characters():
-    frame = pd.DataFrame({"device": ["phone", "Phone", "desktop", ""], "price": [1.0, 3.0, 5.0, -1.0]})
+    frame = pd.DataFrame({"device": ["phone", "Phone", "desktop", " "], "price": [1.0, 3.0, 5.0, -1.0]})
     encoded = encode(frame, SCHEMA)
     assert encoded.codes[:, 0].tolist() == [2, 0, 1, 0]
     assert encoded.values[:, 0].tolist() == [0.0, 1.0, 2.0, -1.0]
+    with pytest.raises(SchemaError, match="column device, row 2: the value is empty"):
+        encode(frame.assign(device=["phone", "x", "", "y"]), SCHEMA)
 
 
 def test_unsigned_integers_do_not_wrap_around():
-    """-5 has the bits of 2^64 - 5."""
+    """-5 has the bits of 2^64 - 5; what is beyond the range is refused, as in training."""
     field = CategoricalField(name="user", federated=True, vocabulary=(-5, 7, 2**63 - 1))
     schema = SCHEMA.model_copy(update={"categorical": (field,), "numerical": ()})
     users = np.array([2**64 - 5, 7, 2**63 - 1, 2**63], np.uint64)
-    assert encode({"user": users}, schema).codes[:, 0].tolist() == [0, 2, 3, 0]
+    assert encode({"user": users[1:3]}, schema).codes[:, 0].tolist() == [2, 3]
+    for row, part in ((0, users), (2, users[1:])):
+        with pytest.raises(SchemaError, match=rf"column user, row {row}: {part[row]} is 2\^63 or more"):
+            encode({"user": part}, schema)
     assert encode(pd.DataFrame({"user": users[1:2]}), schema).codes.tolist() == [[2]]
 
 

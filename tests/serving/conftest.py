@@ -16,7 +16,7 @@ def make_fleet(shelf: Shelf):
     def make(**changes) -> Fleet:
         told: list[str] = []
         given = {"calibrated": True, "with_challengers": False} | changes
-        fleet = Fleet(shelf.tracking, tell=told.append, **given)
+        fleet = Fleet(shelf.tracking, report=told.append, **given)
         fleet.told = told
         return fleet
 
@@ -45,7 +45,7 @@ def start(make_fleet):
 def served(filled_store: Path):
     """A client of one server for all tests that change nothing."""
     with bare_environment():
-        fleet = Fleet(connect(filled_store), calibrated=True, with_challengers=False, tell=lambda _: None)
+        fleet = Fleet(connect(filled_store), calibrated=True, with_challengers=False, report=lambda _: None)
         server = Server(build_app(fleet, SETTINGS))
     yield server.client
     server.stop()

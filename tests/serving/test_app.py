@@ -162,7 +162,7 @@ FAULTS = {
     "broken category": ([{**GOOD, "country": 0.5}], "column country, row 0: 0.5 is not an integer category"),
     "huge category": ([{**GOOD, "country": 2**63}], "column country, row 0"),
     "no object": ([GOOD, 5], "row 1: 5 is not an object"),
-    "too large": ([GOOD, {**GOOD, "price": 1e300}], "column price, row 1: 1e+300 is too large"),
+    "too large": ([GOOD, {**GOOD, "price": 1e300}], "column price, row 1: 1e+300 is beyond 1e+30"),
     "too large to score": ([GOOD, {**GOOD, "price": 1e38}], "column price, row 1"),
 }
 

@@ -13,7 +13,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from pfmsmt.serving import bodies
 from pfmsmt.serving.app import build_app
 from pfmsmt.serving.guards import Refusal
-from pfmsmt.serving.rows import RowReader, Rows
+from pfmsmt.serving.rows import FeatureRows, RowReader
 from tests.support.shelves import SETTINGS, STREAM, as_stream, frame, schema
 
 INPUTS = 10_000
@@ -65,11 +65,11 @@ def test_damaged_arrow_streams_are_refused_or_read_and_never_more():
         stream = streams[number % len(streams)]
         body = damage(stream, rng, streams[int(rng.integers(0, len(streams)))])
         try:
-            rows = bodies.read_rows(body, STREAM, reader, 100)
+            rows = bodies.parse_rows(body, STREAM, reader, 100)
         except Refusal as refusal:
             outcomes[str(refusal.status)] += 1
         else:
-            assert isinstance(rows, Rows)
+            assert isinstance(rows, FeatureRows)
             assert len(rows.categories) <= 100
             assert np.isfinite(rows.numbers).all()
             outcomes["read"] += 1

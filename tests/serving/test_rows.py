@@ -41,7 +41,7 @@ WHOLE_NUMBERS = st.one_of(
 RECORDS = st.lists(
     st.fixed_dictionaries(
         dict.fromkeys(FIELDS, WHOLE_NUMBERS)
-        | {"brand": st.one_of(st.sampled_from(["acme", "zeta", "ä", ""]), st.text(max_size=3))}
+        | {"brand": st.one_of(st.sampled_from(["acme", "zeta", "ä", " "]), st.text(min_size=1, max_size=3))}
         | {name: st.floats(-1e9, 1e9) for name in ("x", "constant")}
     ),
     min_size=1,

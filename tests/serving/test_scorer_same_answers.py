@@ -88,7 +88,7 @@ def test_every_way_gives_the_evaluated_probabilities(project, configure, train_a
 def check_all(config, tracking, project, peer, url):
     schema = read_schema(CLIENTS / "schema.json")
     metrics = json.loads((project / "evaluation/pf_msmtrec-seed0/metrics.json").read_text())["scenarios"]
-    fleet = Fleet(tracking, calibrated=config.serve.calibrated, with_challengers=False, tell=lambda _: None)
+    fleet = Fleet(tracking, calibrated=config.serve.calibrated, with_challengers=False, report=lambda _: None)
     server = Server(build_app(fleet, SETTINGS.model_copy(update={"max_rows": 10_000, "max_body_mib": 8.0})))
     raw = raw_test_rows(config, schema.scenarios, project / "scratch")
     for scenario in schema.scenarios:

@@ -1,4 +1,4 @@
-"""Run by test_memory.py in a process of its own: trains on large shards and tells how much memory that took.
+"""Run by test_budget.py in a process of its own: trains on large shards and tells how much memory that took.
 
     python resident.py TINY LARGE MEMORY WINDOW
 

@@ -1,1 +1,1 @@
-"""The data card: what the shards hold, how good it is, and how far it drifts."""
+"""The data card: contents of the shards, their quality, and drift."""

@@ -1,4 +1,6 @@
-"""The data card's figures: a profile of the shards, and how far splits and scenarios lie apart.
+"""The data card's figures: the shards' profile, and distances between them.
+
+The distances are those between splits and those between scenarios.
 
 Legend: S scenarios.
 """
@@ -18,7 +20,7 @@ from pfmsmt.data.tables.faults import SUMMARY_FILE
 
 
 class DataCard(NamedTuple):
-    """What the card says."""
+    """All figures of the card."""
 
     schema: Schema
     profile: Profile
@@ -28,7 +30,7 @@ class DataCard(NamedTuple):
     """column -> pair of scenarios -> their training rows; private columns are left out: codes are each client's own"""
 
     left_out: dict[str, int]
-    """What was wrong with rows that `partition` left out -> such rows; nothing where bad rows are refused"""
+    """Cause -> number of rows that `partition` left out; nothing where bad rows are refused"""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -41,7 +43,7 @@ class DataCard(NamedTuple):
         return counts.positives[task] / max(counts.rows, 1)
 
     def constant(self, column: str) -> tuple[str, ...]:
-        """Return the scenarios in whose training rows a column has one value only."""
+        """Return the scenarios in whose training rows a column is constant."""
         return tuple(s for s, splits in self.profile.items() if splits["train"].column(column).constant)
 
     def missing(self, column: str) -> int:
@@ -49,7 +51,7 @@ class DataCard(NamedTuple):
         return sum(split.column(column).missing for splits in self.profile.values() for split in splits.values())
 
     def distances(self) -> NDArray[np.float64]:
-        """Return the mean divergence of the columns between scenarios, [S, S], in bits."""
+        """Return the columns' mean divergence between scenarios, [S, S], in bits."""
         names = self.schema.scenarios
         matrix = np.zeros((len(names), len(names)))
         for found in self.between.values():

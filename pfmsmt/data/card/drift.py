@@ -1,4 +1,7 @@
-"""How far two samples of one column lie apart: Jensen-Shannon divergence over bins. Legend: K bins."""
+"""Distance of two samples of a column: Jensen-Shannon divergence over bins.
+
+Legend: K bins.
+"""
 
 import math
 from typing import NamedTuple
@@ -19,7 +22,7 @@ CHANCE_FACTOR = 3.0
 
 
 class Drift(NamedTuple):
-    """How far two samples lie apart."""
+    """The distance of two samples."""
 
     divergence: float
     """Bits: 0 for equal shares in all bins, 1 where no bin has rows of both"""
@@ -52,7 +55,10 @@ def drift(first: NDArray[np.int64], second: NDArray[np.int64], groups: tuple[int
 
 
 def category_bins(pooled: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return each code's bin, given how often each code is seen: the most frequent ones apart, the others together."""
+    """Return each code's bin, given how often each code is seen.
+
+    The most frequent codes have bins of their own, the others share one.
+    """
     bins = np.full(len(pooled), min(CATEGORIES, len(pooled)), np.int64)
     frequent = np.argsort(-pooled, kind="stable")[:CATEGORIES]
     bins[frequent] = np.arange(len(frequent))
@@ -60,7 +66,7 @@ def category_bins(pooled: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def quantile_bins(pooled: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the bin of each cell of a fine histogram, such that bins hold about equally many rows."""
+    """Return the bins of a fine histogram's cells, about equally full."""
     total = int(pooled.sum())
     if not total:
         return np.zeros(len(pooled), np.int64)

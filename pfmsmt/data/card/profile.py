@@ -1,4 +1,7 @@
-"""What the shards hold, column by column, read once in blocks. Legend: F categorical, M numerical fields, C cells."""
+"""The contents of the shards, column by column, read once in blocks.
+
+Legend: F categorical, M numerical fields, C cells.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,10 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfmsmt.data.schema import OUT_OF_VOCABULARY, ScenarioSchema, Schema, SplitCounts
+from pfmsmt.data.schema import OUT_OF_VOCABULARY, SPLITS, ScenarioSchema, Schema, SplitCounts
 from pfmsmt.data.shards.reader import ShardFile
-
-SPLITS = ("train", "val", "test")
 
 CELLS_PER_DEVIATION = 64
 REACH = 8

@@ -1,15 +1,21 @@
-"""What is no fault, and yet should not pass without a word: told by `partition` and by the data card."""
+"""Remarks on data that are no fault, but easily overlooked.
+
+Partition prints them, and the data card shows them.
+"""
 
 from collections.abc import Iterator
 
 from pfmsmt.data.schema import Schema, Vocabulary
 
 SHOWN = 5
-"""Of a column's values."""
+"""Values that a remark shows of a column."""
 
 
 def remarks(schema: Schema) -> tuple[str, ...]:
-    """Return a line for labels that are all the same in a shard, and for columns with negative categories."""
+    """Return a line for each oddity of the shards.
+
+    Oddities are labels that are all the same in a shard, and columns with negative categories.
+    """
     return (*_one_class(schema), *_negative(schema))
 
 

@@ -1,7 +1,7 @@
-"""How sites that keep their rows agree on one schema: each proposes, and the proposals are put together.
+"""Sites that keep their rows agree on one schema, by proposals.
 
-A proposal tells of a site's training rows: the columns, how many rows each category of a federated field has, and
-count, mean and spread of each number. Of private fields it tells the names alone, and of no number a single row's
+A proposal describes a site's training rows: the columns, how many rows each category of a federated field has, and
+count, mean and spread of each number. Of private fields it holds the names alone, and of no number a single row's
 value, unless the column is constant. It leaves the site, so it is a file that can be looked at before.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from pfmsmt.core.errors import SchemaError
-from pfmsmt.data.prepare.fields import FieldLearner, Fields, Told
+from pfmsmt.data.prepare.fields import FieldLearner, Fields, FieldSummary
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
 from pfmsmt.data.sources.base import Columns
 from pfmsmt.data.statistics import MomentState
@@ -29,8 +29,8 @@ class Rules(_Frozen):
     min_count: int
 
 
-class Form(_Frozen):
-    """What must be the same everywhere before anything can be put together."""
+class SiteForm(_Frozen):
+    """Facts that must be the same everywhere before proposals are combined."""
 
     source: str
     group: str
@@ -45,10 +45,10 @@ class Form(_Frozen):
 
 
 class Proposal(_Frozen):
-    """What one site tells."""
+    """One site's contribution to the schema."""
 
     scenario: str
-    form: Form
+    form: SiteForm
     categories: Mapping[str, tuple[tuple[int | str, ...], tuple[int, ...]]]
     """federated column -> its categories, and the training rows of each"""
     moments: MomentState
@@ -56,7 +56,7 @@ class Proposal(_Frozen):
 
 
 class Agreed(NamedTuple):
-    """The part of a schema that all sites share, at the site of one scenario."""
+    """The shared part of a schema, at the site of one scenario."""
 
     scenario: str
     categorical: tuple[CategoricalField, ...]
@@ -83,23 +83,25 @@ def make_proposal(
     columns: Columns,
     tasks: Sequence[Task],
     private: Sequence[str],
-    told: Told,
+    summary: FieldSummary,
     rules: Rules,
 ) -> Proposal:
-    """Return what a site tells of its rows."""
-    form = Form(
+    """Return a site's proposal."""
+    form = SiteForm(
         source=source, group=columns.group, tasks=tuple(tasks), categorical=columns.categorical,
         numerical=columns.numerical, private=tuple(sorted(private)), text=columns.text, untyped=columns.untyped,
         rules=rules,
     )  # fmt: skip
-    categories = {name: (tuple(values), tuple(rows)) for name, (values, rows) in told.categories.items()}
+    categories = {name: (tuple(values), tuple(rows)) for name, (values, rows) in summary.categories.items()}
     return Proposal(
-        scenario=scenario, form=form, categories=categories, moments=told.moments, private_text=told.private_text
+        scenario=scenario, form=form, categories=categories, moments=summary.moments, private_text=summary.private_text
     )
 
 
-def agree(proposals: Sequence[Proposal]) -> Schema:
-    """Put proposals together, in the order given; the schema has no counts yet, as no shard is written.
+def agree_on_fields(proposals: Sequence[Proposal]) -> Schema:
+    """Combine proposals, in the order given.
+
+    The schema has no counts yet, as no shard is written.
 
     Raises:
         SchemaError: two sites differ in something that must be the same; both are named, and the value of each.
@@ -112,7 +114,7 @@ def agree(proposals: Sequence[Proposal]) -> Schema:
     columns = Columns(form.group, form.categorical, form.numerical, text=form.text, untyped=form.untyped)
     learner = FieldLearner(columns, form.private, ())
     for proposal in proposals:
-        learner.take(Told(proposal.categories, proposal.moments, proposal.private_text))
+        learner.add_summary(FieldSummary(proposal.categories, proposal.moments, proposal.private_text))
     fields = learner.result(form.rules.min_count)
     categorical = tuple(
         field if field.federated else field.model_copy(update={"text": first.private_text[field.name]})
@@ -128,7 +130,7 @@ def agree(proposals: Sequence[Proposal]) -> Schema:
 def _compare(first: Proposal, other: Proposal) -> None:
     if first.scenario == other.scenario:
         raise SchemaError(f"two sites propose for scenario {first.scenario}")
-    pairs = [(name, getattr(first.form, name), getattr(other.form, name)) for name in Form.model_fields]
+    pairs = [(name, getattr(first.form, name), getattr(other.form, name)) for name in SiteForm.model_fields]
     pairs += [
         (f"private field {name}: is text", value, other.private_text.get(name))
         for name, value in first.private_text.items()

@@ -8,21 +8,23 @@ from pfmsmt.config import Data
 from pfmsmt.core import files
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.sources import SOURCES
-from pfmsmt.data.sources.delivery import Delivery, Progress
+from pfmsmt.data.sources.delivery import Delivery, Notify
 
 SOURCE_FILE = "source.json"
-KEPT = "downloads"
+DOWNLOADS = "downloads"
 
 
 class RawContents(NamedTuple):
-    """What a raw folder holds."""
+    """The source and the scenarios of a raw folder."""
 
     source: str
     scenarios: tuple[str, ...]
 
 
-def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
-    """Replace `folder`, as a whole, by the raw files of `config.source` and a `source.json` that names them.
+def obtain(config: Data, seed: int, folder: Path, progress: Notify) -> None:
+    """Replace `folder`, as a whole, by the raw files of `config.source`.
+
+    A `source.json` there names the source and its scenarios.
 
     Parts of broken downloads, and checksums of whole ones, are kept beside it in a folder `downloads`.
 
@@ -32,7 +34,7 @@ def obtain(config: Data, seed: int, folder: Path, progress: Progress) -> None:
     source = SOURCES[config.source]
     with files.new_folder(folder) as temporary:
         link = config.local_files == "link"
-        source.obtain(config, seed, Delivery(temporary, link, config.sha256, folder.with_name(KEPT), progress))
+        source.obtain(config, seed, Delivery(temporary, link, config.sha256, folder.with_name(DOWNLOADS), progress))
         contents = RawContents(source.name, source.scenarios(config))
         files.write_json(temporary / SOURCE_FILE, contents._asdict())
 

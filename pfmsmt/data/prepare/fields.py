@@ -1,4 +1,4 @@
-"""What the training rows of all clients say about the columns: vocabularies, means and deviations."""
+"""Vocabularies, means and deviations, learned from the clients' training rows."""
 
 import itertools
 import math
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import CategoricalField, Fill, NumericalField, Vocabulary
-from pfmsmt.data.shards.writer import Rows
+from pfmsmt.data.shards.writer import RawRows
 from pfmsmt.data.sources.base import Columns
 from pfmsmt.data.statistics import CategoryCounts, Moments, MomentState, TextCounts
-from pfmsmt.data.tables.values import NUMBER
+from pfmsmt.data.tables.values import NUMERIC_TEXT
 
 _INTEGER = re.compile(r"^(0|-?[1-9][0-9]{0,14})$")
 """The one way to write a whole number that float64 holds: `7`, not `07` or `+7`, so that no two texts are one."""
@@ -32,7 +32,7 @@ class Fields(NamedTuple):
 
 
 def fill_of(columns: Columns, fields: Fields) -> Fill:
-    """Return what stands for missing values, of the types that the fields turned out to have.
+    """Return the fills, of the types that the fields have.
 
     Raises:
         ConfigError: infinite, or no number, for a column of numbers.
@@ -55,8 +55,8 @@ def fill_of(columns: Columns, fields: Fields) -> Fill:
     return found
 
 
-class Told(NamedTuple):
-    """What one learner tells another."""
+class FieldSummary(NamedTuple):
+    """Training rows of one site, as another learner needs them."""
 
     categories: Mapping[str, tuple[Sequence[int | str], Sequence[int]]]
     """federated column -> its categories, and the rows of each"""
@@ -78,32 +78,37 @@ class FieldLearner:
     def _counts(self, name: str) -> _Counts:
         return TextCounts() if name in self._columns.text else CategoryCounts()
 
-    def add(self, scenario: str, rows: Rows, kept: NDArray[np.bool_]) -> None:
-        """Take in those rows of a batch that are kept [B]."""
+    def add(self, scenario: str, rows: RawRows, chosen: NDArray[np.bool_]) -> None:
+        """Take in the chosen rows [B] of a batch."""
         counts: dict[str, Any] = {**self._pooled, **self._private[scenario]}
         for name, column in counts.items():
-            column.add(rows[name][kept])
+            column.add(rows[name][chosen])
         with np.errstate(over="ignore", invalid="ignore"):  # reported by `result`, with its column
-            self._moments.add([np.asarray(rows[name][kept], np.float64) for name in self._columns.numerical])
+            self._moments.add([np.asarray(rows[name][chosen], np.float64) for name in self._columns.numerical])
 
-    def told(self) -> "Told":
-        """Return what may be told of the rows so far: nothing of private fields but whether they are text."""
+    def summary(self) -> FieldSummary:
+        """Return the part of the rows' statistics that may leave a site.
+
+        Of private fields that is only whether they are text.
+        """
         counted = {name: counts.result() for name, counts in self._pooled.items()}
-        return Told(
+        return FieldSummary(
             {name: (list(values), [int(count) for count in rows]) for name, (values, rows) in counted.items()},
             self._moments.state(),
             {name: self._is_text(name) for name in self._columns.categorical if name not in self._pooled},
         )
 
-    def take(self, told: "Told") -> None:
+    def add_summary(self, summary: FieldSummary) -> None:
         """Take in what was learned elsewhere."""
         for name, counts in self._pooled.items():
             column: Any = counts
-            column.add_counted(*told.categories[name])
-        self._moments.add_state(told.moments)
+            column.add_counted(*summary.categories[name])
+        self._moments.add_state(summary.moments)
 
     def result(self, min_count: int) -> Fields:
-        """Return what was learned; a category seen in fewer than `min_count` rows is out of vocabulary.
+        """Return the learned fields.
+
+        A category seen in fewer than `min_count` rows is out of vocabulary.
 
         Raises:
             DataError: a column whose numbers have no finite deviation.
@@ -152,10 +157,13 @@ class FieldLearner:
         return next((str(entry) for entry in self._values(name) if not _INTEGER.match(str(entry))), None)
 
     def surprises(self) -> Iterator[str]:
-        """Yield a line for each column of a file without types that is text although some of its values are numbers."""
+        """Yield a line for each text column that also holds numbers.
+
+        Only columns of files without types are looked at.
+        """
         for name in self._columns.text if self._columns.untyped else ():
             odd = self._no_integer(name)
-            if odd is not None and any(NUMBER.match(str(entry)) for entry in self._values(name)):
+            if odd is not None and any(NUMERIC_TEXT.match(str(entry)) for entry in self._values(name)):
                 yield (
                     f"{name} is text, as {odd!r} is among its values: integers are written as 7 or -7 is, with "
                     "at most 15 digits; models ask for text, too"

@@ -1,4 +1,4 @@
-"""Stage partition: raw files of all scenarios -> one folder of encoded shards per client, and the schema they share."""
+"""Stage partition: raw files become encoded shards per client, and their schema."""
 
 import difflib
 import hashlib
@@ -20,24 +20,25 @@ from pfmsmt.data.card.remarks import remarks
 from pfmsmt.data.prepare.agreement import Agreed, Proposal, Rules, make_proposal
 from pfmsmt.data.prepare.download import read_contents
 from pfmsmt.data.prepare.fields import FieldLearner, Fields, fill_of
-from pfmsmt.data.schema import ScenarioSchema, Schema, SplitCounts
-from pfmsmt.data.shards.writer import Rows, ShardWriter
+from pfmsmt.data.schema import SPLITS, ScenarioSchema, Schema, SplitCounts
+from pfmsmt.data.shards.writer import RawRows, ShardWriter
 from pfmsmt.data.sources import SOURCES
 from pfmsmt.data.sources.base import Columns, Dataset, Opening, Source, read_rows
-from pfmsmt.data.sources.delivery import Progress
+from pfmsmt.data.sources.delivery import Notify
 from pfmsmt.data.split import in_last_part, in_validation
 from pfmsmt.data.tables.faults import Faults, Known
 from pfmsmt.data.tables.prefetch import ahead
 
-SPLITS = ("train", "val", "test")
 EXAMPLE_ROWS = 5
 _REPORT_ROWS = 1_000_000
 
 
 def partition(
-    config: Data, seed: int, raw: Path, folder: Path, progress: Progress, agreed: Agreed | None = None
+    config: Data, seed: int, raw: Path, folder: Path, progress: Notify, agreed: Agreed | None = None
 ) -> Schema:
-    """Validate, split and encode; `folder` is replaced as a whole, or left as it was on any error.
+    """Validate, split and encode.
+
+    `folder` is replaced as a whole, or left as it was on any error.
 
     It will hold `<scenario>/{train,val,test}.parquet` (encoded), `<scenario>/example.parquet` (a few raw training
     rows), `schema.json`, and with `data.on_bad_rows: quarantine` the list of rows that were left out and their counts.
@@ -80,8 +81,8 @@ def partition(
     return schema
 
 
-def propose(config: Data, seed: int, raw: Path, scenario: str, progress: Progress) -> Proposal:
-    """Return what the site of one scenario tells of its training rows, so that all can agree on a schema.
+def propose_fields(config: Data, seed: int, raw: Path, scenario: str, progress: Notify) -> Proposal:
+    """Return one site's proposal, from its training rows, for a common schema.
 
     Raises:
         ConfigError, DataError: see `partition`; or the raw data hold no such scenario.
@@ -94,9 +95,11 @@ def propose(config: Data, seed: int, raw: Path, scenario: str, progress: Progres
         data = source.open(Opening(config, seed, raw, declared, rows, faults, progress))
         _check_private(config.private_fields, data.columns)
         learned = _Partition(_only(data, scenario), config, seed, Path(scratch), progress).learn(faults)
-        learned.result(config.min_count)  # refuses what cannot be told
+        learned.result(config.min_count)  # refuses numbers without a finite deviation, which no proposal can hold
     rules = Rules(seed=seed, validation_fraction=config.validation_fraction, min_count=config.min_count)
-    return make_proposal(scenario, source.name, data.columns, data.tasks, config.private_fields, learned.told(), rules)
+    return make_proposal(
+        scenario, source.name, data.columns, data.tasks, config.private_fields, learned.summary(), rules
+    )
 
 
 def _quarantine(config: Data, folder: Path) -> Path | None:
@@ -136,11 +139,11 @@ def _declared(source: Source, config: Data, raw: Path) -> tuple[str, ...]:
 class _Partition:
     """One run of the stage, over an opened raw folder."""
 
-    def __init__(self, data: Dataset, config: Data, seed: int, folder: Path, progress: Progress) -> None:
+    def __init__(self, data: Dataset, config: Data, seed: int, folder: Path, progress: Notify) -> None:
         self._data, self._config, self._seed = data, config, seed
         self._folder, self._progress = folder, progress
 
-    def _read(self, scenario: str, split: str, faults: Faults) -> Iterator[Rows]:
+    def _read(self, scenario: str, split: str, faults: Faults) -> Iterator[RawRows]:
         done = 0
         for rows in ahead(read_rows(self._data, scenario, split, faults)):
             yield rows
@@ -149,7 +152,7 @@ class _Partition:
                 self._progress(f"{scenario}: {done + count:,} rows of {split} read")
             done += count
 
-    def _held_out(self, rows: Rows) -> NDArray[np.bool_]:
+    def _held_out(self, rows: RawRows) -> NDArray[np.bool_]:
         """Say for each training row [B] whether it belongs to validation."""
         columns, fraction = self._data.columns, self._config.validation_fraction
         if columns.place is not None:
@@ -189,12 +192,12 @@ class _Partition:
         return schema
 
     def _write_scenario(self, own: ScenarioSchema, faults: Faults) -> tuple[dict[str, SplitCounts], bytes]:
-        """Write one client's folder; return its counts and a hash of its shards."""
+        """Write one client's folder; return its counts and its shards' hash."""
         target = self._folder / own.scenario
         target.mkdir()
         train, val, test = (ShardWriter(target / f"{split}.parquet", own) for split in SPLITS)
         with train, val, test:
-            example: Rows | None = None
+            example: RawRows | None = None
             for rows in self._read(own.scenario, "train", Known()):
                 held_out = self._held_out(rows)
                 train.write(_select(rows, ~held_out))
@@ -222,12 +225,12 @@ class _Partition:
         return counts, b"".join(shard.digest() for shard in (train, val, test))
 
 
-def _select(rows: Rows, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Rows:
+def _select(rows: RawRows, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> RawRows:
     return {name: values[chosen] for name, values in rows.items()}
 
 
-def _example_table(rows: Rows, schema: ScenarioSchema) -> pa.Table:
-    """Return raw rows of the feature columns, with the types that the schema's fields have."""
+def _example_table(rows: RawRows, schema: ScenarioSchema) -> pa.Table:
+    """Return raw rows of the feature columns, in the fields' types."""
     types = {field.name: pa.string() if field.text else pa.int64() for field in schema.categorical}
     columns = {name: pa.array(rows[name]) for name in schema.columns}
     return pa.table({name: array.cast(types.get(name, array.type)) for name, array in columns.items()})

@@ -1,4 +1,4 @@
-"""Whether rows are held in memory or streamed: what either takes, against `run.memory`."""
+"""Rows in memory or streamed: the needs of both, against `run.memory`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,23 +13,25 @@ GIB = 2**30
 _PAGE_BYTES = 2**20
 """A Parquet page, the piece in which a column is decoded, as writers usually cut it."""
 _ORDER_BYTES = 8
-"""Of a row, for a permutation while it is drawn; half of it where it is kept."""
+"""Bytes of a row in a permutation while it is drawn; half of it where it is kept."""
 
 
-class Plan(NamedTuple):
-    """How all clients of one training read their rows."""
+class RowPlan(NamedTuple):
+    """The way in which all clients of one training read their rows."""
 
     streamed: bool
     window: int | None
-    """Of `Shuffle`; None where all rows of a client are mixed."""
+    """The window of `Shuffle`; None where all rows of a client are mixed."""
     needed: int
     """Bytes that this takes at most, all clients together."""
 
 
 def choose_plan(
     budget: Train, memory: float, train: Sequence[RowGroups], validation: Sequence[RowGroups], phases: int
-) -> Plan:
-    """Hold rows in memory where they fit into `run.memory`, else stream windows of row groups.
+) -> RowPlan:
+    """Hold rows where they fit into `run.memory`, else stream them.
+
+    Streams are windows of row groups.
 
     Args:
         budget: `shuffle` and `shuffle_rows`.
@@ -45,7 +47,7 @@ def choose_plan(
     window = budget.shuffle_rows if budget.shuffle == "row_groups" else None
     whole = _whole(train, validation, phases)
     if whole <= allowed:
-        return Plan(False, window, whole)
+        return RowPlan(False, window, whole)
     if budget.shuffle == "rows":
         raise ConfigError(
             f"train.shuffle: rows needs all rows in memory, {whole / GIB:.2f} GiB, but run.memory is "
@@ -60,11 +62,14 @@ def choose_plan(
             f"streamed with train.shuffle_rows = {budget.shuffle_rows:,}, and {least / GIB:.3f} streamed at least, "
             f"with the row groups of these shards; {hint}"
         )
-    return Plan(True, budget.shuffle_rows, needed)
+    return RowPlan(True, budget.shuffle_rows, needed)
 
 
 def _decoding(sources: Sequence[RowGroups]) -> int:
-    """Return what reading takes beside its result: the pages of all columns, compressed and not, and two blocks."""
+    """Return the bytes that reading takes beside its result.
+
+    These are the pages of all columns, compressed and not, and two blocks.
+    """
     pages = max(min(max(s.sizes, default=0) * s.row_bytes, s.columns * _PAGE_BYTES) for s in sources)
     block = max(min(max(s.sizes, default=0), BLOCK_ROWS) * s.row_bytes for s in sources)
     return 2 * pages + 2 * block

@@ -1,4 +1,7 @@
-"""In which order training sees the rows of a shard. Legend: B batch, N rows of a shard."""
+"""The order in which training sees the rows of a shard.
+
+Legend: B batch, N rows of a shard.
+"""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -22,7 +25,9 @@ class Window(NamedTuple):
 
 
 class Shuffle(NamedTuple):
-    """All rows mixed, or windows of whole row groups, drawn anew for each epoch; never a row twice in an epoch.
+    """An epoch's order of rows: all mixed, or windows of row groups.
+
+    It is drawn anew for each epoch, and no row comes twice in one.
 
     With windows (ours; a shuffle buffer, filled by whole row groups in random order) an epoch can be read in pieces:
     the rows of a window are mixed with each other, those of different windows are not.
@@ -59,28 +64,34 @@ class Shuffle(NamedTuple):
         return (*windows, Window(len(windows), tuple(groups), first, rows))
 
     def order_in(self, window: Window, epoch: Stream) -> NDArray[np.int64]:
-        """Return the places [rows of the window], as they are read, of its 1st, 2nd, ... row in training."""
+        """Return the order in which training sees a window's rows, [rows].
+
+        Entry i is the place, as the rows are read, of the i-th row in training.
+        """
         name = "order of rows" if self.window is None else f"order of rows in window {window.number}"
         return epoch.generator(name).permutation(window.rows)
 
 
 class RowOrder:
-    """The order of all rows in an epoch, for rows in memory; the last one of each client and phase is kept."""
+    """The order of all rows in an epoch, for rows in memory.
+
+    The last one of each client and phase is kept.
+    """
 
     def __init__(self, shuffle: Shuffle) -> None:
         """`shuffle` draws it."""
         self.shuffle = shuffle
-        self._kept: dict[Stream, tuple[int, NDArray[np.signedinteger[Any]]]] = {}
+        self._last: dict[Stream, tuple[int, NDArray[np.signedinteger[Any]]]] = {}
         self._starts = np.cumsum((0, *shuffle.sizes))
         self._type = np.int32 if shuffle.rows < 2**31 else np.int64
 
     def rows(self, stream: Stream, epoch: int) -> NDArray[np.signedinteger[Any]]:
         """Return the row numbers [N] in the order of an epoch."""
         owner = stream._replace(round=0)
-        kept = self._kept.get(owner)
-        if kept is None or kept[0] != epoch:
-            kept = self._kept[owner] = (epoch, self._draw(stream._replace(round=epoch)))
-        return kept[1]
+        last = self._last.get(owner)
+        if last is None or last[0] != epoch:
+            last = self._last[owner] = (epoch, self._draw(stream._replace(round=epoch)))
+        return last[1]
 
     def _draw(self, epoch: Stream) -> NDArray[np.signedinteger[Any]]:
         order: NDArray[np.signedinteger[Any]] = np.empty(self.shuffle.rows, self._type)
@@ -104,7 +115,10 @@ class Span(NamedTuple):
 
 
 def batch_spans(rows: int, batch: int, first_step: int, steps: int) -> Iterator[list[Span]]:
-    """Yield where the rows of `steps` batches lie, from `first_step` on; one batch may take from several epochs."""
+    """Yield the spans of rows of `steps` batches, from `first_step` on.
+
+    One batch may take from several epochs.
+    """
     for step in range(first_step, first_step + steps):
         start, stop = step * batch, (step + 1) * batch
         spans = []

@@ -1,4 +1,4 @@
-"""Shard files, read row group by row group into rows that are ready for the model.
+"""Shard files, read row group by row group into model-ready rows.
 
 Legend: B rows, N all rows, F categorical fields, M numerical fields, T tasks, S scenarios.
 """
@@ -21,7 +21,7 @@ BLOCK_ROWS = 16_384
 _TILE_ROWS = 4_096
 """Columns are laid side by side so many rows at a time: what is written stays in the processor's cache."""
 _BUFFER_BYTES = 2**16
-"""Of each column, read from disk at a time."""
+"""Bytes of each column that are read from disk at a time."""
 
 
 class Block(NamedTuple):
@@ -47,10 +47,10 @@ class Block(NamedTuple):
 
 
 class Pooling(NamedTuple):
-    """How the rows of one client look among everybody's."""
+    """The place of one client's rows among everybody's."""
 
     position: int
-    """Of the scenario: the code of one more categorical field."""
+    """The scenario's position: the code of one more categorical field."""
     shift: NDArray[np.int64]
     """[F], what is added to each field's codes"""
 
@@ -82,11 +82,13 @@ class ShardFile:
 
     @property
     def row_bytes(self) -> int:
-        """Of one row in memory."""
+        """Bytes of one row in memory."""
         return 4 * (self.width + len(self.numbers) + len(self.tasks)) + 8
 
     def tables(self, row_groups: Sequence[int], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of some row groups, in the order given, at most BLOCK_ROWS at a time.
+        """Yield the rows of some row groups, in the order given.
+
+        At most BLOCK_ROWS come at a time.
 
         Raises:
             DataError: the file is damaged.
@@ -148,7 +150,9 @@ class RowGroups:
         return block
 
     def blocks(self, rows_at_once: int) -> Iterator[Block]:
-        """Yield all rows in their order, exactly `rows_at_once` at a time but for the last; each block is reused.
+        """Yield all rows in their order, in blocks of `rows_at_once`.
+
+        The last block may be smaller. Each one is reused for the next.
 
         Raises:
             DataError: a file is damaged, or a value missing.

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     """[B, T] float32, 0 or 1"""
 
 
-class Rows(Protocol):
+class ClientRows(Protocol):
     """One split of one client, in memory (`Shard`) or on disk (`streaming.StreamedShard`)."""
 
     @property
@@ -49,7 +49,7 @@ class Rows(Protocol):
 
     @property
     def shuffle(self) -> Shuffle:
-        """How training mixes the rows."""
+        """The way in which training mixes the rows."""
         ...
 
     def batches(self, stream: Stream, batch: int, first_step: int, steps: int) -> Iterator[Batch]:
@@ -57,10 +57,13 @@ class Rows(Protocol):
         ...
 
     def blocks(self, rows_at_once: int) -> Iterator[Batch]:
-        """Yield all rows in the order of the shard, exactly `rows_at_once` at a time but for the last."""
+        """Yield all rows in the shard's order, in blocks of `rows_at_once`.
+
+        The last block may be smaller.
+        """
         ...
 
-    def to(self, device: torch.device) -> "Rows":
+    def to(self, device: torch.device) -> "ClientRows":
         """Return the same rows, whose batches come on `device`."""
         ...
 
@@ -86,7 +89,7 @@ class Shard(NamedTuple):
 
     @property
     def shuffle(self) -> Shuffle:
-        """How training mixes the rows."""
+        """The way in which training mixes the rows."""
         return Shuffle((self.rows,), None) if self.order is None else self.order.shuffle
 
     def batches(self, stream: Stream, batch: int, first_step: int, steps: int) -> Iterator[Batch]:
@@ -108,10 +111,10 @@ class Shard(NamedTuple):
 
 
 class ClientData(NamedTuple):
-    """What one client trains and validates on."""
+    """The rows on which one client trains and validates."""
 
-    train: Rows
-    validation: Mapping[str, Rows]
+    train: ClientRows
+    validation: Mapping[str, ClientRows]
     """scenario -> shard; a client that holds pooled data has several."""
 
 

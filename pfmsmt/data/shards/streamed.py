@@ -1,13 +1,17 @@
-"""A client's shard on disk: training reads windows of row groups ahead of use, evaluation reads blocks.
+"""A client's shard on disk, read in windows or in blocks.
+
+Training reads windows of row groups ahead of use. Evaluation reads blocks.
 
 Legend: B batch, N rows of a shard, F categorical fields, M numerical fields, T tasks.
 """
 
 import functools
-from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +24,52 @@ from pfmsmt.data.shards.order import Shuffle, Span, Window, batch_spans
 from pfmsmt.data.shards.reader import Block, Pooling, RowGroups, ShardFile
 from pfmsmt.data.shards.resident import Batch
 
+THREAD_NAME = "rows"
 WINDOWS_HELD = 2
-"""Of each phase: the one that training is in, and the next one, which is read meanwhile."""
+"""Windows of each phase: the one that training is in, and the next one, which is read meanwhile."""
+
+
+class ReadingThread(Executor):
+    """Runs calls one after the other, in a thread that then ends.
+
+    So nobody has to own it and shut it down: shards may share one, and be dropped at any time. A thread of a pool
+    would wait for further calls as long as the pool lives.
+    """
+
+    def __init__(self) -> None:
+        """Start without a thread."""
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._running = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a call made, after those that were submitted before."""
+        future: Future[Any] = Future()
+        with self._lock:
+            self._waiting.append((future, functools.partial(fn, *args, **kwargs)))
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._work, name=THREAD_NAME).start()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._running = False
+                    return
+                entry = self._waiting.popleft()
+            _make(*entry)
+            del entry  # it holds a window of rows, which may be let go while the next one is read
+
+
+def _make(future: Future[Any], call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 class _Place(NamedTuple):
@@ -38,13 +86,18 @@ class _Reader:
 
 
 class StreamedShard:
-    """Rows that stay on disk; training holds at most WINDOWS_HELD windows for each phase of the method.
+    """Rows that stay on disk, of which training holds a few windows.
+
+    There are at most WINDOWS_HELD for each phase of the method.
 
     Batches are those of a `Shard` with the same `Shuffle`, to the bit.
     """
 
     def __init__(self, source: RowGroups, window: int, executor: Executor, device: torch.device | None = None) -> None:
-        """`window` is that of `Shuffle`; `executor` reads: one thread for all shards bounds what reading takes."""
+        """Hold the source; `window` is that of `Shuffle`, `executor` reads.
+
+        One thread for all shards bounds the memory that reading takes.
+        """
         self._source, self._executor = source, executor
         self._device = device or torch.device("cpu")
         self.shuffle = Shuffle(source.sizes, window)
@@ -75,7 +128,9 @@ class StreamedShard:
         return StreamedShard(self._source, self.shuffle.window, self._executor, device)
 
     def blocks(self, rows_at_once: int) -> Iterator[Batch]:
-        """Yield all rows in order; a block is valid until the next one is asked for.
+        """Yield all rows in order, in blocks.
+
+        A block is valid until the next one is asked for.
 
         Raises:
             DataError: the file is damaged.
@@ -84,7 +139,9 @@ class StreamedShard:
             yield Batch(torch.from_numpy(codes), torch.from_numpy(values), torch.from_numpy(labels))
 
     def batches(self, stream: Stream, batch: int, first_step: int, steps: int) -> Iterator[Batch]:
-        """Yield the batches of `steps` steps, from `first_step` on; windows are kept for the steps that follow.
+        """Yield the batches of `steps` steps, from `first_step` on.
+
+        Windows are kept for the steps that follow.
 
         Raises:
             DataError: the file is damaged.
@@ -141,4 +198,4 @@ def open_shard(folder: Path, split: str, schema: ScenarioSchema, pooling: Poolin
         DataError: missing, damaged, or other columns than the schema's.
     """
     source = RowGroups([ShardFile(folder, split, schema, pooling)])
-    return StreamedShard(source, source.rows, ThreadPoolExecutor(1, "rows"))
+    return StreamedShard(source, source.rows, ReadingThread())

@@ -1,4 +1,4 @@
-"""Write one encoded split of one client, and remember what schema.json says about it."""
+"""One encoded split of one client is written, and counted for schema.json."""
 
 import hashlib
 from pathlib import Path
@@ -14,7 +14,7 @@ from pfmsmt.core.errors import DataError
 from pfmsmt.data.encoder import CategoryEncoder, encode_numbers
 from pfmsmt.data.schema import ScenarioSchema, SplitCounts
 
-Rows = dict[str, NDArray[np.generic]]
+RawRows = dict[str, NDArray[np.generic]]
 """name -> [B], as a source yields them."""
 
 ROW_GROUP_ROWS = 65_536
@@ -22,7 +22,9 @@ ROW_GROUP_ROWS = 65_536
 
 
 class ShardWriter:
-    """A Parquet file of codes (int32), standardised numbers (float32) and labels (uint8), written batch by batch.
+    """A Parquet file of encoded rows, written batch by batch.
+
+    It holds codes (int32), standardised numbers (float32) and labels (uint8).
 
     Its row groups, and so its bytes, do not depend on how rows come in batches.
     """
@@ -61,7 +63,7 @@ class ShardWriter:
             self._write_row_group(self._rows % ROW_GROUP_ROWS)
         self._writer.close()
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: RawRows) -> None:
         """Encode and append raw rows.
 
         Raises:
@@ -83,7 +85,10 @@ class ShardWriter:
         return SplitCounts(rows=self._rows, groups=groups, positives=dict(self._positives))
 
     def digest(self) -> bytes:
-        """Return a hash of the columns' names, types and values, free of how they were batched or compressed."""
+        """Return a hash of the columns' names, types and values.
+
+        It does not depend on how they were batched or compressed.
+        """
         return hashlib.sha256(b"".join(hasher.digest() for hasher in self._hashes)).digest()
 
     def _append(self, arrays: list[NDArray[Any]]) -> None:
@@ -103,7 +108,7 @@ class ShardWriter:
         columns = [pa.array(waiting[:rows]) for waiting in self._waiting]
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._form), row_group_size=ROW_GROUP_ROWS)
 
-    def _features(self, rows: Rows) -> list[NDArray[Any]]:
+    def _features(self, rows: RawRows) -> list[NDArray[Any]]:
         arrays: list[NDArray[Any]] = [
             encoder(rows[field.name]) for encoder, field in zip(self._encoders, self._schema.categorical, strict=True)
         ]

@@ -1,4 +1,7 @@
-"""The data sets that `data.source` can name. A new one is one file with a `SOURCE`, and one entry here."""
+"""The data sets that `data.source` can name.
+
+A new one is one module with a `Source`, and one entry here.
+"""
 
 from pfmsmt.data.sources import tenrec
 from pfmsmt.data.sources.aliexpress import aliexpress
@@ -11,5 +14,5 @@ __all__ = ["SOURCES"]
 
 SOURCES: dict[str, Source] = {
     source.name: source
-    for source in (synthetic.SOURCE, aliexpress.SOURCE, movielens.SOURCE, tenrec.SOURCE, tabular.SOURCE)
+    for source in (synthetic.SYNTHETIC, aliexpress.ALIEXPRESS, movielens.MOVIELENS, tenrec.TENREC, tabular.TABULAR)
 }

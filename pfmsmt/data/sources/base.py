@@ -1,4 +1,4 @@
-"""What a source of data offers: one file a source, one `Source` a file."""
+"""The interface of a data source: one `Source` for each data set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,8 +11,8 @@ import pyarrow as pa
 from pfmsmt.config import Data
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import Task
-from pfmsmt.data.shards.writer import Rows
-from pfmsmt.data.sources.delivery import Delivery, Progress
+from pfmsmt.data.shards.writer import RawRows
+from pfmsmt.data.sources.delivery import Delivery, Notify
 from pfmsmt.data.tables.faults import Faults
 
 __all__ = [
@@ -20,30 +20,34 @@ __all__ = [
     "Columns",
     "Dataset",
     "Delivery",
+    "Notify",
     "Opening",
-    "Progress",
     "Source",
     "of_site",
     "read_rows",
     "record_schema",
-    "with_values",
+    "with_block_values",
 ]
 
 RAW_SPLITS = ("train", "test")
-"""What a source can be read as; partition cuts the validation part from `train`."""
+"""The raw parts of a source; partition cuts the validation part from `train`."""
 
 
 class Columns(NamedTuple):
-    """The raw columns of a source; label columns are named by its tasks."""
+    """The raw columns of a source.
+
+    Label columns are named by its tasks.
+    """
 
     group: str
     """The search, session or user whose rows are compared with each other (GAUC)."""
     categorical: tuple[str, ...]
     numerical: tuple[str, ...]
     place: str | None = None
-    """Where a training row stands in time: the share of its group's (or scenario's) training rows that come before
-    it, 0 <= x < 1, in test 0; no feature. With it validation is the last part of every group; without it whole groups
-    are drawn, and none is in two parts."""
+    """A training row's place in time, which is no feature: the share of its group's (or scenario's) training rows that
+    come before it, 0 <= x < 1, in test 0. With it validation is the last part of every group. Without it whole
+    groups are drawn, and none is in two parts.
+    """
     text: tuple[str, ...] = ()
     """Categorical columns whose values are strings; those of the others are integers."""
     untyped: bool = False
@@ -53,7 +57,10 @@ class Columns(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A raw folder that was opened. `read(scenario, split, faults)` yields record batches of `record_schema`."""
+    """A raw folder that was opened.
+
+    `read(scenario, split, faults)` yields record batches of `record_schema`.
+    """
 
     columns: Columns
     tasks: tuple[Task, ...]
@@ -65,7 +72,7 @@ class Dataset(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """What a source needs in order to open a raw folder."""
+    """All that a source needs in order to open a raw folder."""
 
     config: Data
     seed: int
@@ -76,11 +83,11 @@ class Opening(NamedTuple):
     """An empty folder for what does not fit into memory; removed when the stage ends."""
     faults: Faults
     """For what is read already while the folder is opened."""
-    progress: Progress
+    progress: Notify
 
 
 class Source(NamedTuple):
-    """How one data set is obtained and read.
+    """One data set, and the functions that obtain and open it.
 
     `scenarios(config)` names the clients, in order; none where the data decide. `obtain(config, seed, delivery)` fills
     an empty folder. `open` checks that the raw folder and params.yaml fit together. `alone(config, scenario)` returns
@@ -95,7 +102,7 @@ class Source(NamedTuple):
     """As it is, where one file holds all scenarios and cannot be told apart without being read."""
 
 
-def with_values(config: Data, block: str, **changes: Any) -> Data:
+def with_block_values(config: Data, block: str, **changes: Any) -> Data:
     """Return the configuration with other values in the block of one source."""
     return config.model_copy(update={block: getattr(config, block).model_copy(update=changes)})
 
@@ -113,7 +120,10 @@ def of_site(source: Source, config: Data, scenario: str) -> Data:
 
 
 def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:
-    """Return the one form in which every source yields its rows: categories, numbers, then labels 0 or 1."""
+    """Return the form in which every source yields its rows.
+
+    Categories come first, then numbers, then labels 0 or 1.
+    """
     return pa.schema(
         [
             (columns.group, pa.int64()),
@@ -125,8 +135,8 @@ def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:
     )
 
 
-def read_rows(dataset: Dataset, scenario: str, split: str, faults: Faults) -> Iterator[Rows]:
-    """Yield the rows of one raw split, batch by batch, name -> [B].
+def read_rows(dataset: Dataset, scenario: str, split: str, faults: Faults) -> Iterator[RawRows]:
+    """Yield the rows of one raw split in batches, name -> [B].
 
     Raises:
         DataError: what the source itself refuses, or a place outside 0 <= x < 1.

@@ -1,4 +1,7 @@
-"""How files come into the raw folder: from a path, copied or linked, or from an address."""
+"""Files are delivered to the raw folder, from path or address.
+
+Local files are copied or linked.
+"""
 
 import os
 import shutil
@@ -7,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pfmsmt.data.sources.http import fetch
+from pfmsmt.data.sources.http import download_url
 
-Progress = Callable[[str], None]
+Notify = Callable[[str], None]
 """Takes one line of text."""
 
 
@@ -21,12 +24,15 @@ class Delivery(NamedTuple):
     """True: local files are hard-linked where the file system can. False: they are copied."""
     sha256: Mapping[str, str]
     """File name -> the checksum that params.yaml demands."""
-    kept: Path
+    cache: Path
     """Folder for what outlives the raw folder: parts of broken downloads, and checksums of earlier ones."""
-    progress: Progress
+    progress: Notify
 
     def take(self, file: Path, name: str) -> None:
-        """Put a local file into the folder under `name`, which may hold folders."""
+        """Put a local file into the folder under `name`.
+
+        The name may hold folders.
+        """
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         origin = file.resolve()
@@ -38,12 +44,14 @@ class Delivery(NamedTuple):
         shutil.copyfile(origin, target)
 
     def download(self, url: str, name: str, form: Callable[[Path], str] | None = None) -> None:
-        """Put what an address holds into the folder; `form` says what is wrong with the file as such.
+        """Download an address's content into the folder.
+
+        `form` says what is wrong with the file as such.
 
         Raises:
-            ConfigError, DataError: see `fetch`.
+            ConfigError, DataError: see `download_url`.
         """
-        fetch(url, self.folder / name, self.progress, kept=self.kept, sha256=self.sha256.get(name), form=form)
+        download_url(url, self.folder / name, self.progress, cache=self.cache, sha256=self.sha256.get(name), form=form)
 
 
 def zip_form(path: Path) -> str:
@@ -52,7 +60,7 @@ def zip_form(path: Path) -> str:
 
 
 def table_form(path: Path) -> str:
-    """Say what is wrong with a file that should be a table, by its first bytes."""
+    """Say what is wrong with a supposed table, by its first bytes."""
     with path.open("rb") as stream:
         head = stream.read(64)
     return (

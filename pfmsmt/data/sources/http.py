@@ -1,4 +1,9 @@
-"""Download one file over HTTP(S): whole and unaltered, or not at all; a broken download goes on where it broke."""
+"""Download one file over HTTP(S): whole and unaltered, or not at all.
+
+A broken download goes on where it broke, if the server still has the same version; checksums are compared. The
+standard library is used on purpose: this module decides itself when to resume, retry or start anew, and nothing in
+between (a session, transparent decompression, hidden retries) changes the bytes that are counted and hashed.
+"""
 
 import hashlib
 import http.client
@@ -23,23 +28,26 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 class _Interrupted(Exception):
-    """The server could not be reached, or stopped before the end: worth another attempt."""
+    """The server was out of reach or stopped early: worth another attempt."""
 
 
 class _Part(NamedTuple):
-    """What is there of a file, and by which mark (ETag or date) the server knows the version it is of."""
+    """The part of a file that is there, and its version's mark.
+
+    The mark is the ETag, or the date, by which the server knows the version.
+    """
 
     path: Path
     mark_path: Path
 
     @property
     def mark(self) -> str:
-        """The mark; empty if there is none, and then nothing can be continued."""
+        """The mark; empty if there is none, so that nothing can continue."""
         return self.mark_path.read_text(encoding="utf-8") if self.mark_path.exists() else ""
 
     @property
     def bytes(self) -> int:
-        """How much is there."""
+        """The number of bytes that are there."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def remove(self) -> None:
@@ -48,12 +56,12 @@ class _Part(NamedTuple):
         self.mark_path.unlink(missing_ok=True)
 
 
-def fetch(
+def download_url(
     url: str,
     target: Path,
     progress: Callable[[str], None],
     *,
-    kept: Path,
+    cache: Path,
     sha256: str | None = None,
     form: Callable[[Path], str] | None = None,
     pause: float = 2.0,
@@ -63,11 +71,11 @@ def fetch(
     """Write what `url` holds to `target`.
 
     Tries again when cut off, after `pause`, 2 `pause`, 4 `pause`, ... seconds, and asks for what is missing only (HTTP
-    Range) if the server marks its versions; so does the next call, from the part that is left in `kept`. The SHA-256
-    must be `sha256`, or, if none is given, the one that `kept` remembers from the first download of this address.
+    Range) if the server marks its versions; so does the next call, from the part that is left in `cache`. The SHA-256
+    must be `sha256`, or, if none is given, the one that `cache` remembers from the first download of this address.
     `form` says what is wrong with the file as such, before anything is remembered; empty if nothing is. Nothing is
     remembered either where the server does not say how long the file is, as it may be cut short.
-    `progress` is told how far it is every `report_every` seconds.
+    `progress` gets a line every `report_every` seconds.
 
     Raises:
         ConfigError: not an http or https address.
@@ -76,9 +84,9 @@ def fetch(
     """
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ConfigError(f"{url!r} is not an http:// or https:// address")
-    kept.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
     stem = f"{target.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-    part = _Part(kept / f"{stem}.part", kept / f"{stem}.mark")
+    part = _Part(cache / f"{stem}.part", cache / f"{stem}.mark")
     for attempt in range(1, ATTEMPTS + 1):
         try:
             whole = _receive(url, part, target.name, progress, timeout, report_every)
@@ -90,27 +98,27 @@ def fetch(
                 left = (
                     f"; the {part.bytes / 2**20:,.1f} MiB received are kept, run again to go on" if part.bytes else ""
                 )
-                _tidy(kept)
+                _tidy(cache)
                 raise DataError(
                     f"{url}: {error}, {ATTEMPTS} times; check the address and the connection{left}"
                 ) from None
             progress(f"{target.name}: {error}; trying again ({attempt + 1} of {ATTEMPTS})")
             time.sleep(pause * 2 ** (attempt - 1))
         except BaseException:
-            _tidy(kept)
+            _tidy(cache)
             raise
     fault = form(part.path) if form else ""
     if fault:
         part.remove()
-        _tidy(kept)
+        _tidy(cache)
         raise DataError(f"{url} {fault}")
     if not whole and not sha256:
         progress(f"{target.name}: the server does not say how long it is, so its checksum is not remembered")
-    _check(url, part, target.name, sha256, kept / CHECKSUMS_FILE, whole)
+    _check(url, part, target.name, sha256, cache / CHECKSUMS_FILE, whole)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part.path, target)
     part.remove()
-    _tidy(kept)
+    _tidy(cache)
 
 
 def _receive(
@@ -151,7 +159,10 @@ def _receive(
 
 
 def _whole_of_range(response: Any, part: _Part, start: int) -> int | None:
-    """Return how long the whole file is of which a server sends the bytes from `start` on; None if it does not say."""
+    """Return the whole file's length, from an answer that begins at `start`.
+
+    None if the server does not say it.
+    """
     found = _RANGE.fullmatch(response.headers.get("Content-Range") or "")
     if found is None or int(found[1]) != start:
         part.remove()
@@ -160,7 +171,10 @@ def _whole_of_range(response: Any, part: _Part, start: int) -> int | None:
 
 
 def _mark(response: Any) -> str:
-    """Return what names the version that a server sends: a strong ETag, or else its date."""
+    """Return the mark of the version that a server sends.
+
+    It is a strong ETag, or else the date.
+    """
     tag = response.headers.get("ETag") or ""
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified") or ""
 
@@ -189,7 +203,10 @@ def _copy(
 
 
 def progress_text(received: int, whole: int | None, speed: float) -> str:
-    """Return how far a download is; `whole` in bytes if it is known, `speed` in bytes a second."""
+    """Return the progress of a download as text.
+
+    `whole` is in bytes, if it is known, and `speed` in bytes a second.
+    """
     text = f"{received / 2**20:,.1f}"
     if whole is not None:
         text += f" of {whole / 2**20:,.1f}"
@@ -201,7 +218,10 @@ def progress_text(received: int, whole: int | None, speed: float) -> str:
 
 
 def _check(url: str, part: _Part, name: str, given: str | None, path: Path, whole: bool) -> None:
-    """Compare the checksum with the one given or remembered in `path`; remember that of a whole file."""
+    """Compare the checksum with the one given or remembered in `path`.
+
+    That of a whole file is remembered.
+    """
     with part.path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -217,7 +237,7 @@ def _check(url: str, part: _Part, name: str, given: str | None, path: Path, whol
         files.write_json(path, known | {url: found})
 
 
-def _tidy(kept: Path) -> None:
+def _tidy(cache: Path) -> None:
     """Leave no empty folder behind."""
-    if not any(kept.iterdir()):
-        kept.rmdir()
+    if not any(cache.iterdir()):
+        cache.rmdir()

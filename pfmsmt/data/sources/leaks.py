@@ -1,4 +1,7 @@
-"""Columns that are known only after what is to be predicted: as features they would give the answer away."""
+"""Outcomes among the features, which would give the answer away.
+
+They are known only after what is to be predicted.
+"""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -15,7 +18,9 @@ PATTERNS = (
 
 
 def refuse_outcomes(config: Data, features: Iterable[str], outcomes: Iterable[str]) -> None:
-    """Refuse features that are outcomes, by declaration or by name, unless `data.outcomes_as_features` has them.
+    """Refuse features that are outcomes, by declaration or by name.
+
+    `data.outcomes_as_features` may allow some.
 
     Raises:
         ConfigError: there is one.

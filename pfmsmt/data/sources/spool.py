@@ -1,4 +1,7 @@
-"""Checked rows on disk between two readings, apart by scenario; memory does not grow with them."""
+"""Checked rows on disk between two readings, apart by scenario.
+
+Memory does not grow with them.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +38,10 @@ class Spool:
             writer.close()
 
     def read(self, scenario: str) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of one scenario as they were written; nothing for one that has none."""
+        """Yield the rows of one scenario as they were written.
+
+        A scenario without rows yields nothing.
+        """
         if scenario not in self._writers:
             return
         with pa.ipc.open_stream(self._folder / f"{list(self._writers).index(scenario)}.arrow") as stream:

@@ -1,4 +1,6 @@
-"""Tenrec (Yuan et al., NeurIPS 2022): four logs of two apps, each a scenario; tasks click and like.
+"""Tenrec (Yuan et al., NeurIPS 2022): four scenarios, tasks click and like.
+
+The scenarios are logs of two apps.
 
 Its files have no times, but the rows of a user stand in order: the last of them are the test part, and the last of
 what is left is validation.
@@ -15,35 +17,36 @@ from numpy.typing import NDArray
 from pfmsmt.config import Data, Tenrec
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import Task
-from pfmsmt.data.sources.base import Columns, Dataset, Opening, Source, record_schema, with_values
+from pfmsmt.data.sources.base import Columns, Dataset, Opening, Source, record_schema, with_block_values
 from pfmsmt.data.sources.delivery import Delivery, table_form
 from pfmsmt.data.sources.leaks import refuse_outcomes
 from pfmsmt.data.sources.spool import Spool
 from pfmsmt.data.statistics import CategoryCounts
 from pfmsmt.data.tables.faults import Faults
 from pfmsmt.data.tables.raw_files import read_header, read_table
-from pfmsmt.data.tables.values import Block, Column
+from pfmsmt.data.tables.sheet import TableRows
+from pfmsmt.data.tables.values import Column
 
-HOME = "https://tenrec0.github.io"
+_HOME = "https://tenrec0.github.io"
 USER = "user_id"
 IDS = (USER, "item_id")
 """Columns that have a value in every row."""
-TASKS = (Task(name="click", label="clicked"), Task(name="like", label="liked"))
+_TASKS = (Task(name="click", label="clicked"), Task(name="like", label="liked"))
 LABELS = {"clicked": "click", "liked": "like"}
 """Label -> what the files call it."""
 MISSING = "\\N"
-"""What the files write where a category is not known."""
+"""The files' word for a category that is not known."""
 NO_CATEGORY = -1
 """Stands for it: a category of its own, as the files' own are not negative."""
 OUTCOMES = ("click", "like", "follow", "share", "favorite", "watching_times", "read", "read_percentage", "read_time")
 
 
-def file_name(scenario: str) -> str:
+def _file_name(scenario: str) -> str:
     """Return the name of a scenario's file."""
     return f"{scenario}.csv"
 
 
-def obtain(config: Data, seed: int, delivery: Delivery) -> None:
+def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
     """Take the files from `data.tenrec.path`, or download them from `data.tenrec.url`.
 
     Raises:
@@ -52,7 +55,7 @@ def obtain(config: Data, seed: int, delivery: Delivery) -> None:
     """
     block = config.tenrec
     _check_features(config)
-    names = [file_name(scenario) for scenario in block.scenarios]
+    names = [_file_name(scenario) for scenario in block.scenarios]
     if block.path is not None and block.url is not None:
         raise ConfigError("params.yaml sets both data.tenrec.path and data.tenrec.url; set one to null")
     if block.path is not None:
@@ -62,7 +65,7 @@ def obtain(config: Data, seed: int, delivery: Delivery) -> None:
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise DataError(
-                f"data.tenrec.path: {folder} lacks {', '.join(missing)}; get them from {HOME}, or take them out of "
+                f"data.tenrec.path: {folder} lacks {', '.join(missing)}; get them from {_HOME}, or take them out of "
                 "data.tenrec.scenarios"
             )
         for name in names:
@@ -72,7 +75,7 @@ def obtain(config: Data, seed: int, delivery: Delivery) -> None:
             delivery.download(f"{block.url.rstrip('/')}/{name}", name, table_form)
     else:
         raise DataError(
-            f"the Tenrec data set must be fetched by hand: its home, {HOME}, wants a signed licence.\n"
+            f"the Tenrec data set must be fetched by hand: its home, {_HOME}, wants a signed licence.\n"
             f"Download and unpack it, put {', '.join(names)} into one folder and set data.tenrec.path in params.yaml "
             "to that folder (or data.tenrec.url to an address under which you keep these files)."
         )
@@ -112,7 +115,7 @@ def _columns(block: Tenrec) -> Columns:
     return Columns("user", block.categorical, block.numerical, place="place", fill=fill)
 
 
-def open_folder(opening: Opening) -> Dataset:
+def _open_folder(opening: Opening) -> Dataset:
     """Check all rows, and lay them out in the scratch folder.
 
     Raises:
@@ -124,7 +127,7 @@ def open_folder(opening: Opening) -> Dataset:
     for scenario in block.scenarios:
         _names(opening.raw, block, scenario)
     columns = _columns(block)
-    form = record_schema(columns._replace(place=None), TASKS)
+    form = record_schema(columns._replace(place=None), _TASKS)
     users: dict[str, _Order] = {}
     spool = Spool(opening.scratch, form)
     try:
@@ -138,7 +141,7 @@ def open_folder(opening: Opening) -> Dataset:
             opening.progress(f"{scenario}: {spool.rows.get(scenario, 0):,} rows of {len(users[scenario].ids):,} users")
     finally:
         spool.close()
-    records = record_schema(columns, TASKS)
+    records = record_schema(columns, _TASKS)
 
     def read(scenario: str, split: str, faults: Faults) -> Iterator[pa.RecordBatch]:
         ranks = users[scenario].ranks()
@@ -160,14 +163,14 @@ def open_folder(opening: Opening) -> Dataset:
             "less than one); raise it, or give users more rows"
         )
 
-    return Dataset(columns, TASKS, block.scenarios, read, why_empty)
+    return Dataset(columns, _TASKS, block.scenarios, read, why_empty)
 
 
 def _names(raw: Path, block: Tenrec, scenario: str) -> dict[str, str]:
-    """Return for each column what the scenario's file calls it, by its header."""
+    """Return for each column its name in the scenario's file."""
     names = block.rename.get(scenario, {})
     wanted = {name: names.get(name, name) for name in (USER, *LABELS.values(), *block.categorical, *block.numerical)}
-    path = raw / file_name(scenario)
+    path = raw / _file_name(scenario)
     try:
         read_header(path, list(wanted.values()))
     except DataError as error:
@@ -181,7 +184,7 @@ def _names(raw: Path, block: Tenrec, scenario: str) -> dict[str, str]:
     return wanted
 
 
-def _read(raw: Path, block: Tenrec, scenario: str, faults: Faults) -> Iterator[Block]:
+def _read(raw: Path, block: Tenrec, scenario: str, faults: Faults) -> Iterator[TableRows]:
     """Yield good rows under the names of the records."""
     names = _names(raw, block, scenario)
     kinds = {names[name]: Column(names[name], "number") for name in block.numerical}
@@ -189,7 +192,7 @@ def _read(raw: Path, block: Tenrec, scenario: str, faults: Faults) -> Iterator[B
         fill = None if name in IDS else NO_CATEGORY
         kinds[names[name]] = Column(names[name], "category", fill=fill, lowest=0)
     kinds |= {names[name]: Column(names[name], "label") for name in LABELS.values()}
-    for rows in read_table(raw / file_name(scenario), list(kinds.values()), faults, [MISSING]):
+    for rows in read_table(raw / _file_name(scenario), list(kinds.values()), faults, [MISSING]):
         columns = {name: rows.columns[names[name]] for name in (*block.categorical, *block.numerical)}
         columns |= {label: rows.columns[names[name]] for label, name in LABELS.items()}
         yield rows._replace(columns=columns | {"user": rows.columns[names[USER]]})
@@ -204,19 +207,22 @@ class _Order(NamedTuple):
     """[users], rows of each"""
 
     def ranks(self) -> "_Ranks":
-        """Return a counter that takes the rows of the file from its beginning."""
+        """Return a counter that takes the file's rows from its beginning."""
         return _Ranks(self)
 
 
 class _Ranks:
-    """Numbers the rows of each user as they come, 0, 1, 2, ..."""
+    """Numbers the rows of each user as they come, from 0."""
 
     def __init__(self, order: _Order) -> None:
         self._order = order
         self._seen = np.zeros(len(order.ids), np.int64)
 
     def next(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rank of the next rows [B] among their user's, and how many that user has [B]."""
+        """Return the next rows' ranks among their user's [B], and totals [B].
+
+        The total is how many rows that user has.
+        """
         at = np.searchsorted(self._order.ids, users)
         order = np.argsort(at, kind="stable")
         found, first, count = np.unique(at[order], return_index=True, return_counts=True)
@@ -229,13 +235,13 @@ class _Ranks:
 
 def _alone(config: Data, scenario: str) -> Data:
     rename = {name: names for name, names in config.tenrec.rename.items() if name == scenario}
-    return with_values(config, "tenrec", scenarios=(scenario,), rename=rename)
+    return with_block_values(config, "tenrec", scenarios=(scenario,), rename=rename)
 
 
-SOURCE = Source(
+TENREC = Source(
     name="tenrec",
     scenarios=lambda config: config.tenrec.scenarios,
-    obtain=obtain,
-    open=open_folder,
+    obtain=_obtain,
+    open=_open_folder,
     alone=_alone,
 )

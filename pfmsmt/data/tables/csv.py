@@ -1,6 +1,8 @@
-"""Values of a CSV that stand in quotes: where they open and close, and whether one of them swallows rows.
+"""A CSV, read in blocks by two threads; faulty rows become faults.
 
-A CSV file, block by block, parsed by two threads; a faulty row is a fault that names file, row, column and value.
+pyarrow parses the blocks. It cannot say which row it stumbles over, so that a block it refuses is read again, cell by
+cell, in csv_faults.py. Values may stand in quotes and hold line ends; then a quote that is not closed, or closed too
+late, would swallow rows without a word. So the quotes are found here first, and such a file is refused.
 """
 
 import re
@@ -16,100 +18,14 @@ from pfmsmt.core.errors import DataError
 from pfmsmt.data.tables.csv_faults import BOOLEANS, could_be_row, parse_cells
 from pfmsmt.data.tables.faults import Fault, Faults
 from pfmsmt.data.tables.prefetch import in_order
-from pfmsmt.data.tables.values import Block, Column, Sheet, check
-
-QUOTE = b'"'
-_END = ord("\n")
-
-
-class Quotes(NamedTuple):
-    """The quotes of a piece of text that begins with a row."""
-
-    opens: NDArray[np.int64]
-    closes: NDArray[np.int64]
-    """Where each opened quote is closed; the last may be not, and then one is missing here."""
-    ends: NDArray[np.int64]
-    """The line ends that do not stand in quotes: those of rows."""
-    inner: NDArray[np.int64]
-    """The line ends that do."""
-
-    @property
-    def open_at(self) -> int | None:
-        """Where the quote stands that is not closed, if there is one."""
-        return int(self.opens[-1]) if len(self.opens) > len(self.closes) else None
-
-    def row(self, at: int) -> int:
-        """Return how many rows end before a place."""
-        return int(np.searchsorted(self.ends, at))
-
-
-def find_quotes(data: bytes, delimiter: str) -> Quotes:
-    """Find the quotes that open and close values, as pyarrow does: only at the start of a value one opens it."""
-    text = np.frombuffer(data, np.uint8)
-    found, ends = np.flatnonzero(text == QUOTE[0]), np.flatnonzero(text == _END)
-    opens, closes = found[::2], found[1::2]
-    if not _in_turn(text, opens, closes, delimiter):
-        opens, closes = _one_by_one(data, delimiter)
-    free = np.searchsorted(opens, ends) == np.searchsorted(closes, ends)
-    return Quotes(opens, closes, ends[free], ends[~free])
-
-
-def _in_turn(text: NDArray[np.uint8], opens: NDArray[np.int64], closes: NDArray[np.int64], delimiter: str) -> bool:
-    """Say whether quotes open and close in turn; one that is doubled does both, and that changes nothing."""
-    border = _borders(delimiter)
-    before, after = opens[opens > 0] - 1, closes[closes < len(text) - 1] + 1
-    return bool(border[text[before]].all() and border[text[after]].all())
-
-
-def _one_by_one(data: bytes, delimiter: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find them where some stand within values, as in 27" monitor."""
-    value = re.compile(rb"(?:\A|(?<=[\n\r" + re.escape(delimiter.encode()) + rb']))"[^"]*(?:""[^"]*)*(")?')
-    opens, closes = [], []
-    for match in value.finditer(data):
-        opens.append(match.start())
-        if match.end(1) > 0:
-            closes.append(match.end(1) - 1)
-    return np.asarray(opens, np.int64), np.asarray(closes, np.int64)
-
-
-def swallowed(
-    data: bytes, quotes: Quotes, delimiter: str, width: int, is_row: Callable[[list[bytes]], bool]
-) -> tuple[int, str]:
-    """Return the place of the first quoted value that swallows rows, and how that shows; -1 if there is none.
-
-    A value may hold line ends. But if text follows its closing quote, or a line of it would be a row by itself
-    (`width` cells that `is_row`), then that quote was another value's.
-    """
-    if not quotes.inner.size:
-        return -1, ""
-    text = np.frombuffer(data, np.uint8)
-    spans = np.searchsorted(quotes.opens, quotes.inner) - 1
-    follows = quotes.closes[spans] + 1
-    torn = ~_borders(delimiter)[text[np.minimum(follows, len(text) - 1)]] & (follows < len(text))
-    if torn.any():
-        return int(quotes.opens[spans[np.argmax(torn)]]), "text follows its closing quote, lines further down"
-    starts, ends = quotes.inner + 1, np.sort(np.concatenate([quotes.inner, quotes.ends, [len(text)]]))
-    stops = ends[np.searchsorted(ends, starts)]
-    cuts = np.flatnonzero(text == ord(delimiter))
-    as_wide = np.searchsorted(cuts, stops) - np.searchsorted(cuts, starts) == width - 1
-    for span, start, stop in zip(spans[as_wide], starts[as_wide], stops[as_wide], strict=True):
-        if is_row(data[start:stop].rstrip(b"\r").split(delimiter.encode())):
-            return int(quotes.opens[span]), "a line of its value is a whole row"
-    return -1, ""
-
-
-def _borders(delimiter: str) -> NDArray[np.bool_]:
-    """Say for each byte [256] whether it may stand beside a quoted value; a quote may, as doubled ones do."""
-    border = np.zeros(256, np.bool_)
-    border[[ord(delimiter), _END, ord("\r"), QUOTE[0]]] = True
-    return border
-
-
-__all__ = ["BLOCK_BYTES", "Block", "Column", "read_blocks"]
+from pfmsmt.data.tables.sheet import Sheet, TableRows, check
+from pfmsmt.data.tables.values import Column
 
 BLOCK_BYTES = 16 * 2**20
 _CACHED_BYTES = 2**19
 """A block is parsed in pieces that stay in the processor's cache: three times as fast as at once."""
+QUOTE = b'"'
+_END = ord("\n")
 _ADVICE = 'correct that row (a quote within a quoted value is written twice: "")'
 _TYPES = {"id": pa.int64(), "text": pa.string(), "time": pa.string()}
 
@@ -132,8 +48,10 @@ def read_blocks(
     quoted: bool = False,
     missing: Sequence[str] = (),
     block_bytes: int = BLOCK_BYTES,
-) -> Iterator[Block]:
-    """Yield the good rows of a CSV as checked blocks; the others go to `faults`.
+) -> Iterator[TableRows]:
+    """Yield a CSV's good rows as checked blocks.
+
+    The others go to `faults`.
 
     `name` is what errors call the file. Without `header` the file has exactly `columns`, in order; with it, its
     first line is `header` and the columns are picked by name. A row must fit into `block_bytes`. Values may stand in
@@ -153,7 +71,7 @@ def read_blocks(
         ignore_empty_lines=False,
     )
 
-    def parsed(text: _Text) -> tuple[Block, list[Fault]]:
+    def parsed(text: _Text) -> tuple[TableRows, list[Fault]]:
         return _parse(text, sheet, columns, parse, missing)
 
     read = 0
@@ -169,7 +87,9 @@ def read_blocks(
 
 
 def _lines(stream: IO[bytes], name: str, headed: bool, quoted_by: str | None, block_bytes: int) -> Iterator[_Text]:
-    """Cut the file into whole lines: those that end in its first `block_bytes`, in the next, and so on.
+    """Cut the file into pieces of whole lines.
+
+    They are those that end in its first `block_bytes`, in the next, and so on.
 
     `quoted_by` is the delimiter, if values may stand in quotes.
     """
@@ -203,7 +123,10 @@ def _lines(stream: IO[bytes], name: str, headed: bool, quoted_by: str | None, bl
 
 
 def _whole_lines(data: bytes, quoted_by: str | None) -> tuple[int, int, int | None]:
-    """Return where the last whole line ends, how many there are, and which one holds a quote that is not closed."""
+    """Return the last whole line's end, the line count, an open quote.
+
+    The quote is given by its line, or None where all are closed.
+    """
     if quoted_by is None or QUOTE not in data:
         return data.rfind(b"\n") + 1, data.count(b"\n"), None
     quotes = find_quotes(data, quoted_by)
@@ -213,7 +136,7 @@ def _whole_lines(data: bytes, quoted_by: str | None) -> tuple[int, int, int | No
 
 def _parse(
     text: _Text, sheet: Sheet, columns: Sequence[Column], parse: pa_csv.ParseOptions, missing: Sequence[str]
-) -> tuple[Block, list[Fault]]:
+) -> tuple[TableRows, list[Fault]]:
     if parse.newlines_in_values:
         _refuse_swallowed(text, sheet, columns, parse.delimiter, missing)
     types = {column.name: _TYPES.get(column.kind, pa.float64()) for column in columns}
@@ -261,3 +184,97 @@ def _refuse_swallowed(
             f"{sheet.file}, row {text.first_row + quotes.row(at)}: a quote opens there and swallows rows: {sign}; "
             + _ADVICE
         )
+
+
+class Quotes(NamedTuple):
+    """The quotes of a piece of text that begins with a row."""
+
+    opens: NDArray[np.int64]
+    closes: NDArray[np.int64]
+    """The place at which each opened quote is closed; the last may be missing here."""
+    ends: NDArray[np.int64]
+    """The line ends that do not stand in quotes: those of rows."""
+    inner: NDArray[np.int64]
+    """The line ends that do."""
+
+    @property
+    def open_at(self) -> int | None:
+        """The place of a quote that is not closed, or None."""
+        return int(self.opens[-1]) if len(self.opens) > len(self.closes) else None
+
+    def row(self, at: int) -> int:
+        """Return how many rows end before a place."""
+        return int(np.searchsorted(self.ends, at))
+
+
+def find_quotes(data: bytes, delimiter: str) -> Quotes:
+    """Find the quotes that open and close values, as pyarrow does.
+
+    Only at the start of a value a quote opens it.
+    """
+    text = np.frombuffer(data, np.uint8)
+    found, ends = np.flatnonzero(text == QUOTE[0]), np.flatnonzero(text == _END)
+    opens, closes = found[::2], found[1::2]
+    if not _in_turn(text, opens, closes, delimiter):
+        opens, closes = _one_by_one(data, delimiter)
+    free = np.searchsorted(opens, ends) == np.searchsorted(closes, ends)
+    return Quotes(opens, closes, ends[free], ends[~free])
+
+
+def _in_turn(text: NDArray[np.uint8], opens: NDArray[np.int64], closes: NDArray[np.int64], delimiter: str) -> bool:
+    """Say whether quotes open and close in turn.
+
+    One that is doubled does both, and that changes nothing.
+    """
+    border = _borders(delimiter)
+    before, after = opens[opens > 0] - 1, closes[closes < len(text) - 1] + 1
+    return bool(border[text[before]].all() and border[text[after]].all())
+
+
+def _one_by_one(data: bytes, delimiter: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find them where some stand within values, as in 27" monitor."""
+    value = re.compile(rb"(?:\A|(?<=[\n\r" + re.escape(delimiter.encode()) + rb']))"[^"]*(?:""[^"]*)*(")?')
+    opens, closes = [], []
+    for match in value.finditer(data):
+        opens.append(match.start())
+        if match.end(1) > 0:
+            closes.append(match.end(1) - 1)
+    return np.asarray(opens, np.int64), np.asarray(closes, np.int64)
+
+
+def swallowed(
+    data: bytes, quotes: Quotes, delimiter: str, width: int, is_row: Callable[[list[bytes]], bool]
+) -> tuple[int, str]:
+    """Find the first quoted value that swallows rows.
+
+    Returns its place (-1: there is none), and the sign that shows it.
+
+    A value may hold line ends. But if text follows its closing quote, or a line of it would be a row by itself
+    (`width` cells that `is_row`), then that quote was another value's.
+    """
+    if not quotes.inner.size:
+        return -1, ""
+    text = np.frombuffer(data, np.uint8)
+    spans = np.searchsorted(quotes.opens, quotes.inner) - 1
+    follows = quotes.closes[spans] + 1
+    torn = ~_borders(delimiter)[text[np.minimum(follows, len(text) - 1)]] & (follows < len(text))
+    if torn.any():
+        return int(quotes.opens[spans[np.argmax(torn)]]), "text follows its closing quote, lines further down"
+    starts, ends = quotes.inner + 1, np.sort(np.concatenate([quotes.inner, quotes.ends, [len(text)]]))
+    stops = ends[np.searchsorted(ends, starts)]
+    cuts = np.flatnonzero(text == ord(delimiter))
+    as_wide = np.searchsorted(cuts, stops) - np.searchsorted(cuts, starts) == width - 1
+    for span, start, stop in zip(spans[as_wide], starts[as_wide], stops[as_wide], strict=True):
+        if is_row(data[start:stop].rstrip(b"\r").split(delimiter.encode())):
+            return int(quotes.opens[span]), "a line of its value is a whole row"
+    return -1, ""
+
+
+def _borders(delimiter: str) -> NDArray[np.bool_]:
+    """Return for each byte [256] whether quoted values may border on it.
+
+    A quote may, as doubled ones do.
+    """
+    border = np.zeros(256, np.bool_)
+    border[[ord(delimiter), _END, ord("\r"), QUOTE[0]]] = True
+    return border

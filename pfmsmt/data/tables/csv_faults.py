@@ -1,4 +1,4 @@
-"""The slow way to read a piece of CSV that the fast one refuses: cell by cell, to find what is wrong."""
+"""CSV that the fast reader refuses, searched cell by cell for faults."""
 
 import re
 from collections.abc import Sequence
@@ -10,11 +10,12 @@ import pyarrow.csv as pa_csv
 
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.tables.faults import Fault
-from pfmsmt.data.tables.values import NUMBER, Block, Column, Sheet, check
+from pfmsmt.data.tables.sheet import Sheet, TableRows, check
+from pfmsmt.data.tables.values import NUMERIC_TEXT, Column
 
-_NUMBER = re.compile(NUMBER.pattern[:-1] + r"$|^[-+]?(nan|inf|infinity)$", re.IGNORECASE)
+_NUMBER = re.compile(NUMERIC_TEXT.pattern[:-1] + r"$|^[-+]?(nan|inf|infinity)$", re.IGNORECASE)
 BOOLEANS = {"True": "1", "true": "1", "False": "0", "false": "0"}
-"""How labels may be written where a column says so; pandas does."""
+"""Spellings of labels where a column allows words, as pandas writes them."""
 _INTEGER = re.compile(r"^[-+]?[0-9]{1,18}$")
 
 
@@ -25,7 +26,7 @@ def parse_cells(
     columns: Sequence[Column],
     parse: pa_csv.ParseOptions,
     missing: Sequence[str],
-) -> tuple[Block, list[Fault]]:
+) -> tuple[TableRows, list[Fault]]:
     """Return the good rows, and one fault for each of the others.
 
     Raises:
@@ -81,7 +82,10 @@ def parse_cells(
 
 
 def could_be_row(cells: Sequence[bytes], sheet: Sheet, columns: Sequence[Column], missing: Sequence[str]) -> bool:
-    """Say whether cells, as many as a row has, are labels where it has labels and numbers where it has numbers."""
+    """Say whether cells, as many as a row's, could be a row.
+
+    There must be labels where it has labels and numbers where it has numbers.
+    """
     names = list(sheet.names or ())
     for column in columns:
         text = _meant(cells[names.index(column.name)].strip(b'"'), column, missing)
@@ -91,7 +95,10 @@ def could_be_row(cells: Sequence[bytes], sheet: Sheet, columns: Sequence[Column]
 
 
 def _meant(cell: bytes, column: Column, missing: Sequence[str]) -> str | None:
-    """Return a cell's text: empty where it says that nothing is known, 0 or 1 for a label in words; None: not UTF-8."""
+    """Return the text that a cell stands for; None: not UTF-8.
+
+    It is empty where the cell says that nothing is known, and 0 or 1 for a label in words.
+    """
     text = _text(cell)
     if text in missing:
         return ""

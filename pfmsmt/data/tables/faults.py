@@ -1,4 +1,7 @@
-"""What becomes of rows that break their form: the first one is an error, or all are set aside and counted."""
+"""Faulty rows: the first is an error, or all are set aside.
+
+Those set aside are counted.
+"""
 
 import csv
 from collections import Counter
@@ -20,7 +23,7 @@ class Fault(NamedTuple):
     row: int
     """Counted from 1, a header included; the record's number where values hold line ends."""
     column: str
-    """What errors call the column, as `9 (numerical_1)`; empty where the whole row is at fault."""
+    """The errors' name of the column, as `9 (numerical_1)`; empty where the whole row is at fault."""
     problem: str
     """The value and what is wrong with it."""
     kind: str
@@ -79,7 +82,7 @@ class Faults:
 
 
 class Known(Faults):
-    """For a second reading of the same rows: faults are left out as before, and not counted again."""
+    """The same faults at a second reading, not counted again."""
 
     def take(self, faults: Sequence[Fault]) -> None:
         """Do nothing: these rows are on the list."""

@@ -1,4 +1,4 @@
-"""Work that is done ahead, in threads, while its consumer is busy with what came before; order is kept."""
+"""Work that threads do ahead of its consumer, in order."""
 
 import queue
 import threading
@@ -12,7 +12,9 @@ R = TypeVar("R")
 
 
 def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
-    """Yield the items, drawn by a thread of its own that is at most `depth` items ahead; its errors are raised here.
+    """Yield the items, drawn by a thread of its own.
+
+    It is at most `depth` items ahead. Its errors are raised here.
 
     Leaving the loop early ends the thread before this returns.
     """
@@ -49,7 +51,10 @@ def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
 
 
 def in_order(work: Callable[[T], R], items: Iterator[T], workers: int = 2) -> Iterator[R]:
-    """Yield `work(item)` of each item, in the order of the items, computed by threads that are a few items ahead."""
+    """Yield `work(item)` of each item, in the order of the items.
+
+    Threads compute it, a few items ahead.
+    """
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[R]] = deque()
         try:

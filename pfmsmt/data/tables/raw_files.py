@@ -1,4 +1,7 @@
-"""Tables with named columns: CSV with a header (also gzip), or Parquet."""
+"""Tables with named columns: CSV with a header (also gzip), or Parquet.
+
+Both come out as the same checked rows, some thousands at a time, read ahead by a thread.
+"""
 
 import csv
 import gzip
@@ -15,10 +18,11 @@ from pfmsmt.core.errors import DataError
 from pfmsmt.data.tables.csv import read_blocks
 from pfmsmt.data.tables.faults import Faults
 from pfmsmt.data.tables.prefetch import ahead
-from pfmsmt.data.tables.values import Block, Column, Sheet, check
+from pfmsmt.data.tables.sheet import Sheet, TableRows, check
+from pfmsmt.data.tables.values import Column, fits
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
-BATCH_ROWS = 65_536
+_BATCH_ROWS = 65_536
 _HEADER_BYTES = 2**20
 
 
@@ -32,15 +36,82 @@ def is_parquet(path: Path) -> bool:
     return path.name.lower().endswith(".parquet")
 
 
-def _delimiter(path: Path) -> str:
-    return "\t" if ".tsv" in path.name.lower() else ","
+def read_table(
+    path: Path, columns: Sequence[Column], faults: Faults, missing: Sequence[str] = ()
+) -> Iterator[TableRows]:
+    """Yield one file's good rows as checked blocks.
 
+    The others go to `faults`.
 
-def _open(path: Path) -> Any:
+    In a CSV an empty value is missing, and so is one that is among `missing`.
+
+    Raises:
+        DataError: missing, damaged, empty, a column is missing or of a type that does not fit, or what `faults`
+            refuses.
+    """
+    if is_parquet(path):
+        yield from ahead(_read_parquet(path, columns, faults))
+        return
+    header = read_header(path, [column.name for column in columns])
     try:
-        return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+        with _open(path) as stream:
+            blocks = read_blocks(
+                stream,
+                str(path),
+                columns,
+                faults,
+                header=header,
+                delimiter=_delimiter(path),
+                quoted=True,
+                missing=missing,
+            )
+            yield from ahead(blocks)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or cut short ({error}); obtain the file again") from None
+
+
+def _read_parquet(path: Path, columns: Sequence[Column], faults: Faults) -> Iterator[TableRows]:
+    types = read_types(path, [column.name for column in columns])
+    for column in columns:
+        kind = types[column.name]
+        if not fits(column, kind):
+            raise DataError(
+                f"{path}: column {column.name} is of type {kind}, which does not fit a column of kind {column.kind}"
+            )
+    row = 1
+    with pq.ParquetFile(path) as file:
+        if file.metadata.num_rows == 0:
+            raise DataError(f"{path} has no rows; obtain the file again")
+        for group in range(file.num_row_groups):
+            sheet = Sheet(f"{path}, row group {group}")
+            try:
+                for batch in file.iter_batches(
+                    _BATCH_ROWS, row_groups=[group], columns=[column.name for column in columns]
+                ):
+                    values = {column.name: batch.column(column.name) for column in columns}
+                    block, found = check(sheet, columns, values, np.arange(row, row + batch.num_rows))
+                    faults.take(found)
+                    row += batch.num_rows
+                    yield block
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{sheet.file}, is damaged ({error}); obtain the file again") from None
+
+
+def read_types(path: Path, needed: Sequence[str]) -> dict[str, pa.DataType]:
+    """Return the types of a Parquet file's columns, dictionaries looked through.
+
+    Raises:
+        DataError: missing, damaged, or a needed column is missing or there twice.
+    """
+    try:
+        schema = pq.read_schema(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; run `dvc repro -f download`") from None
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is no Parquet file, or damaged ({error}); obtain the file again") from None
+    _check_names(str(path), schema.names, needed)
+    types = {field.name: field.type for field in schema if field.name in needed}
+    return {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types.items()}
 
 
 def read_header(path: Path, needed: Sequence[str]) -> list[str]:
@@ -79,116 +150,12 @@ def _check_names(name: str, header: Sequence[str], needed: Sequence[str]) -> Non
         raise DataError(f"{name}: column {wrong[0]} {fault}{more}; the file's columns: {held}")
 
 
-def read_table(path: Path, columns: Sequence[Column], faults: Faults, missing: Sequence[str] = ()) -> Iterator[Block]:
-    """Yield the good rows of one file as checked blocks; the others go to `faults`.
-
-    In a CSV an empty value is missing, and so is one that is among `missing`.
-
-    Raises:
-        DataError: missing, damaged, empty, a column is missing or of a type that does not fit, or what `faults`
-            refuses.
-    """
-    if is_parquet(path):
-        yield from ahead(_read_parquet(path, columns, faults))
-        return
-    header = read_header(path, [column.name for column in columns])
+def _open(path: Path) -> Any:
     try:
-        with _open(path) as stream:
-            blocks = read_blocks(
-                stream,
-                str(path),
-                columns,
-                faults,
-                header=header,
-                delimiter=_delimiter(path),
-                quoted=True,
-                missing=missing,
-            )
-            yield from ahead(blocks)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or cut short ({error}); obtain the file again") from None
-
-
-def _read_parquet(path: Path, columns: Sequence[Column], faults: Faults) -> Iterator[Block]:
-    types = read_types(path, [column.name for column in columns])
-    for column in columns:
-        _check_type(path, column, types[column.name])
-    row = 1
-    with pq.ParquetFile(path) as file:
-        if file.metadata.num_rows == 0:
-            raise DataError(f"{path} has no rows; obtain the file again")
-        for group in range(file.num_row_groups):
-            sheet = Sheet(f"{path}, row group {group}")
-            try:
-                for batch in file.iter_batches(
-                    BATCH_ROWS, row_groups=[group], columns=[column.name for column in columns]
-                ):
-                    values = {column.name: _plain(batch.column(column.name), column) for column in columns}
-                    block, found = check(sheet, columns, values, np.arange(row, row + batch.num_rows))
-                    faults.take(found)
-                    row += batch.num_rows
-                    yield block
-            except (OSError, pa.ArrowException) as error:
-                raise DataError(f"{sheet.file}, is damaged ({error}); obtain the file again") from None
-
-
-def read_types(path: Path, needed: Sequence[str]) -> dict[str, pa.DataType]:
-    """Return the types of a Parquet file's columns, dictionaries looked through.
-
-    Raises:
-        DataError: missing, damaged, or a needed column is missing or there twice.
-    """
-    try:
-        schema = pq.read_schema(path)
+        return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; run `dvc repro -f download`") from None
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is no Parquet file, or damaged ({error}); obtain the file again") from None
-    _check_names(str(path), schema.names, needed)
-    types = {field.name: field.type for field in schema if field.name in needed}
-    return {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types.items()}
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Say whether a type holds strings."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """Say whether a type holds numbers, or truth values, which are 0 and 1."""
-    integer = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    return bool(integer or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _check_type(path: Path, column: Column, kind: pa.DataType) -> None:
-    integer = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    number = is_number(kind)
-    fits = {
-        "text": is_text(kind),
-        "id": integer,
-        "category": number,
-        "number": number,
-        "label": number,
-        "time": number or is_text(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind),
-    }
-    if not fits[column.kind]:
-        raise DataError(
-            f"{path}: column {column.name} is of type {kind}, which does not fit a column of kind {column.kind}"
-        )
-
-
-def _plain(array: pa.Array, column: Column) -> pa.Array:
-    """Return the values in a type that `check` takes."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if is_text(array.type):
-        return array.cast(pa.string())
-    if pa.types.is_uint64(array.type):
-        if column.group:
-            return array.view(pa.int64())
-        return array if column.kind in ("id", "category") else array.cast(pa.float64(), safe=False)
-    if column.kind == "id":
-        return array.cast(pa.int64())
-    if pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):
-        return array.cast(pa.int64())
-    return array if pa.types.is_temporal(array.type) else array.cast(pa.float64())
+def _delimiter(path: Path) -> str:
+    return "\t" if ".tsv" in path.name.lower() else ","

@@ -1,4 +1,7 @@
-"""One CSV out of a zip inside a zip, as a stream: nothing is unpacked to disk or held in memory as a whole."""
+"""One CSV out of a zip inside a zip, as a stream.
+
+Nothing is unpacked to disk or held in memory as a whole.
+"""
 
 import zipfile
 import zlib
@@ -11,10 +14,10 @@ from typing import IO, NamedTuple
 from pfmsmt.core.errors import DataError
 
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
-"""What reading a damaged zip raises."""
+"""Errors that reading a damaged zip raises."""
 
 LARGEST_RATIO = 200
-"""Of a CSV's size to its size in the zip; text of numbers comes to less than 20."""
+"""Ratio of a CSV's size to its size in the zip; text of numbers comes to less than 20."""
 _SMALL = 2**24
 """Bytes that do no harm, whatever the ratio."""
 
@@ -28,7 +31,9 @@ class Member(NamedTuple):
 
 @contextmanager
 def open_nested(outer: Path, inner: str) -> Iterator[Member]:
-    """Open the only CSV of the zip `inner` (a lower-case file name, in any folder) of the zip `outer`.
+    """Open the only CSV of a zip in a zip.
+
+    `inner` is a lower-case file name in any folder of the zip `outer`.
 
     Raises:
         DataError: a zip or member is missing, damaged, or a bomb; also when damage shows only while reading.
@@ -56,7 +61,10 @@ def open_nested(outer: Path, inner: str) -> Iterator[Member]:
 
 
 def _only(container: zipfile.ZipFile, pattern: str, name: str) -> zipfile.ZipInfo:
-    """Return the one member whose file name, folders aside and in lower case, fits the pattern."""
+    """Return the one member whose lower-case file name fits the pattern.
+
+    Folders are left aside.
+    """
     found = [
         entry
         for entry in container.infolist()

@@ -16,9 +16,8 @@ from pfmsmt.core.console import say
 from pfmsmt.core.errors import FederationError
 from pfmsmt.core.files import write_text
 from pfmsmt.core.layout import SCHEMA
-from pfmsmt.data.prepare.agreement import Proposal, agree
-from pfmsmt.data.prepare.partition import SPLITS
-from pfmsmt.data.schema import Schema, SplitCounts
+from pfmsmt.data.prepare.agreement import Proposal, agree_on_fields
+from pfmsmt.data.schema import SPLITS, Schema, SplitCounts
 from pfmsmt.data.sources import SOURCES
 from pfmsmt.flower.server.nodes import Nodes
 from pfmsmt.flower.wire import PREPARE, PROPOSE, pack_text, read_text
@@ -43,7 +42,7 @@ def agree_on_schema(nodes: Nodes, root: Path) -> Schema:
     if not scenarios:
         raise FederationError("no site is connected, so there is nobody to agree with")
     proposals = _ask(nodes, scenarios, PROPOSE, {})
-    agreed = agree([_parsed(Proposal, proposals[scenario], scenario) for scenario in scenarios])
+    agreed = agree_on_fields([_parsed(Proposal, proposals[scenario], scenario) for scenario in scenarios])
     fields = f"{len(agreed.categorical)} categorical and {len(agreed.numerical)} numerical fields"
     say(f"{', '.join(scenarios)} agree on {fields}")
     own = _ask(nodes, scenarios, PREPARE, {"schema": agreed.model_dump_json()})

@@ -19,7 +19,7 @@ from pfmsmt.core.files import write_text
 from pfmsmt.core.layout import CLIENTS, RAW
 from pfmsmt.data.prepare.agreement import Agreed, Proposal
 from pfmsmt.data.prepare.download import SOURCE_FILE, obtain, read_contents
-from pfmsmt.data.prepare.partition import partition, propose
+from pfmsmt.data.prepare.partition import partition, propose_fields
 from pfmsmt.data.schema import Schema
 from pfmsmt.data.sources import SOURCES
 from pfmsmt.data.sources.base import of_site
@@ -33,12 +33,12 @@ def prepare_site(folder: Path, scenario: str) -> Path:
     Raw data are obtained by `<folder>/params.yaml` if they are not there.
 
     Raises:
-        ConfigError, DataError: see `of_site`, `obtain` and `propose`; nothing is written.
+        ConfigError, DataError: see `of_site`, `obtain` and `propose_fields`; nothing is written.
     """
     data, seed = _own_data(folder, scenario)
     if not _holds(folder / RAW, data):
         obtain(data, seed, folder / RAW, say)
-    proposal = propose(data, seed, folder / RAW, scenario, say)
+    proposal = propose_fields(data, seed, folder / RAW, scenario, say)
     write_text(folder / _PROPOSAL, proposal.model_dump_json(indent=1) + "\n")
     return folder / _PROPOSAL
 

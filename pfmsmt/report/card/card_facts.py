@@ -2,8 +2,9 @@
 
 from pfmsmt.data.card.card import DataCard
 from pfmsmt.data.card.drift import Drift
-from pfmsmt.data.card.profile import SPLITS, Categorical
+from pfmsmt.data.card.profile import Categorical
 from pfmsmt.data.card.remarks import remarks
+from pfmsmt.data.schema import SPLITS
 from pfmsmt.data.tables.faults import LIST_FILE
 
 FEW_POSITIVES = 30

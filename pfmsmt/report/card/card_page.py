@@ -6,7 +6,8 @@ from pathlib import Path
 from pfmsmt.core.display import DisplayTable, Heading, Row, plain_row
 from pfmsmt.data.card.card import DataCard
 from pfmsmt.data.card.drift import Drift
-from pfmsmt.data.card.profile import SPLITS, Categorical
+from pfmsmt.data.card.profile import Categorical
+from pfmsmt.data.schema import SPLITS
 from pfmsmt.report.card.card_facts import (
     card_headline,
     findings,

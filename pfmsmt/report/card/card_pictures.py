@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pfmsmt.data.card.card import DataCard
 from pfmsmt.data.card.drift import NOTABLE, Drift
-from pfmsmt.data.card.profile import SPLITS
+from pfmsmt.data.schema import SPLITS
 from pfmsmt.report.card.card_facts import rate_name, unknown_share, worst_between, worst_in_time
 from pfmsmt.report.drawing import Picture, colour_bar, empty_figure, finish, heat_map, panel_grid, panel_title
 

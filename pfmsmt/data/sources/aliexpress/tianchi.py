@@ -1,4 +1,7 @@
-"""AliExpress as it was published: user rows and item rows in separate files, joined here on the search id."""
+"""AliExpress as it was published: users and items in separate files.
+
+They are joined here on the search id.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,14 +11,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pfmsmt.data.sources.aliexpress.columns import COLUMNS, GROUP, ITEM_FILE, LABEL, TASKS, USER_FILE
+from pfmsmt.data.sources.aliexpress.columns import (
+    ALIEXPRESS_COLUMNS,
+    ALIEXPRESS_TASKS,
+    ITEM_FILE,
+    LABEL,
+    SEARCH_ID,
+    USER_FILE,
+)
 from pfmsmt.data.sources.base import record_schema
-from pfmsmt.data.tables.csv import Block, read_blocks
+from pfmsmt.data.tables.csv import read_blocks
 from pfmsmt.data.tables.faults import Fault, Faults
 from pfmsmt.data.tables.prefetch import ahead
+from pfmsmt.data.tables.sheet import TableRows
 from pfmsmt.data.tables.zips import open_nested
 
-_FORM = record_schema(COLUMNS, TASKS)
+_FORM = record_schema(ALIEXPRESS_COLUMNS, ALIEXPRESS_TASKS)
 _KEPT_FORM = pa.schema(
     [(column.name, {"number": pa.float64(), "label": pa.int8()}.get(column.kind, pa.int64())) for column in ITEM_FILE]
 )
@@ -24,7 +35,7 @@ _FLOATS = frozenset(column.name for column in USER_FILE if column.kind == "numbe
 
 
 class Users(NamedTuple):
-    """The user rows of one file: on disk, row by row, found by search id."""
+    """The user rows of one file, on disk, found by search id."""
 
     path: Path
     """int64 words [searches, user columns], in the order of the file; numbers are the words of their float64"""
@@ -34,18 +45,23 @@ class Users(NamedTuple):
     """[searches], the row of each id; None: the file is in the order of ids"""
 
 
-def file_name(scenario: str) -> str:
+def zip_name(scenario: str) -> str:
     """Return the name of a scenario's zip."""
     return f"aliexpress_{scenario}_datasets.zip"
 
 
 def member_name(scenario: str, part: str, split: str) -> str:
-    """Return the name of one of the four zips inside; `part` is user or item."""
+    """Return the name of one of the four zips inside.
+
+    `part` is user or item.
+    """
     return f"{scenario.lower()}_{part}_{split}.zip"
 
 
 def read_users(path: Path, scenario: str, split: str, scratch: Path, faults: Faults) -> Users:
-    """Lay the user rows out in a file of `scratch`; in memory there are 8 bytes a search, 16 if ids are not in order.
+    """Lay the user rows out in a file of `scratch`.
+
+    Memory takes 8 bytes a search, and 16 if ids are not in order.
 
     Raises:
         DataError: a damaged file, or what `faults` refuses: a faulty value, a search that has a row already.
@@ -58,7 +74,7 @@ def read_users(path: Path, scenario: str, split: str, scratch: Path, faults: Fau
             for name, at in _PLACES.items():
                 words[:, at] = block.columns[name].view(np.int64)
             out.write(words.tobytes())
-            ids.append(block.columns[GROUP])
+            ids.append(block.columns[SEARCH_ID])
             rows.append(block.rows)
     found = np.concatenate(ids)
     if (found[1:] > found[:-1]).all():
@@ -83,7 +99,7 @@ def read_users(path: Path, scenario: str, split: str, scratch: Path, faults: Fau
 def read_items(
     path: Path, scenario: str, split: str, users: Users, scratch: Path, faults: Faults
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the item rows in the order of their file, each with the columns of its search.
+    """Yield the item rows in their file's order, with their search's columns.
 
     Training rows, which are read twice, are inflated and parsed once: their good rows are kept in a file of `scratch`.
 
@@ -109,14 +125,14 @@ def read_items(
     part.rename(kept)
 
 
-def _read_items(path: Path, scenario: str, split: str, users: Users, faults: Faults) -> Iterator[Block]:
+def _read_items(path: Path, scenario: str, split: str, users: Users, faults: Faults) -> Iterator[TableRows]:
     """Yield item rows that have a user row."""
     with open_nested(path, member_name(scenario, "item", split)) as member:
         for block in ahead(read_blocks(member.stream, member.name, ITEM_FILE, faults)):
-            known = _find(users, block.columns[GROUP])[1]
+            known = _find(users, block.columns[SEARCH_ID])[1]
             if not known.all():
                 kind = "has no row in the user file"
-                orphans = zip(block.rows[~known], block.columns[GROUP][~known], strict=True)
+                orphans = zip(block.rows[~known], block.columns[SEARCH_ID][~known], strict=True)
                 more = "; do the two files belong together?"
                 faults.take(
                     [Fault(member.name, int(row), "", f"search {search} {kind}{more}", kind) for row, search in orphans]
@@ -126,7 +142,7 @@ def _read_items(path: Path, scenario: str, split: str, users: Users, faults: Fau
 
 
 def _find(users: Users, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the place of each search id [B] among the users, and whether it is there."""
+    """Return each search id's place among the users [B], and its presence."""
     if not len(users.ids):
         return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
     place = np.minimum(np.searchsorted(users.ids, wanted), len(users.ids) - 1)
@@ -134,7 +150,7 @@ def _find(users: Users, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], N
 
 
 def _join(users: Users, items: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
-    user = _user_columns(users, _find(users, items[GROUP])[0])
+    user = _user_columns(users, _find(users, items[SEARCH_ID])[0])
     label = items[LABEL]
     labels = {"click": (label >= 1).astype(np.int8), "conversion": (label == 2).astype(np.int8)}
     columns = {**user, **items, **labels}
@@ -142,7 +158,7 @@ def _join(users: Users, items: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
 
 
 def _user_columns(users: Users, place: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Return the user's columns of some items, given the place [B] of their search ids."""
+    """Return the user's columns for places [B] of search ids."""
     # Each search once, in the order of the file; mapped anew, as pages that were touched count as memory until then.
     searches, inverse = np.unique(place if users.order is None else users.order[place], return_inverse=True)
     if not len(searches):

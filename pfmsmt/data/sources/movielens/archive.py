@@ -1,4 +1,7 @@
-"""The files of MovieLens 100K and 1M (Harper and Konstan 2015): where they are, and their rows as checked columns."""
+"""The files of MovieLens 100K and 1M (Harper and Konstan 2015).
+
+Where they are, and their rows as checked columns.
+"""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.tables.faults import Fault, Faults
-from pfmsmt.data.tables.values import Sheet
+from pfmsmt.data.tables.sheet import Sheet
 from pfmsmt.data.tables.zips import ZIP_DAMAGE
 
 GENRES = (
@@ -28,8 +31,8 @@ _SEPARATOR = "\x1f"
 """Takes the place of the files' own, as one of them has two characters."""
 
 
-class Form(NamedTuple):
-    """How one text file is laid out; none has a header."""
+class ArchiveForm(NamedTuple):
+    """The layout of one text file; none has a header."""
 
     file: str
     separator: bytes
@@ -40,34 +43,37 @@ class Variant(NamedTuple):
     """One published form of the data set."""
 
     name: str
-    """Of the zip, without .zip, and of the folder in it."""
-    ratings: Form
-    users: Form
-    items: Form
+    """Name of the zip, without .zip, and of the folder in it."""
+    ratings: ArchiveForm
+    users: ArchiveForm
+    items: ArchiveForm
 
 
 _RATINGS = ("user_id", "item_id", "rating", "timestamp")
 VARIANTS = {
     "100k": Variant(
         "ml-100k",
-        Form("u.data", b"\t", _RATINGS),
-        Form("u.user", b"|", ("user_id", "age", "gender", "occupation", "zip_code")),
-        Form("u.item", b"|", ("item_id", "title", "release_date", "video_date", "imdb_url", "unknown", *GENRES)),
+        ArchiveForm("u.data", b"\t", _RATINGS),
+        ArchiveForm("u.user", b"|", ("user_id", "age", "gender", "occupation", "zip_code")),
+        ArchiveForm("u.item", b"|", ("item_id", "title", "release_date", "video_date", "imdb_url", "unknown", *GENRES)),
     ),
     "1m": Variant(
         "ml-1m",
-        Form("ratings.dat", b"::", _RATINGS),
-        Form("users.dat", b"::", ("user_id", "gender", "age", "occupation", "zip_code")),
-        Form("movies.dat", b"::", ("item_id", "title", "genres")),
+        ArchiveForm("ratings.dat", b"::", _RATINGS),
+        ArchiveForm("users.dat", b"::", ("user_id", "gender", "age", "occupation", "zip_code")),
+        ArchiveForm("movies.dat", b"::", ("item_id", "title", "genres")),
     ),
 }
 
 
-class Table:
-    """One file's columns as text [B], and checks that gather the rows at fault."""
+class ArchiveTable:
+    """One file's columns as text [B], and checks that gather faults."""
 
     def __init__(self, sheet: Sheet, values: pa.Table, numbers: NDArray[np.int64], faults: Sequence[Fault]) -> None:
-        """Hold the columns; `numbers` [B] are those of the rows in the file, `faults` the rows that are no rows."""
+        """Hold the columns.
+
+        `numbers` [B] are those of the rows in the file, `faults` the rows that are no rows.
+        """
         self.name, self.rows, self.numbers = sheet.file, values.num_rows, numbers
         self.bad = np.zeros(values.num_rows, np.bool_)
         """[B], the rows at fault"""
@@ -78,7 +84,10 @@ class Table:
         return self._values.column(column)
 
     def integers(self, column: str, lowest: int, highest: int) -> NDArray[np.int64]:
-        """Return a column of whole numbers [B]; one that is none, or out of range, is a fault, and `lowest` there."""
+        """Return a column of whole numbers [B].
+
+        A value that is none, or out of range, is a fault, and `lowest` in the result.
+        """
         what = f"is not a whole number from {lowest} to {highest}"
         text = self.text(column)
         whole = pc.match_substring_regex(text, "^[0-9]{1,15}$")
@@ -88,7 +97,10 @@ class Table:
         return np.where(wrong, lowest, values)
 
     def positions(self, column: str, valid: Sequence[str]) -> NDArray[np.int64]:
-        """Return the position of each value [B] among the valid ones; one that is none of them is a fault, and 0."""
+        """Return each value's position among the valid ones, [B].
+
+        A value that is none of them is a fault, and 0 in the result.
+        """
         found = pc.index_in(self.text(column), value_set=pa.array(valid, pa.string()))
         self.refuse(as_numpy(pc.is_null(found)), column, f"is none of {', '.join(valid)}")
         return as_numpy(pc.cast(pc.fill_null(found, 0), pa.int64()))
@@ -96,7 +108,10 @@ class Table:
     def refuse(
         self, wrong: NDArray[np.bool_], column: str, what: str, more: Callable[[int], str] = lambda at: ""
     ) -> None:
-        """Note the rows that are wrong [B], but for those that were already; `more` is said of one, and not counted."""
+        """Note the rows that are wrong [B] and were not before.
+
+        `more` is said of one, and not counted.
+        """
         for at in np.flatnonzero(wrong & ~self.bad):
             value = self.text(column)[int(at)].as_py()
             shown = repr(value) if value else "the value is empty and"
@@ -120,8 +135,8 @@ def as_numpy(values: pa.ChunkedArray) -> NDArray[Any]:
     return np.asarray(values.to_numpy())
 
 
-def read_table(folder: Path, variant: Variant, form: Form) -> Table:
-    """Read one file from the zip or the folder of a variant in `folder`.
+def read_archive_table(folder: Path, variant: Variant, form: ArchiveForm) -> ArchiveTable:
+    """Read one file of a variant, from its zip or its folder.
 
     Raises:
         DataError: missing, damaged, empty, too large or not text.
@@ -154,10 +169,10 @@ def read_table(folder: Path, variant: Variant, form: Form) -> Table:
         raise DataError(f"{name} cannot be read: {error}") from None
     skipped = [fault.row - 1 for fault in faults]
     numbers = np.delete(np.arange(1, values.num_rows + len(faults) + 1), skipped)
-    return Table(sheet, values, numbers, faults)
+    return ArchiveTable(sheet, values, numbers, faults)
 
 
-def _content(folder: Path, variant: Variant, form: Form) -> tuple[bytes, str]:
+def _content(folder: Path, variant: Variant, form: ArchiveForm) -> tuple[bytes, str]:
     """Return a file's bytes and what errors call it."""
     packed = folder / f"{variant.name}.zip"
     if not packed.is_file():
@@ -178,7 +193,7 @@ def _content(folder: Path, variant: Variant, form: Form) -> tuple[bytes, str]:
 
 
 def check_members(folder: Path, variant: Variant) -> None:
-    """Look into the zip or the folder of a variant, without reading its rows.
+    """Look into a variant's zip or folder, without reading its rows.
 
     Raises:
         DataError: no zip, or a file is missing, too large, encrypted or there twice.

@@ -1,4 +1,6 @@
-"""MovieLens 100K and 1M as several scenarios and tasks: clients are age groups, tasks what a rating says.
+"""MovieLens 100K and 1M as several scenarios and tasks.
+
+Clients are age groups, and tasks are read from a rating.
 
 `like` is a rating of 4 or 5, `love` a rating of 5, nested in it. The last fifth of each user's ratings, in time, is
 the test part, and the last part of what is left is validation: a user's rows are in all three.
@@ -21,19 +23,19 @@ from pfmsmt.data.sources.movielens.rating_log import GENRE_COLUMNS, OLDEST, Arra
 
 SCENARIOS = {"age_under_25": (0, 24), "age_25_34": (25, 34), "age_35_up": (35, OLDEST)}
 """name -> youngest and oldest. The 1M data give an age as the lower end of a range; none crosses these borders."""
-GROUP = "user"
-COLUMNS = Columns(
-    GROUP,
+_GROUP = "user"
+_COLUMNS = Columns(
+    _GROUP,
     ("user_id", "item_id", "gender", "occupation", "zip_region", "hour", "weekday"),
     ("age", "release_year", *GENRE_COLUMNS),
     place="place",
 )
-TASKS = (Task(name="like", label="liked"), Task(name="love", label="loved", within="like"))
+_TASKS = (Task(name="like", label="liked"), Task(name="love", label="loved", within="like"))
 
-BATCH_ROWS = 65_536
+_BATCH_ROWS = 65_536
 
 
-def obtain(config: Data, seed: int, delivery: Delivery) -> None:
+def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
     """Take the data set from `data.movielens.path`, or download it from `data.movielens.url`.
 
     Raises:
@@ -68,7 +70,7 @@ def _from_path(path: Path, variant: Variant, delivery: Delivery) -> None:
     raise DataError(f"data.movielens.path: {path} holds neither {packed} nor the files {', '.join(files)}")
 
 
-def read(log: Log, scenario: str, split: str) -> Iterator[pa.RecordBatch]:
+def _read(log: Log, scenario: str, split: str) -> Iterator[pa.RecordBatch]:
     """Yield the ratings of one age group, by user and time."""
     ratings = log.ratings
     youngest, oldest = SCENARIOS[scenario]
@@ -78,9 +80,9 @@ def read(log: Log, scenario: str, split: str) -> Iterator[pa.RecordBatch]:
     # Ratings of one second have no order of their own: the item decides, not the file.
     order = np.lexsort((ratings["item_id"], ratings["timestamp"], ratings["user_id"]))
     order = order[wanted[order]]
-    form = record_schema(COLUMNS, TASKS)
-    for start in range(0, len(order), BATCH_ROWS):
-        rows = order[start : start + BATCH_ROWS]
+    form = record_schema(_COLUMNS, _TASKS)
+    for start in range(0, len(order), _BATCH_ROWS):
+        rows = order[start : start + _BATCH_ROWS]
         columns = {name: values[log.user[rows]] for name, values in log.users.items()}
         columns |= {name: values[log.item[rows]] for name, values in log.items.items()}
         columns |= _of_ratings({name: values[rows] for name, values in ratings.items()})
@@ -89,7 +91,10 @@ def read(log: Log, scenario: str, split: str) -> Iterator[pa.RecordBatch]:
 
 
 def _split(ratings: Arrays) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Say for each rating [B] whether it is in its user's last fifth, rounded down; and its place in what is left."""
+    """Say for each rating [B] whether its user's last fifth holds it.
+
+    The fifth is rounded down. The second result is the place among the user's other ratings.
+    """
     order = np.lexsort((ratings["item_id"], ratings["timestamp"], ratings["user_id"]))
     _, start, index, count = np.unique(
         ratings["user_id"][order], return_index=True, return_inverse=True, return_counts=True
@@ -103,10 +108,10 @@ def _split(ratings: Arrays) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
 
 
 def _of_ratings(ratings: Arrays) -> Arrays:
-    """Return what a rating itself says: its user and item, its time in UTC, and the labels."""
+    """Return a rating's own columns: user, item, time in UTC, and labels."""
     seconds, rating = ratings["timestamp"], ratings["rating"]
     return {
-        GROUP: ratings["user_id"],
+        _GROUP: ratings["user_id"],
         "user_id": ratings["user_id"],
         "item_id": ratings["item_id"],
         "hour": seconds // 3600 % 24,
@@ -117,14 +122,14 @@ def _of_ratings(ratings: Arrays) -> Arrays:
     }
 
 
-def open_folder(opening: Opening) -> Dataset:
+def _open_folder(opening: Opening) -> Dataset:
     """Read and check all files: MovieLens fits into memory.
 
     Raises:
         DataError: see `read_log`.
     """
     log = read_log(opening.raw, opening.faults)
-    return Dataset(COLUMNS, TASKS, opening.scenarios, lambda scenario, split, _: read(log, scenario, split))
+    return Dataset(_COLUMNS, _TASKS, opening.scenarios, lambda scenario, split, _: _read(log, scenario, split))
 
 
-SOURCE = Source(name="movielens", scenarios=lambda config: tuple(SCENARIOS), obtain=obtain, open=open_folder)
+MOVIELENS = Source(name="movielens", scenarios=lambda config: tuple(SCENARIOS), obtain=_obtain, open=_open_folder)

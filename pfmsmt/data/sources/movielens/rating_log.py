@@ -1,4 +1,4 @@
-"""All of MovieLens in memory: ratings, and what is known of their users and films; every row checked.
+"""All of MovieLens in memory: ratings, users and films, every row checked.
 
 Legend: R ratings, U users, I films, B rows of a file.
 """
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pfmsmt.core.errors import DataError
-from pfmsmt.data.sources.movielens.archive import GENRES, VARIANTS, Table, Variant, as_numpy, read_table
+from pfmsmt.data.sources.movielens.archive import GENRES, VARIANTS, ArchiveTable, Variant, as_numpy, read_archive_table
 from pfmsmt.data.tables.faults import Faults
 
 OLDEST = 120
@@ -23,7 +23,7 @@ OCCUPATIONS = (
     "homemaker", "lawyer", "librarian", "marketing", "none", "other", "programmer", "retired", "salesman", "scientist",
     "student", "technician", "writer",
 )  # fmt: skip
-"""Of the 100K data; the 1M data number theirs from 0 to 20."""
+"""Genres of the 100K data; the 1M data number theirs from 0 to 20."""
 REGIONS = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 """First character of a zip code: a digit in the United States, a letter in Canada."""
 GENRE_COLUMNS = tuple(f"genre_{genre.lower().replace('-', '_').replace(chr(39), '')}" for genre in GENRES)
@@ -50,7 +50,9 @@ class Log(NamedTuple):
 
 
 def read_log(raw: Path, faults: Faults) -> Log:
-    """Read the one variant that a folder holds. Ratings of a user or film that was left out are left out as well.
+    """Read the one variant that a folder holds.
+
+    Ratings of a user or film that was left out are left out as well.
 
     Raises:
         DataError: no variant or two, a file is missing or damaged, no film has a date, no row of a file is good, or
@@ -62,7 +64,7 @@ def read_log(raw: Path, faults: Faults) -> Log:
         raise DataError(f"{raw} holds {names}; run `dvc repro -f download`")
     variant = held[0]
     user_table, item_table, table = (
-        read_table(raw, variant, form) for form in (variant.users, variant.items, variant.ratings)
+        read_archive_table(raw, variant, form) for form in (variant.users, variant.items, variant.ratings)
     )
     users, items = _users(user_table, variant, faults), _items(item_table, variant, faults)
     ratings = {
@@ -79,8 +81,11 @@ def read_log(raw: Path, faults: Faults) -> Log:
     return Log({name: values[good] for name, values in ratings.items()}, user[good], item[good], users, items)
 
 
-def _places(table: Table, column: str, ratings: Arrays, described: Arrays, file: str) -> NDArray[np.int64]:
-    """Return for each rating [B] the place of its user or film among the good rows of that one's own file."""
+def _places(table: ArchiveTable, column: str, ratings: Arrays, described: Arrays, file: str) -> NDArray[np.int64]:
+    """Return the place of each rating's user or film, [B].
+
+    Places count the good rows of that one's own file.
+    """
     ids = described[column]
     order = np.argsort(ids)
     found = np.minimum(np.searchsorted(ids, ratings[column], sorter=order), len(ids) - 1)
@@ -88,8 +93,8 @@ def _places(table: Table, column: str, ratings: Arrays, described: Arrays, file:
     return np.asarray(order[found])
 
 
-def _refuse_repeated(table: Table, key: Arrays, column: str, what: str) -> None:
-    """Refuse each row whose key (name -> [B]) stands in an earlier good row."""
+def _refuse_repeated(table: ArchiveTable, key: Arrays, column: str, what: str) -> None:
+    """Refuse rows whose key (name -> [B]) an earlier good row has."""
     rows = np.flatnonzero(~table.bad)
     frame = pd.DataFrame({name: values[rows] for name, values in key.items()})
     repeated = np.zeros(table.rows, np.bool_)
@@ -100,7 +105,7 @@ def _refuse_repeated(table: Table, key: Arrays, column: str, what: str) -> None:
         table.refuse(repeated, column, what, lambda at: f", row {earlier[at]}")
 
 
-def _users(table: Table, variant: Variant, faults: Faults) -> Arrays:
+def _users(table: ArchiveTable, variant: Variant, faults: Faults) -> Arrays:
     named = variant is VARIANTS["100k"]
     found = {
         "user_id": table.integers("user_id", 1, HIGHEST_ID),
@@ -114,15 +119,18 @@ def _users(table: Table, variant: Variant, faults: Faults) -> Arrays:
     return {name: values[good] for name, values in found.items()}
 
 
-def _regions(table: Table) -> NDArray[np.int64]:
+def _regions(table: ArchiveTable) -> NDArray[np.int64]:
     first = pc.utf8_upper(pc.utf8_slice_codeunits(table.text("zip_code"), 0, 1))
     found = pc.index_in(first, value_set=pa.array(REGIONS))
     table.refuse(as_numpy(pc.is_null(found)), "zip_code", "does not begin with a digit or a letter")
     return as_numpy(pc.cast(pc.fill_null(found, 0), pa.int64()))
 
 
-def _items(table: Table, variant: Variant, faults: Faults) -> Arrays:
-    """Return id, year and genres of each film [I]; one without a date gets the median year."""
+def _items(table: ArchiveTable, variant: Variant, faults: Faults) -> Arrays:
+    """Return id, year and genres of each film [I].
+
+    A film without a date gets the median year.
+    """
     found = {"item_id": table.integers("item_id", 1, HIGHEST_ID)}
     if variant is VARIANTS["100k"]:
         year = _years(
@@ -143,16 +151,16 @@ def _items(table: Table, variant: Variant, faults: Faults) -> Arrays:
     return named | dict(zip(GENRE_COLUMNS, genres.T.astype(np.float64), strict=True))
 
 
-def _years(table: Table, column: str, pattern: str, expected: str) -> NDArray[np.int64]:
-    """Return the year in each text [B], 0 where the pattern matches an empty one."""
+def _years(table: ArchiveTable, column: str, pattern: str, expected: str) -> NDArray[np.int64]:
+    """Return the year in each text [B], 0 for an empty match."""
     found = pc.extract_regex(table.text(column), pattern)
     table.refuse(as_numpy(pc.is_null(found)), column, f"is not {expected}")
     year = pc.fill_null(pc.struct_field(found, "year"), "")
     return as_numpy(pc.cast(pc.if_else(pc.equal(year, ""), "0", year), pa.int64()))
 
 
-def _genre_flags(table: Table) -> NDArray[np.int64]:
-    """Return 0 or 1 for each film and genre, [B, 18], from names between bars."""
+def _genre_flags(table: ArchiveTable) -> NDArray[np.int64]:
+    """Return genre flags 0 or 1, [B, 18], from names between bars."""
     names = pc.split_pattern(table.text("genres"), "|")
     film = as_numpy(pc.list_parent_indices(names))
     genre = pc.index_in(pc.list_flatten(names), value_set=pa.array(GENRES))

@@ -1,4 +1,6 @@
-"""The planted world of the synthetic source: AliExpress-shaped features, and the functions that labels follow.
+"""The planted world of the synthetic source: features, and the labels' functions.
+
+The features have AliExpress's shape.
 
 The logit of a click in scenario s is b_s + k_s z_s with z_s = sqrt(shared) f + sqrt(cluster) (+-) f_cluster(s) +
 sqrt(own) f_s, each f a random nonlinear function of unit variance. Conversions follow functions of their own, made the
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, NUMERICAL
 
 CARDINALITIES = (2, 3, 4, 6, 8, 12, 20, 30, 50, 3, 5, 10, 16, 24, 40, 50)
-"""Of categorical_1 to 16."""
+"""Categories of categorical_1 to 16."""
 UNBOUNDED = (22, 62)
 """Places of the numerical columns that leave [0, 1]: a price and a count, say."""
 DECIMALS = 4
@@ -25,14 +27,17 @@ _MAIN, _LINEAR, _SMOOTH, _INTERACTION = 0.4, 0.25, 0.25, 0.1
 _FACTORS = 6
 _HIDDEN = 4
 _STEEPNESS = 1.5
-"""Of the hidden units: how far from linear they are."""
+"""Scale of the hidden units: how far from linear they are."""
 _PAIRS = 3
 _ACTIVE_CATEGORICAL = 6
 _ACTIVE_NUMERICAL = 8
 
 
 class Features(NamedTuple):
-    """Feature columns of B rows (or of B searches: the user's columns alone)."""
+    """Feature columns of B rows.
+
+    Or of B searches: the user's columns alone.
+    """
 
     categories: NDArray[np.int64]
     """[B, categorical columns]"""
@@ -41,7 +46,7 @@ class Features(NamedTuple):
 
 
 class Distribution(NamedTuple):
-    """How one scenario's features are drawn."""
+    """The distribution from which one scenario's features are drawn."""
 
     cumulative: tuple[NDArray[np.float64], ...]
     """Per categorical column: the distribution function over its values."""
@@ -54,7 +59,10 @@ class Distribution(NamedTuple):
 
 
 def distribution(common: np.random.Generator, own: np.random.Generator, covariate_shift: float) -> Distribution:
-    """Draw a scenario's feature distribution: the common one, its means moved by `covariate_shift` deviations."""
+    """Draw a scenario's feature distribution.
+
+    It is the common one, its means moved by `covariate_shift` deviations.
+    """
     cumulative = []
     for values in CARDINALITIES:
         logits = common.permutation(-common.uniform(0.8, 1.6) * np.log(np.arange(1, values + 1)))
@@ -87,7 +95,10 @@ def draw_items(law: Distribution, rng: np.random.Generator, rows: int) -> Featur
 
 
 def join(users: Features, items: Features, search: NDArray[np.int64]) -> Features:
-    """Put the user's columns of row i's search, `search[i]`, before its item's columns."""
+    """Put the user's columns of each row's search before its item's columns.
+
+    Row i belongs to search `search[i]`.
+    """
     return Features(
         np.concatenate([users.categories[search], items.categories], axis=1),
         np.concatenate([users.numbers[search], items.numbers], axis=1),
@@ -109,7 +120,10 @@ def _draw(law: Distribution, rng: np.random.Generator, rows: int, categorical: s
 
 
 class Function:
-    """A random function of the features, with mean 0 and variance 1 over a reference sample."""
+    """A random function of the features.
+
+    It has mean 0 and variance 1 over a reference sample.
+    """
 
     def __init__(self, rng: np.random.Generator, reference: Features) -> None:
         """Draw it, and standardise it and its parts over the reference rows."""

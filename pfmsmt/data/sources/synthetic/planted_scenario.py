@@ -1,4 +1,7 @@
-"""One scenario of the synthetic source: its features, and the true probabilities of click and conversion."""
+"""One scenario of the synthetic source: features and true probabilities.
+
+The probabilities are those of click and conversion.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,25 +22,25 @@ from pfmsmt.data.sources.synthetic.planted import (
 
 CTR_AUC = 0.81
 CTCVR_AUC = 0.88
-"""What the true probabilities reach; real logs are of this order."""
+"""AUCs that the true probabilities reach; real logs are of this order."""
 CONVERSION_LIKE_CLICK = 0.6
 """Correlation of the planted conversion logit with the click's."""
 REFERENCE_ROWS = 8_192
 
 _COMMON, _OWN, _REFERENCE, _FUNCTION = range(4)
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 def generator(seed: int, *key: int, name: str = "") -> np.random.Generator:
-    """Return a generator that depends on nothing but the seed, the key and the name."""
+    """Return a generator of the seed, the key and the name alone."""
     return np.random.default_rng([seed, len(key), *key, len(name), *name.encode()])
 
 
 class Probabilities(NamedTuple):
-    """What labels are drawn from, per row [B]."""
+    """True probabilities from which labels are drawn, per row [B]."""
 
-    click: Floats
-    conversion: Floats
+    click: _Floats
+    conversion: _Floats
     """Given a click."""
 
 
@@ -57,7 +60,7 @@ class PlantedScenario(NamedTuple):
         click, conversion = self.scores(features)
         return Probabilities(_probability(click, *self.click_logit), _probability(conversion, *self.conversion_logit))
 
-    def scores(self, features: Features) -> tuple[Floats, Floats]:
+    def scores(self, features: Features) -> tuple[_Floats, _Floats]:
         """Return z of click and z of conversion, each [B]."""
         click = _weighted(self.functions, features)
         rest = _weighted(self.conversion_functions, features)
@@ -65,7 +68,9 @@ class PlantedScenario(NamedTuple):
 
 
 def plant(config: Synthetic, seed: int, scenario: str) -> PlantedScenario:
-    """Draw a scenario's world and scale it: the configured CTR and CVR, and AUCs of CTR_AUC and CTCVR_AUC.
+    """Draw a scenario's world and scale it.
+
+    It then has the configured CTR and CVR, and AUCs of CTR_AUC and CTCVR_AUC.
 
     It depends on the scenario's name, on whether its position is even or odd and whether it is the last, but not on
     how many rows are drawn.
@@ -94,8 +99,11 @@ def plant(config: Synthetic, seed: int, scenario: str) -> PlantedScenario:
     return raw._replace(click_logit=click_logit, conversion_logit=conversion_logit)
 
 
-def expected_auc(probabilities: Floats) -> float:
-    """Return the AUC to expect of the true probabilities [B] over labels drawn from them."""
+def expected_auc(probabilities: _Floats) -> float:
+    """Return the AUC to expect of true probabilities [B].
+
+    Labels are drawn from them.
+    """
     ranked = np.sort(probabilities)
     negatives_below = np.cumsum(1 - ranked) - (1 - ranked)
     pairs = ranked.sum() * (1 - ranked).sum() - (ranked * (1 - ranked)).sum()
@@ -108,7 +116,7 @@ def _sample(law: Distribution, seed: int, scenario: str) -> Features:
     return join(users, items, np.arange(REFERENCE_ROWS))
 
 
-def _weighted(functions: tuple[tuple[float, Function], ...], features: Features) -> Floats:
+def _weighted(functions: tuple[tuple[float, Function], ...], features: Features) -> _Floats:
     total = np.zeros(len(features.numbers))
     for weight, function in functions:
         if weight:
@@ -116,14 +124,17 @@ def _weighted(functions: tuple[tuple[float, Function], ...], features: Features)
     return total
 
 
-def _probability(score: Floats, intercept: float, slope: float) -> Floats:
+def _probability(score: _Floats, intercept: float, slope: float) -> _Floats:
     return 1 / (1 + np.exp(-np.clip(intercept + slope * score, -500, 500)))
 
 
 def _solve(
-    score: Floats, weights: Floats, rate: float, outcome: Callable[[Floats], Floats], target_auc: float
+    score: _Floats, weights: _Floats, rate: float, outcome: Callable[[_Floats], _Floats], target_auc: float
 ) -> tuple[float, float]:
-    """Return intercept and slope: weighted mean probability = rate, and the outcome's expected AUC = target."""
+    """Solve for the intercept and slope that reach rate and AUC.
+
+    The weighted mean probability is the rate, and the outcome's expected AUC is the target.
+    """
 
     def intercept(slope: float) -> float:
         def excess(at: float) -> float:

@@ -1,4 +1,7 @@
-"""The embedded data set: generated, and written in AliExpress's raw form, so that it is read by the same code."""
+"""The embedded data set: generated, and written in AliExpress's raw form.
+
+So it is read by the same code.
+"""
 
 import shutil
 import zipfile
@@ -16,8 +19,8 @@ from pfmsmt.config import Data, ScenarioSize, Synthetic
 from pfmsmt.core import files
 from pfmsmt.core.metrics import task_metrics
 from pfmsmt.data.sources.aliexpress import aliexpress, tianchi
-from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, GROUP, ITEM_FILE, LABEL, NUMERICAL, USER_FILE
-from pfmsmt.data.sources.base import RAW_SPLITS, Progress, Source
+from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, ITEM_FILE, LABEL, NUMERICAL, SEARCH_ID, USER_FILE
+from pfmsmt.data.sources.base import RAW_SPLITS, Notify, Source
 from pfmsmt.data.sources.delivery import Delivery
 from pfmsmt.data.sources.synthetic.planted import (
     USER_CATEGORICAL,
@@ -45,10 +48,10 @@ class Truth(NamedTuple):
     conversion: NDArray[np.uint8]
     click_probability: NDArray[np.float64]
     conversion_probability: NDArray[np.float64]
-    """Of click and conversion, over all impressions."""
+    """AUCs of click and conversion, over all impressions."""
 
 
-def generate(config: Synthetic, seed: int, folder: Path, progress: Progress) -> None:
+def generate(config: Synthetic, seed: int, folder: Path, progress: Notify) -> None:
     """Write `aliexpress_<scenario>_datasets.zip` for each scenario, and `oracle.json`, into an existing folder.
 
     `oracle.json` holds {"scenarios": {scenario: {task: metrics}}}, the metrics of the true probabilities against the
@@ -77,7 +80,7 @@ def _write_scenario(config: Synthetic, seed: int, scenario: str, size: ScenarioS
     world = plant(config, seed, scenario)
     truth: list[Truth] = []
     # Stored: the members are compressed already.
-    with zipfile.ZipFile(folder / tianchi.file_name(scenario), "w", zipfile.ZIP_STORED) as outer:
+    with zipfile.ZipFile(folder / tianchi.zip_name(scenario), "w", zipfile.ZIP_STORED) as outer:
         for split, rows in zip(RAW_SPLITS, (size.train_rows, size.test_rows), strict=True):
             paths = {part: folder / tianchi.member_name(scenario, part, split) for part in ("user", "item")}
             with ExitStack() as stack:
@@ -85,10 +88,10 @@ def _write_scenario(config: Synthetic, seed: int, scenario: str, size: ScenarioS
                 truth = []
                 for users, items, chunk in _chunks(world, config.rows_per_search, seed, scenario, split, rows):
                     ids = np.unique(chunk.groups)
-                    _write_csv(user_csv, USER_FILE, _named(users, 0, 0) | {GROUP: ids})
+                    _write_csv(user_csv, USER_FILE, _named(users, 0, 0) | {SEARCH_ID: ids})
                     labels = (chunk.click + chunk.conversion).astype(np.int64)
                     columns = _named(items, USER_CATEGORICAL, USER_NUMERICAL)
-                    _write_csv(item_csv, ITEM_FILE, columns | {GROUP: chunk.groups, LABEL: labels})
+                    _write_csv(item_csv, ITEM_FILE, columns | {SEARCH_ID: chunk.groups, LABEL: labels})
                     truth.append(chunk)
             for path in paths.values():
                 with path.open("rb") as packed, outer.open(path.name, "w", force_zip64=True) as member:
@@ -100,7 +103,10 @@ def _write_scenario(config: Synthetic, seed: int, scenario: str, size: ScenarioS
 def _chunks(
     world: PlantedScenario, rows_per_search: float, seed: int, scenario: str, split: str, rows: int
 ) -> Iterator[tuple[Features, Features, Truth]]:
-    """Yield user rows (one a search), item rows and their truth, some whole searches at a time."""
+    """Yield user rows, item rows and their truth, by whole searches.
+
+    There is one user row for each search.
+    """
     part = RAW_SPLITS.index(split)
     sizes = _search_sizes(generator(seed, _SIZES, part, name=scenario), rows, rows_per_search)
     ends = np.cumsum(sizes)
@@ -130,7 +136,10 @@ def _chunks(
 
 
 def _search_sizes(rng: np.random.Generator, rows: int, mean: float) -> NDArray[np.int64]:
-    """Return how many rows each search has: 1 + Poisson, cut so that they sum to `rows`."""
+    """Return each search's row count: 1 + Poisson, summing to `rows`.
+
+    The last ones are cut so that the sum is met.
+    """
     # One row a search is the least, so `rows` searches always suffice.
     ends = np.cumsum(1 + rng.poisson(mean - 1, size=rows))
     searches = int(np.searchsorted(ends, rows)) + 1
@@ -153,7 +162,10 @@ def _write_csv(stream: IO[bytes], columns: tuple[Column, ...], values: dict[str,
 
 @contextmanager
 def _csv_in_zip(path: Path) -> Iterator[IO[bytes]]:
-    """Open the one CSV of a new zip; opened by name, a member's time stamp is always 1980, so bytes repeat."""
+    """Open the one CSV of a new zip.
+
+    Opened by name, a member's time stamp is always 1980, so bytes repeat.
+    """
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed,
         packed.open(f"{path.stem}.csv", "w", force_zip64=True) as stream,
@@ -165,9 +177,9 @@ def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
     generate(config.synthetic, seed, delivery.folder, delivery.progress)
 
 
-SOURCE = Source(
+SYNTHETIC = Source(
     name="synthetic",
     scenarios=lambda config: tuple(config.synthetic.scenarios),
     obtain=_obtain,
-    open=aliexpress.open_folder,
+    open=aliexpress.open_aliexpress,
 )

@@ -1,4 +1,4 @@
-"""The rows of the user's tables: what each declared column is read as, and rows apart by scenario.
+"""Rows of the user's tables, read as declared, and apart by scenario.
 
 Legend: B rows.
 """
@@ -18,10 +18,11 @@ from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import Task
 from pfmsmt.data.sources.base import Columns, record_schema
 from pfmsmt.data.sources.spool import MOST_SCENARIOS
-from pfmsmt.data.sources.tabular.time_split import PARTS, Kind
+from pfmsmt.data.sources.tabular.time_split import PARTS, CutBy
 from pfmsmt.data.tables.faults import Fault, Faults
-from pfmsmt.data.tables.raw_files import is_parquet, is_table, is_text, read_table, read_types
-from pfmsmt.data.tables.values import Block, Column
+from pfmsmt.data.tables.raw_files import is_parquet, is_table, read_table, read_types
+from pfmsmt.data.tables.sheet import TableRows
+from pfmsmt.data.tables.values import Column, is_text
 
 ROWS_APART = "__apart__"
 """In the spool: the time or the part (train, val, test) of a row."""
@@ -29,16 +30,16 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 
 
 class Layout(NamedTuple):
-    """What the files' columns are read as."""
+    """The files, and the kinds that their columns are read as."""
 
     files: tuple[Path, ...]
     read: tuple[Column, ...]
     columns: Columns
-    kind: Kind | None
-    """What the test part is cut by; None: whole groups are drawn."""
+    kind: CutBy | None
+    """The column that cuts the test part; None: whole groups are drawn."""
 
     def form(self, tasks: tuple[Task, ...]) -> pa.Schema:
-        """Return the columns of the spool: those of the records, and what the test part is cut by."""
+        """Return the spool's columns: the records', and the test part's cut."""
         form = record_schema(self.columns._replace(place=None), tasks)
         return form.append(pa.field(ROWS_APART, pa.float64())) if self.kind else form
 
@@ -64,8 +65,9 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
     for name in keys:
         if name in read and read[name].kind == "number":
             raise ConfigError(f"data.tabular: {name!r} is numerical, and cannot be a group, a scenario or a split too")
-        text = is_text(types[name]) if parquet else True
         fill = block.fill.get(name)
+        # A column of nulls has no type of its own: its fill decides.
+        text = not parquet or is_text(types[name]) or (pa.types.is_null(types[name]) and isinstance(fill, str))
         if fill is not None and text != isinstance(fill, str):
             fill = str(fill) if text else _refuse_fill(name, fill)
         group = name == block.group and keys.count(name) == 1
@@ -74,7 +76,7 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
         read[block.time] = Column(block.time, "time")
     for label in block.labels:
         read[label.column] = Column(label.column, "label", booleans=True)
-    kind: Kind | None = "time" if block.time else "split" if block.split else None
+    kind: CutBy | None = "time" if block.time else "split" if block.split else None
     taken = {*block.categorical, *block.numerical}
     taken |= {name for label in block.labels for name in (label.task, label.column)}
     columns = Columns(
@@ -103,7 +105,7 @@ class TableReader:
     """Reads all files once, in the order of their names."""
 
     def __init__(self, layout: Layout, block: Tabular, declared: tuple[str, ...], faults: Faults) -> None:
-        """Take only rows of the declared scenarios; of all, if none are declared."""
+        """Take only rows of the declared scenarios, or else of all."""
         self._layout, self._block, self._faults = layout, block, faults
         wanted = block.scenarios if isinstance(block.scenarios, dict) else {name: name for name in declared}
         self._names = {str(value): name for name, value in wanted.items()}
@@ -112,7 +114,7 @@ class TableReader:
         self.found: set[str] = set()
         """Scenarios that have rows."""
         self.values: set[str] = set()
-        """What stands in the scenario column."""
+        """The values of the scenario column."""
         self.skipped = 0
         """Rows of other scenarios than the declared ones."""
 
@@ -128,8 +130,11 @@ class TableReader:
                 self._check_times(block, path)
                 yield from self._by_scenario(self._nested(block, path), path)
 
-    def _check_times(self, block: Block, path: Path) -> None:
-        """Refuse numbers after dates: they have no order among each other, and a test row could go before training."""
+    def _check_times(self, block: TableRows, path: Path) -> None:
+        """Refuse numbers after dates.
+
+        They have no order among each other, and a test row could go before training.
+        """
         if not block.times or not len(block.rows):
             return
         if self._times is None:
@@ -141,7 +146,7 @@ class TableReader:
                 f"as in {where}; write all times in one way"
             )
 
-    def _nested(self, block: Block, path: Path) -> Block:
+    def _nested(self, block: TableRows, path: Path) -> TableRows:
         columns = {label.task: label.column for label in self._block.labels}
         for label in self._block.labels:
             if label.within is not None:
@@ -154,7 +159,7 @@ class TableReader:
             block = self._without(block, wrong, path, self._block.split, "is none of train, val, test")
         return block
 
-    def _without(self, block: Block, wrong: NDArray[np.bool_], path: Path, column: str, kind: str) -> Block:
+    def _without(self, block: TableRows, wrong: NDArray[np.bool_], path: Path, column: str, kind: str) -> TableRows:
         if not wrong.any():
             return block
         values = block.columns.get(column)
@@ -168,7 +173,7 @@ class TableReader:
         )
         return block.take(~wrong)
 
-    def _by_scenario(self, block: Block, path: Path) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
+    def _by_scenario(self, block: TableRows, path: Path) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
         if self._block.scenario is None:
             scenario_of = {"": next(iter(self._names.values()))}
             codes, values = np.zeros(len(block.rows), np.int64), [""]
@@ -181,10 +186,10 @@ class TableReader:
         if not known.all():
             if self._names:
                 self.skipped += int((~known).sum())
-                kept = block.take(known)
+                good = block.take(known)
             else:
-                kept = self._without(block, ~known, path, str(self._block.scenario), _UNFIT)
-            block, codes = kept, codes[known]
+                good = self._without(block, ~known, path, str(self._block.scenario), _UNFIT)
+            block, codes = good, codes[known]
         rows = self._named(block)
         for code in np.unique(codes):
             name = scenario_of[values[code]]
@@ -197,7 +202,7 @@ class TableReader:
             chosen = codes == code
             yield name, {column: held[chosen] for column, held in rows.items()}
 
-    def _named(self, block: Block) -> dict[str, NDArray[Any]]:
+    def _named(self, block: TableRows) -> dict[str, NDArray[Any]]:
         """Return the block's columns under the names of the records."""
         rows = dict(block.columns)
         held, tabular = block.columns, self._block
@@ -219,7 +224,10 @@ _UNFIT = (
 
 
 def group_ids(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return an integer for each group [B]: itself, or 64 bits of a hash of its text."""
+    """Return an integer for each group [B].
+
+    It is the value itself, or 64 bits of a hash of its text.
+    """
     if values.dtype != object:
         return np.asarray(values, np.int64)
     hashed: NDArray[np.int64] = pd.util.hash_array(values, categorize=True).view(np.int64)

@@ -1,4 +1,7 @@
-"""The user's own log: CSV or Parquet, its columns declared in params.yaml, its scenarios in one column."""
+"""The user's own log, CSV or Parquet, as params.yaml declares it.
+
+Its scenarios are in one column.
+"""
 
 import glob
 from collections.abc import Callable, Iterator
@@ -11,7 +14,7 @@ import pyarrow as pa
 from pfmsmt.config import Data, Tabular
 from pfmsmt.core.errors import ConfigError, DataError
 from pfmsmt.data.schema import Task
-from pfmsmt.data.sources.base import Dataset, Opening, Source, record_schema, with_values
+from pfmsmt.data.sources.base import Dataset, Opening, Source, record_schema, with_block_values
 from pfmsmt.data.sources.delivery import Delivery, table_form
 from pfmsmt.data.sources.leaks import refuse_outcomes
 from pfmsmt.data.sources.spool import Spool
@@ -24,7 +27,7 @@ ONLY = "all"
 """Name of the scenario where no column names any."""
 
 
-def obtain(config: Data, seed: int, delivery: Delivery) -> None:
+def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
     """Take the tables at `data.tabular.path`, or download the one at `data.tabular.url`.
 
     Raises:
@@ -61,7 +64,10 @@ def _check_block(config: Data) -> None:
 
 
 def _tables(path: str) -> dict[str, Path]:
-    """Return the tables of a file, a folder (and those in it) or a glob: name in the raw folder -> file."""
+    """Return the tables of a file, a folder or a glob.
+
+    The result maps the name in the raw folder to the file. A folder's own folders are searched too.
+    """
     given = Path(path).expanduser()
     if given.is_file():
         if not is_table(given):
@@ -88,8 +94,10 @@ def _declared(config: Data) -> tuple[str, ...]:
     return tuple(config.tabular.scenarios or ())
 
 
-def open_folder(opening: Opening) -> Dataset:
-    """Check all rows, and lay them out by scenario in the scratch folder, in one pass.
+def _open_folder(opening: Opening) -> Dataset:
+    """Check all rows, and lay them out by scenario, in one pass.
+
+    They lie in the scratch folder.
 
     Raises:
         ConfigError: params.yaml does not say what the columns are, or a feature is an outcome.
@@ -161,7 +169,7 @@ def _alone(config: Data, scenario: str) -> Data:
     if block.scenario is None or block.scenarios is None:
         return config
     own = {scenario: block.scenarios[scenario]} if isinstance(block.scenarios, dict) else (scenario,)
-    return with_values(config, "tabular", scenarios=own)
+    return with_block_values(config, "tabular", scenarios=own)
 
 
-SOURCE = Source(name="tabular", scenarios=_declared, obtain=obtain, open=open_folder, alone=_alone)
+TABULAR = Source(name="tabular", scenarios=_declared, obtain=_obtain, open=_open_folder, alone=_alone)

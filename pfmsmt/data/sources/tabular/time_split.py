@@ -1,4 +1,4 @@
-"""Which rows of one scenario are its test part, and where the others stand in time.
+"""The test part of one scenario's rows, and the other rows' time.
 
 Legend: B rows.
 """
@@ -10,18 +10,24 @@ from numpy.typing import NDArray
 
 from pfmsmt.data.split import in_test, uniform_of
 
-Kind = Literal["time", "split"]
+CutBy = Literal["time", "split"]
 
 PARTS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
-"""What a split column may say, in lower case."""
+"""Words of a split column, in lower case."""
 _LAST = float(np.nextafter(1.0, 0.0))
 
 
 class Cut:
-    """Gathers what the cut depends on while rows pass by; `settle` it, then `divide` the same rows."""
+    """Gathers the facts that the cut depends on while rows pass by.
 
-    def __init__(self, kind: Kind | None) -> None:
-        """By a column of times, by a column of parts, or (None) by drawing whole groups."""
+    `settle` it, then `divide` the same rows.
+    """
+
+    def __init__(self, kind: CutBy | None) -> None:
+        """Cut by times, by parts, or (None) by drawing whole groups.
+
+        Times and parts stand in a column.
+        """
         self._kind = kind
         self._times: list[NDArray[np.float64]] = []
         self._parts: set[int] = set()
@@ -37,7 +43,7 @@ class Cut:
             self._parts |= set(np.unique(apart).astype(int).tolist())
 
     def settle(self, test_fraction: float) -> None:
-        """Find the border in time; rows of one instant are on the same side of it."""
+        """Find the border in time; an instant's rows share one side."""
         if self._kind != "time":
             return
         times = np.concatenate(self._times)
@@ -49,7 +55,10 @@ class Cut:
     def divide(
         self, groups: NDArray[np.int64], apart: NDArray[Any] | None, test_fraction: float, seed: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Say for each row [B] whether it is in the test part, and else its place, as `Columns.place` has it."""
+        """Return for each row [B] whether it is test, and its place.
+
+        Places are those of `Columns.place`.
+        """
         if apart is None:
             return in_test(groups, test_fraction, seed), np.zeros(len(groups))
         if self._kind == "time":
@@ -60,7 +69,10 @@ class Cut:
         return apart == PARTS["test"], uniform_of(groups, seed)
 
     def why_empty(self, part: str, column: str | None, test_fraction: float, validation_fraction: float) -> str:
-        """Say why a part has no rows, and what to do; `column` is that of times or parts."""
+        """Say why a part has no rows, and what to do.
+
+        `column` is that of times or parts.
+        """
         if self._kind == "split":
             whole = PARTS["test"] if part == "test" else PARTS["train"]
             if PARTS["val"] in self._parts or whole not in self._parts:
