@@ -161,10 +161,10 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def fill_project(data: Path, empty_database: Path):
-    """Return a function that makes a project: the tiny data, a small params.yaml, an empty MLflow store."""
+def fill_project(empty_database: Path):
+    """Return a function that makes a project of some data: with a small params.yaml and an empty MLflow store."""
 
-    def fill(folder: Path, changes: dict | None = None) -> Path:
+    def fill(data: Path, folder: Path, changes: dict | None = None) -> Path:
         shutil.copytree(data, folder)
         shutil.copy(empty_database, folder)
         write_settings(folder, small_tree(changes))
@@ -174,17 +174,17 @@ def fill_project(data: Path, empty_database: Path):
 
 
 @pytest.fixture
-def project(tmp_path: Path, fill_project, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of the test's own; the working directory."""
-    folder = fill_project(tmp_path / "project")
+def project(tmp_path: Path, data: Path, fill_project, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the test's own, with the data of its file; the working directory."""
+    folder = fill_project(data, tmp_path / "project")
     monkeypatch.chdir(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def finished_once(tmp_path_factory: pytest.TempPathFactory, fill_project) -> Path:
+def finished_once(tmp_path_factory: pytest.TempPathFactory, data: Path, fill_project) -> Path:
     changes = {"train.methods": ["local"], "evaluate.batch_size": 64}
-    folder = fill_project(tmp_path_factory.mktemp("finished") / "project", changes)
+    folder = fill_project(data, tmp_path_factory.mktemp("finished") / "project", changes)
     with bare_environment(), contextlib.chdir(folder):
         run_stages(parse_config(small_tree(changes)), folder)
     return folder

@@ -8,8 +8,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from pfmsmt.errors import SchemaError
 
+from pfmsmt.errors import SchemaError
 from pfmsmt.models.saved import load_model
 
 
