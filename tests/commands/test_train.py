@@ -87,9 +87,9 @@ def test_history_and_result(project, configure):
 
 
 @pytest.fixture(scope="module")
-def explained(tmp_path_factory, fill_project, make_config):
+def explained(tmp_path_factory, data, fill_project, make_config):
     """A project in which pf_msmtrec was trained, (ids, output) of the training: for tests that only read."""
-    folder = fill_project(tmp_path_factory.mktemp("explained") / "project")
+    folder = fill_project(data, tmp_path_factory.mktemp("explained") / "project")
     with bare_environment(), contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as output:
         ids = go(folder, make_config(), "pf_msmtrec")
     return folder, ids, output.getvalue()
