@@ -54,7 +54,7 @@ imports: $(READY)
 
 docs: $(READY) ## build the pages into site/; a broken link fails, and so does a reference page that is not current
 	@python docs/generate.py --check
-	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 mkdocs build
 
 docs-serve: $(READY) ## show the pages at http://127.0.0.1:8000, and again after every change
 	@NO_MKDOCS_2_WARNING=1 mkdocs serve

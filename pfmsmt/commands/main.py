@@ -11,7 +11,7 @@ import typer
 from pfmsmt.commands.federate import app as federate
 from pfmsmt.commands.federate import site_app
 from pfmsmt.commands.models import models
-from pfmsmt.commands.params import params
+from pfmsmt.commands.params import params_app
 from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main, say
 from pfmsmt.core.layout import SCHEMA
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(federate, name="federate")
 app.add_typer(models, name="models")
-app.add_typer(params, name="params")
+app.add_typer(params_app, name="params")
 app.add_typer(site_app, name="site")
 
 

@@ -1,4 +1,4 @@
-"""The `pfmsmt params` commands explain the keys of params.yaml and upgrade old files."""
+"""The `pfmsmt params` commands explain params.yaml's keys and upgrade old files."""
 
 import textwrap
 from pathlib import Path
@@ -11,13 +11,13 @@ from pfmsmt.config.keys import value_at
 from pfmsmt.config.reference import Setting, as_yaml, below, reference, reference_page
 from pfmsmt.core.console import say
 
-params = typer.Typer(help="Explain the keys of params.yaml, or upgrade an old file.", no_args_is_help=True)
+params_app = typer.Typer(help="Explain the keys of params.yaml, or upgrade an old file.", no_args_is_help=True)
 
 _File = Annotated[Path, typer.Option(help="The params file; tune.yaml lies beside it.")]
 _WIDTH = 100
 
 
-@params.command("show")
+@params_app.command("show")
 def show_params(
     key: Annotated[str | None, typer.Argument(help="A key or a block, such as train; all if left out.")] = None,
     file: _File = PARAMS_FILE,
@@ -35,7 +35,7 @@ def show_params(
         say(_described(setting, config))
 
 
-@params.command("upgrade")
+@params_app.command("upgrade")
 def upgrade_params(file: _File = PARAMS_FILE) -> None:
     """Rewrite an old params.yaml to the present keys, keeping values and comments."""
     # Not at the top: no other command needs ruamel.yaml.

@@ -1,6 +1,6 @@
 """Settings of a project: one frozen model for each block of params.yaml."""
 
-from pfmsmt.config.data import AliExpress, Data, Label, MovieLens, ScenarioSize, Synthetic, Tabular, Tenrec
+from pfmsmt.config.data import AliExpress, Data, MovieLens, ScenarioSize, Synthetic, Tabular, TaskLabel, Tenrec
 from pfmsmt.config.kinds import METHOD_NAMES, CalibrationChoice, Deployable, MethodName
 from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config, load_config, parse_config
 from pfmsmt.config.methods import (
@@ -30,7 +30,6 @@ __all__ = [
     "FedProx",
     "Federate",
     "Federated",
-    "Label",
     "MethodName",
     "Methods",
     "Model",
@@ -47,6 +46,7 @@ __all__ = [
     "ServerOptimizer",
     "Synthetic",
     "Tabular",
+    "TaskLabel",
     "Tenrec",
     "Train",
     "Tune",

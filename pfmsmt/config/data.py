@@ -122,7 +122,7 @@ class Tenrec(Frozen):
         return unique(names)
 
 
-class Label(Frozen):
+class TaskLabel(Frozen):
     """A task and the column that holds its label."""
 
     task: ScenarioName = Field(description="Name of the task, such as ctr.")
@@ -143,7 +143,7 @@ class Tabular(Frozen):
     scenarios: tuple[ScenarioName, ...] | dict[ScenarioName, str | int] | None = Field(
         default=None, description="Scenarios to keep, in order: [NL, ES], or {name: value}; null: all that there are."
     )
-    labels: tuple[Label, ...] = Field(
+    labels: tuple[TaskLabel, ...] = Field(
         default=(),
         description="Tasks in order, such as {task: ctr, column: clicked}, {task: ctcvr, column: buys, within: ctr}.",
     )

@@ -12,7 +12,7 @@ UPGRADE = "`pfmsmt params upgrade` rewrites the file"
 
 
 def set_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Set values by dotted keys in a tree of plain values, adding missing blocks."""
+    """Set values by dotted keys in a tree; missing blocks are added."""
     for key, value in values.items():
         *path, last = key.split(".")
         block = tree
@@ -22,7 +22,7 @@ def set_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def value_at(tree: Any, key: str) -> Any:
-    """Return what stands at a dotted key of a `Config` or a tree.
+    """Return the value at a dotted key of a `Config` or tree.
 
     Raises:
         KeyError, AttributeError: nothing does.

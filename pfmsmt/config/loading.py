@@ -26,7 +26,7 @@ TUNE_FILE = Path("tune.yaml")
 
 
 class Config(Frozen):
-    """All settings of a project; a key in no file has its default."""
+    """All settings of a project; missing keys have their defaults."""
 
     seed: Seed = Field(default=0, description="Seed of generated data, of the validation split and of the bootstrap.")
     data: Data = Field(default=Data(), description="Which data, and how they become client shards.")

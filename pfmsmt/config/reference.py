@@ -115,7 +115,7 @@ def _settings(schema: JsonSchema, place: str) -> Iterator[Setting]:
 
 
 def _block(part: JsonSchema) -> JsonSchema | None:
-    """Return the schema of a part that is a block, None for a value."""
+    """Return the schema of a part that is a block, else None."""
     name = str(part.get("$ref", "")).rpartition("/")[2]
     found: JsonSchema | None = _schema()["$defs"].get(name)
     return found

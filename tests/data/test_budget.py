@@ -125,7 +125,7 @@ def test_the_plan_follows_from_sizes(sources, make_config):
     )
     with pytest.raises(ConfigError, match=r"train\.shuffle: rows needs all rows in memory, 0\.08 GiB"):
         plan(memory=0.01, shuffle="rows")
-    with pytest.raises(ConfigError, match=r"lower train\.shuffle_rows, or raise train\.memory"):
+    with pytest.raises(ConfigError, match=r"lower train\.shuffle_rows, or raise run\.memory"):
         plan(memory=(streamed - 1) / GIB)
-    with pytest.raises(ConfigError, match=r"at least, with the row groups of these shards; raise train\.memory$"):
+    with pytest.raises(ConfigError, match=r"at least, with the row groups of these shards; raise run\.memory$"):
         plan(memory=0.001)

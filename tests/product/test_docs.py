@@ -1,5 +1,6 @@
 """The pages say what the code does: names exist, commands have their options, examples run, sentences are short."""
 
+import configparser
 import re
 import subprocess
 import sys
@@ -91,6 +92,22 @@ def test_paths_of_code_exist(name):
                 assert (ROOT / span).exists(), f"{name}: {span}"
             elif span.endswith(".py"):
                 assert (ROOT / "pfmsmt" / span).exists(), f"{name}: {span}"
+
+
+def test_the_floor_plans_are_that_of_the_linter():
+    rules = configparser.ConfigParser()
+    rules.read(ROOT / ".importlinter")
+    layers = rules["importlinter:contract:layers"]["layers"].split("\n")[1:]
+    floors = [[room.strip().removeprefix("pfmsmt.") for room in layer.split(":")] for layer in layers]
+    table = re.findall(r"^\| (\d) \| `(\w+)` ", PAGES["docs/explanation/architecture.md"], re.MULTILINE)
+    assert [(int(floor), room) for floor, room in table] == [
+        (7 - place, room) for place, rooms in enumerate(floors) for room in rooms
+    ]
+    (drawing,) = [block for _, block in code_blocks(PAGES["README.md"]) if block.startswith("commands")]
+    rooms = {room for floor in floors for room in floor}
+    assert [[word for word in re.split(r"\s+|;|,", line) if word in rooms][: len(floor)] for line, floor in zip(
+        drawing.splitlines(), floors, strict=True
+    )] == floors  # fmt: skip
 
 
 def command_lines(text: str) -> list[str]:
@@ -260,7 +277,7 @@ def test_the_example_of_a_source_yields_rows(make_config, tmp_path):
 @pytest.mark.slow(10)
 def test_the_pages_build_without_a_warning(tmp_path):
     mkdocs = Path(sys.executable).with_name("mkdocs")
-    words = [mkdocs, "build", "--strict", "--quiet", "--site-dir", tmp_path]
+    words = [mkdocs, "build", "--strict", "--site-dir", tmp_path]
     done = subprocess.run(
         words, cwd=ROOT, env={"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=300
     )
