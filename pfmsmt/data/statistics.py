@@ -140,7 +140,7 @@ class Moments:
             self._merge(state.rows, *(np.asarray(part, np.float64) for part in state[1:]))
 
     def state(self) -> MomentState:
-        """Return the moments of the rows so far that may leave a site."""
+        """Return the moments so far, which may leave a site."""
         spread = np.where(self._lowest == self._highest, 0.0, np.sqrt(self._squares / max(self._rows, 1)))
         middle = np.where(self._lowest == self._highest, self._lowest, self._mean)
         parts = (self._mean, self._squares, middle - spread, middle + spread)
