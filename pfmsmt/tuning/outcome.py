@@ -89,7 +89,7 @@ def _is_flow(node: Node) -> bool:
 
 
 def _added(text: str, place: _Place, value: Any) -> str:
-    """Add a key on a line behind the others of its block, or within its braces."""
+    """Add a key behind the others of its block or braces."""
     node = place.node
     start, end = node.start_mark.index, node.end_mark.index
     if _is_flow(node) and (node.value or place.within_flow):
@@ -122,7 +122,7 @@ _COMMENT = re.compile(r"( *)#.*\n")
 
 
 def _aligned(rest: str, longer: int) -> str:
-    """Keep a comment behind the value in its column, as far as there is room."""
+    """Keep a comment behind the value in its column, if it fits."""
     spaces = len(rest) - len(rest.lstrip(" "))
     if not spaces or rest[spaces : spaces + 1] != "#":
         return rest

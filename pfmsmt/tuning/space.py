@@ -165,7 +165,9 @@ class Objective(NamedTuple):
 
 
 def read_objective(name: str, schema: Schema) -> Objective:
-    """Read the objective of tune.yaml: mean, minimum, a scenario, a task, or `<scenario>/<task>`.
+    """Read the objective of tune.yaml.
+
+    It is mean, minimum, a scenario, a task, or `<scenario>/<task>`.
 
     Raises:
         ConfigError: the data hold no such scenario or task.

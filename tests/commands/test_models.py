@@ -26,6 +26,7 @@ def champion(shelf, scenario="NL"):
     return promotion.current(shelf.tracking, scenario).version
 
 
+@pytest.mark.slow(1)
 def test_promote_moves_the_alias_and_is_recorded(run, shelf):
     done = run("promote", "NL")
     assert (done.exit_code, done.output) == (0, "pfmsmt-NL: champion 1 -> 2\n")
@@ -36,6 +37,7 @@ def test_promote_moves_the_alias_and_is_recorded(run, shelf):
     assert last.time > first.time
 
 
+@pytest.mark.slow(1)
 def test_promote_refuses_what_validated_worse_by_more_than_the_margin(run, shelf):
     near, far, unknown = (shelf.add("NL", val=val) for val in (0.695, 0.685, None))
     for version, text in ((far, "0.6850, the champion's 0.7000"), (unknown, "undefined")):
@@ -84,6 +86,7 @@ def test_promote_refuses_another_schema(run, shelf):
     assert champion(shelf) == "1"
 
 
+@pytest.mark.slow(1)
 def test_rollback_goes_back_champion_by_champion(run, shelf):
     third = shelf.add("NL", val=0.8)
     for version in ("2", third):
@@ -136,6 +139,7 @@ def test_list_show_and_diff(run, shelf):
     assert "against version 1: its val_mean_auc is 0.7000" in run("diff", "NL", "2", "1").output
 
 
+@pytest.mark.slow(1)
 def test_rollback_counts_what_was_moved_by_hand(run, shelf):
     """Champions 1, 2, then 3 by hand, then 4: back to 3, to 2, to 1."""
     third, fourth = shelf.add("NL", val=0.8), shelf.add("NL", val=0.9)
@@ -146,6 +150,7 @@ def test_rollback_counts_what_was_moved_by_hand(run, shelf):
         assert run("rollback", "NL").output.endswith(f"-> {expected}\n")
 
 
+@pytest.mark.slow(1)
 def test_rollback_after_a_rollback_from_what_was_moved_by_hand(run, shelf):
     """Champions 1, 2, then 3 by hand, back to 2, then 4: back to 2, not to 1."""
     third, fourth = shelf.add("NL", val=0.8), shelf.add("NL", val=0.9)

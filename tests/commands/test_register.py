@@ -108,6 +108,7 @@ def test_a_second_choice_becomes_champion_or_challenger_as_asked(project, config
         assert (f"pfmsmt-{scenario} version 2 replaces version 1, but" in output) == (second < first)
 
 
+@pytest.mark.slow(1)
 def test_a_missing_or_damaged_result_is_named(project, configure, train_all):
     config = configure({"train.methods": ["local"]})
     train_all(config, "train")

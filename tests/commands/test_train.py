@@ -69,6 +69,7 @@ def test_the_same_seed_writes_the_same_files(project, configure, method):
     assert (project / f"models/{method}-seed1/history.csv").read_bytes() != first[f"{method}-seed0/history.csv"]
 
 
+@pytest.mark.slow(3)
 def test_history_and_result(project, configure):
     go(project, configure(), "fedavg")
     history = pd.read_csv(project / "models/fedavg-seed0/history.csv")
@@ -416,6 +417,7 @@ def test_a_damaged_checkpoint_says_what_to_do(checkpointed, project, configure, 
     assert len(runs(project)) == 1
 
 
+@pytest.mark.slow(1)
 def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data, tmp_path):
     import torch
 

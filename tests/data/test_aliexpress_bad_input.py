@@ -370,6 +370,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow(1)
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes here")
 def test_when_writing_fails_nothing_half_written_stays(tmp_path):
     write_raw(tmp_path / "raw", tables())

@@ -101,6 +101,7 @@ def sources(folders):
     )
 
 
+@pytest.mark.slow(1)
 def test_the_plan_follows_from_sizes(sources, make_config):
     def plan(phases=1, **train):
         changes = {"shuffle": "auto", "shuffle_rows": WINDOW, **train}

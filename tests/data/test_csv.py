@@ -32,6 +32,7 @@ def test_blocks_know_their_first_row_and_ids_keep_all_digits():
     assert [values.dtype.name for values in held[0].columns.values()] == ["int64", "int64", "float64", "int8"]
 
 
+@pytest.mark.slow(1)
 @settings(deadline=None)  # threads are started in each
 @given(good=st.integers(0, 40), block_bytes=st.integers(40, 400), header=st.booleans())
 def test_a_fault_has_the_same_place_whatever_the_blocks(good, block_bytes, header):

@@ -191,6 +191,7 @@ def parts_of(log):
     return parts
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("form", [Form100k, Form1m])
 @settings(max_examples=10, deadline=None)
 @given(LOG)

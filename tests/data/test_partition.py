@@ -63,6 +63,7 @@ def decoded_rows(path, schema, known_only=False):
     return list(zip(*columns, shard["ctr"], shard["ctcvr"], strict=True))
 
 
+@pytest.mark.slow(2)
 @settings(max_examples=25, deadline=None)
 @given(train=LOGS, test=LOGS, seed=st.integers(0, 99))
 def test_what_goes_in_comes_out(train, test, seed):

@@ -134,6 +134,7 @@ def test_calls_are_made_in_order_by_threads_that_end():
     wait_for_readers()
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
 def test_a_whole_training_is_the_same_in_either_mode(folder, cut_schema, make_config, equal_arrays, method):
     config = make_config({"train.shuffle": "row_groups", "train.shuffle_rows": 80, "train.rounds": 3,

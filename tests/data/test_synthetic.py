@@ -76,6 +76,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert all(other[name] != first[name] for name in first)
 
 
+@pytest.mark.slow(1)
 def test_rows_and_rates_are_those_of_the_config(sample):
     _, folder = sample
     rows = collect(read_all("synthetic", folder, "NL", "test"))
@@ -105,6 +106,7 @@ def test_the_oracle_scores_the_probabilities_of_the_features_as_written(sample):
     assert oracle["ctcvr"]["auc"] == pytest.approx(0.88, abs=0.025)
 
 
+@pytest.mark.slow(1)
 def test_a_scenario_does_not_depend_on_the_sizes_of_others(tmp_path):
     settings = config()
     first = generated(tmp_path / "a", settings)
@@ -115,6 +117,7 @@ def test_a_scenario_does_not_depend_on_the_sizes_of_others(tmp_path):
     assert second["aliexpress_FR_datasets.zip"] != first["aliexpress_FR_datasets.zip"]
 
 
+@pytest.mark.slow(1)
 def test_shares_and_conflict_decide_what_scenarios_have_in_common():
     """NL and FR are one cluster, FR is the last: correlation of their z = shared - cluster with conflict, else +."""
     rng = np.random.default_rng(0)

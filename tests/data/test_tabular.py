@@ -43,6 +43,7 @@ def decoded(folder, schema, scenario, split):
     return [((k and str(kind[k])) or None, number[n], c, v) for k, n, c, v in shard.itertuples(index=False)]
 
 
+@pytest.mark.slow(2)
 @settings(max_examples=12, deadline=None)
 @given(st.lists(ROW, max_size=20))
 def test_what_goes_in_comes_out_of_either_form(log):

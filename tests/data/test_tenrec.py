@@ -171,6 +171,7 @@ def test_features_that_cannot_be(block, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow(1)
 def test_a_user_split_over_blocks_is_ranked_on(tmp_path):
     """Rows of a user lie far apart: more than 65,536 rows of others stand between."""
     held = rows(users=9000, items=10)

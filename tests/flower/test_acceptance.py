@@ -1,6 +1,7 @@
 """Answers that no honest site gives, and requests that no honest server sends: refused, and nobody else suffers."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -92,6 +93,7 @@ def test_an_upload_that_cannot_be_is_its_sites_failure(configure, grid, serve, c
     assert len(line) < 400
 
 
+@pytest.mark.slow(1)
 def test_so_many_noised_uploads_nobody_makes(configure, grid, serve, capsys):
     configure({**ONE, "privacy.clip": 1.0, "privacy.noise": 1.0})
     act = with_notes(lambda notes: notes.update(releases=10**400))
@@ -113,6 +115,7 @@ def test_figures_that_cannot_be_are_rejected(configure, grid, serve, capsys, auc
     assert "client ES did not answer: validation rejected" in capsys.readouterr().out
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("best", [{"round": "x"}, {"mean_auc": "<script>"}, {"validation": [1]}, {"round": 0}])
 def test_what_a_site_tells_at_the_end_is_checked(configure, grid, serve, project, capsys, best):
     configure(ONE)
@@ -134,18 +137,24 @@ def test_a_site_that_is_connected_twice_is_left_out(configure, grid, serve, caps
 # -- the schema exchange
 
 
+@pytest.fixture(scope="module")
+def proposed(tmp_path_factory, make_tree):
+    """The folders of sites that have proposed, made once."""
+    root = tmp_path_factory.mktemp("proposed")
+    for scenario in ALL:
+        (root / scenario).mkdir()
+        (root / scenario / "params.yaml").write_text(yaml.safe_dump(make_tree({})))
+        prepare_site(root / scenario, scenario)
+    return root
+
+
 @pytest.fixture
-def raw_sites(configure, project, make_tree):
-    """Sites that have proposed."""
+def raw_sites(configure, project, proposed):
+    """Sites of the test's own that have proposed."""
     configure({"federate.deadline": 5.0})
-    found = {}
-    for scenario in sorted(ALL):
-        found[scenario] = project.parent / "sites" / scenario
-        found[scenario].mkdir(parents=True)
-        (found[scenario] / "params.yaml").write_text(yaml.safe_dump(make_tree({})))
-        prepare_site(found[scenario], scenario)
     (project / "data/clients/schema.json").unlink()
-    return found
+    sites = shutil.copytree(proposed, project.parent / "sites")
+    return {scenario: sites / scenario for scenario in sorted(ALL)}
 
 
 def tells(change):
@@ -177,6 +186,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize(("kind", "act", "fault"), ANSWERS.values(), ids=ANSWERS.keys())
 def test_an_answer_to_the_schema_that_cannot_be_is_refused_by_name(raw_sites, project, kind, act, fault):
     grid = InProcessGrid(raw_sites)
@@ -230,6 +240,7 @@ def test_a_runs_name_is_no_path(configure, grid, serve, sites, capsys, run):
         type(read_request(request).plan).model_validate({**read_request(request).plan.model_dump(), "run_id": run})
 
 
+@pytest.mark.slow(1)
 def test_a_run_goes_on_when_the_quorum_that_ended_it_is_lowered(configure, grid, serve, sites, capsys):
     configure({**CHANGES, "train.quorum": 1.0})
     grid.before = at("ES", ("train", 2, 0), raises)
@@ -240,6 +251,7 @@ def test_a_run_goes_on_when_the_quorum_that_ended_it_is_lowered(configure, grid,
     assert "fedavg-seed0: going on after round 1\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow(1)
 def test_a_site_forgets_a_run_that_was_begun_anew(configure, grid, serve, sites, capsys):
     configure({**CHANGES, "train.quorum": 1.0})
     grid.before = at("ES", ("train", 2, 0), raises)

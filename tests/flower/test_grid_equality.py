@@ -39,6 +39,7 @@ def in_one_process(project):
     return run
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize(
     ("name", "wire"),
     [("pf_msmtrec", "float32"), ("fedavg", "float32"), ("ditto", "float32"), ("pf_msmtrec", "float16"),

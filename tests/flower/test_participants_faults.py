@@ -27,6 +27,7 @@ def goes_away(message):
     return Message(Error(5, "node unavailable"), reply_to=message)
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize(
     ("act", "reason"),
     [
@@ -48,6 +49,7 @@ def test_a_site_that_does_not_answer_is_named_and_the_round_goes_on(
     assert all(set(found) == ALL for found in history.groupby("round")["scenario"].unique())
 
 
+@pytest.mark.slow(3)
 def test_a_missing_site_keeps_its_parameters_and_joins_again_under_another_node(
     configure, grid, serve, project, capsys, equal_arrays
 ):
@@ -95,6 +97,7 @@ def with_more(found):
     found["private/table"] = np.zeros((5, 2), np.float32)
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -189,6 +192,7 @@ def dies(message):
     raise Killed
 
 
+@pytest.mark.slow(2)
 def test_without_authentication_sites_say_who_they_are(configure, project, sites, monkeypatch, serve):
     configure({**CHANGES, "federate.rounds": 1})
     nameless = InProcessGrid(sites, names=False)
@@ -197,6 +201,7 @@ def test_without_authentication_sites_say_who_they_are(configure, project, sites
     assert (traffic(project) > 0).all()
 
 
+@pytest.mark.slow(5)
 @pytest.mark.parametrize(("name", "when"), [("pf_msmtrec", ("train", 2, 1)), ("fedavg", ("validate", 2, 0))])
 def test_a_killed_server_goes_on_after_its_last_complete_round(
     configure, grid, serve, project, sites, capsys, equal_arrays, name, when

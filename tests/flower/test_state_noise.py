@@ -35,6 +35,7 @@ def twice(grid):
     return answers
 
 
+@pytest.mark.slow(3)
 def test_a_sites_noise_is_not_the_seeds_and_a_repeated_upload_counts(configure, grid, twice, serve, project, sites):
     configure(CHANGES)
     serve(grid, "pf_msmtrec")
@@ -58,6 +59,7 @@ def test_a_sites_noise_is_not_the_seeds_and_a_repeated_upload_counts(configure, 
     assert {"examples", "loss", "releases"} <= set(ledger[ledger["direction"] == "up"]["name"])
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("said", [0, -1, 2.5, None])
 def test_an_upload_that_says_it_has_no_noise_is_rejected(configure, grid, serve, project, capsys, said):
     configure(CHANGES)

@@ -16,15 +16,12 @@ import yaml
 from pfmsmt.config import MethodName, load_config
 from pfmsmt.methods import LocalResult, Method
 from pfmsmt.methods.catalogue import build_method, method_facts
-from tests.support.source import PACKAGE, ROOT, imported_names, modules, public_names, summaries
+from tests.support.source import PACKAGE, ROOT, STAGES, TESTS, imported_names, modules, public_names, summaries
 
 ROOMS = {
     "core", "config", "methods", "data", "models", "tracking", "report", "training", "serving", "tuning", "flower",
     "commands",
 }  # fmt: skip
-HOUSE = modules(PACKAGE)
-STAGES = modules(ROOT / "stages")
-TESTS = modules(ROOT / "tests")
 every_room = pytest.mark.parametrize("room", sorted(ROOMS))
 
 NAMED_AFTER_OTHERS = {"config", "commands"}
@@ -75,7 +72,7 @@ def assert_none(offenders: Iterable[str]) -> None:
 @every_room
 def test_a_module_name_is_used_once(room):
     places = defaultdict(list)
-    for module in HOUSE:
+    for module in modules(PACKAGE):
         if module.room not in NAMED_AFTER_OTHERS and module.stem != "__init__":
             places[module.stem].append(module)
     clashes = [found for found in places.values() if len(found) > 1 and any(module.room == room for module in found)]
@@ -85,7 +82,7 @@ def test_a_module_name_is_used_once(room):
 @every_room
 def test_a_public_name_is_defined_once(room):
     places = defaultdict(list)
-    for module in HOUSE:
+    for module in modules(PACKAGE):
         for name in set(public_names(module)) - DEFINED_AGAIN.keys():
             places[name].append(module)
     clashes = {n: found for n, found in places.items() if len(found) > 1 and any(m.room == room for m in found)}
@@ -94,7 +91,12 @@ def test_a_public_name_is_defined_once(room):
 
 @pytest.mark.parametrize("room", [*sorted(ROOMS), "pfmsmt", "stages"])
 def test_a_summary_line_is_short_and_has_a_subject(room):
-    found = [summary for module in [*HOUSE, *STAGES] if module.room == room for summary in summaries(module)]
+    found = [
+        summary
+        for module in [*modules(PACKAGE), *modules(STAGES)]
+        if module.room == room
+        for summary in summaries(module)
+    ]
     assert found
     assert_none(
         f"{where}: {len(line.split())} words: {line}"
@@ -110,7 +112,7 @@ def imports():
 @every_room
 def test_a_module_is_worth_a_file_of_its_own(room, imports):
     """At most 400 lines; a short one is there because several need it, or another program does."""
-    own = [module for module in HOUSE if module.room == room and module.stem != "__init__"]
+    own = [module for module in modules(PACKAGE) if module.room == room and module.stem != "__init__"]
     assert_none(f"{module.name}: {module.lines} lines" for module in own if module.lines > MOST_LINES)
     short = [module for module in own if module.lines < FEWEST_LINES and module.name not in RUN_FROM_OUTSIDE]
     importers = {module: imports.find_modules_that_directly_import(module.name) for module in short}
@@ -122,23 +124,23 @@ def test_a_module_is_worth_a_file_of_its_own(room, imports):
 
 @every_room
 def test_a_test_file_is_named_after_a_module_of_its_room(room):
-    names = {part for module in HOUSE if module.room == room for part in module.name.split(".")[1:]}
-    files = [module.stem for module in TESTS if module.room == room and module.stem != "conftest"]
+    names = {part for module in modules(PACKAGE) if module.room == room for part in module.name.split(".")[1:]}
+    files = [module.stem for module in modules(TESTS) if module.room == room and module.stem != "conftest"]
     assert_none(file for file in files if not re.fullmatch(f"test_({'|'.join(names)})(_.+)?", file))
 
 
 def test_every_folder_of_tests_is_named_after_a_room():
-    assert {module.room for module in TESTS} <= ROOMS | {"product", "support", "tests"}
+    assert {module.room for module in modules(TESTS)} <= ROOMS | {"product", "support", "tests"}
 
 
 def test_a_slow_test_says_how_many_seconds_it_takes():
     """The longest files start first, by these."""
-    assert_none(module.name for module in TESTS if re.search(r"mark\.slow\b(?!\()", module.text))
+    assert_none(module.name for module in modules(TESTS) if re.search(r"mark\.slow\b(?!\()", module.text))
 
 
 def test_tests_share_helpers_through_the_support_package_alone():
-    stems = {module.stem for module in TESTS} - {"__init__"}
-    imported = [(module.name, name) for module in TESTS for name in imported_names(module)]
+    stems = {module.stem for module in modules(TESTS)} - {"__init__"}
+    imported = [(module.name, name) for module in modules(TESTS) for name in imported_names(module)]
     inside = [(user, name) for user, name in imported if name.split(".")[0] in {"", "tests", *stems}]
     assert_none(f"{user} imports {n}" for user, n in inside if not n.startswith(("tests.support", "tests.conftest")))
 

@@ -150,6 +150,7 @@ def test_rows_that_were_left_out_are_told(shards):
         make_card(schema, folder)
 
 
+@pytest.mark.slow(1)
 def test_the_files_open_offline_and_are_the_same_each_time(card, tmp_path):
     paths = write_card(card, tmp_path / "one")
     assert [p.name for p in paths] == [

@@ -109,6 +109,7 @@ def test_optional_columns_are_filled_with_the_mean_or_out_of_vocabulary_and_coun
 FILL = {"user": 12, "age": 0.25}
 
 
+@pytest.mark.slow(1)
 def test_missing_values_are_filled_as_in_training_and_counted(start, shelf):
     version = shelf.add("NL", seed=3, alias="champion", fill=FILL)
     client = start().client

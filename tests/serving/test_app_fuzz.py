@@ -5,10 +5,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.generation import GenerationMode
-from schemathesis.specs.openapi import checks as openapi_checks
 
 from pfmsmt.serving import bodies
 from pfmsmt.serving.app import build_app
@@ -57,6 +54,7 @@ def damage(stream: bytes, rng: np.random.Generator, other: bytes) -> bytes:
     return bytes(body)
 
 
+@pytest.mark.slow(1)
 def test_damaged_arrow_streams_are_refused_or_read_and_never_more():
     rng, streams = np.random.default_rng(7), seeds()
     reader = RowReader(schema("NL"), ("age",))
@@ -78,6 +76,7 @@ def test_damaged_arrow_streams_are_refused_or_read_and_never_more():
     assert min(outcomes["422"], outcomes["read"], outcomes["413"]) > 10, outcomes
 
 
+@pytest.mark.slow(1)
 def test_a_server_outlives_damaged_streams(start):
     server = start()
     rng, streams = np.random.default_rng(8), seeds()
@@ -97,19 +96,30 @@ def test_a_server_outlives_damaged_streams(start):
 def document(make_fleet):
     fleet = make_fleet()
     fleet.refresh()
+    # Not at the top: it would take every worker two seconds to load.
+    import schemathesis
+
     return schemathesis.openapi.from_asgi("/openapi.json", build_app(fleet, SETTINGS))
 
 
-CHECKS = [
-    schemathesis.checks.not_a_server_error,
-    openapi_checks.status_code_conformance,
-    openapi_checks.content_type_conformance,
-    openapi_checks.response_schema_conformance,
-]
+def document_checks() -> list:
+    import schemathesis
+    from schemathesis.specs.openapi import checks
+
+    return [
+        schemathesis.checks.not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    ]
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_nothing_that_the_openapi_document_allows_or_forbids_fails(document, mode):
+@pytest.mark.slow(5)
+@pytest.mark.parametrize("kind", ["positive", "negative"])
+def test_nothing_that_the_openapi_document_allows_or_forbids_fails(document, kind):
+    from schemathesis.generation import GenerationMode
+
+    mode, checks = GenerationMode(kind), document_checks()
     statuses: Counter[int] = Counter()
     for found in document.get_all_operations():
         operation = found.ok()
@@ -122,7 +132,7 @@ def test_nothing_that_the_openapi_document_allows_or_forbids_fails(document, mod
         )  # fmt: skip
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case):
-            statuses[case.call_and_validate(checks=CHECKS).status_code] += 1
+            statuses[case.call_and_validate(checks=checks).status_code] += 1
 
         check()
     assert sum(statuses.values()) >= 60

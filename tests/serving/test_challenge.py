@@ -30,6 +30,7 @@ def test_scenarios_draw_for_themselves():
     assert [takes(key, "NL", 0.5) for key in keys] != [takes(key, "ES", 0.5) for key in keys]
 
 
+@pytest.mark.slow(2)
 def test_split_answers_by_key(start, shelf):
     client = start(challenger="split", challenger_share=0.5).client
     expected = {v: saved(shelf, "NL", v).predict(ROWS).to_numpy() for v in ("1", "2")}
@@ -65,6 +66,7 @@ def test_a_shadow_is_compared_and_not_returned(start, shelf):
         assert found == pytest.approx(np.abs(first - second).mean(axis=0)[place], abs=1e-6)
 
 
+@pytest.mark.slow(1)
 def test_a_challenger_with_other_columns_is_not_shadowed(start, shelf):
     numerical = (NumericalField(name="price", mean=10.0, std=2.0),)
     set_alias(shelf.tracking, "NL", "challenger", shelf.add("NL", 4, numerical=numerical))
@@ -73,6 +75,7 @@ def test_a_challenger_with_other_columns_is_not_shadowed(start, shelf):
     assert metric(client, 'pfmsmt_shadow_lost_total{reason="other columns",scenario="NL"}') == 1
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("mode", ["split", "shadow"])
 def test_a_challenger_that_needs_more_than_requests_have_gets_none(mode, start, shelf):
     more = (*schema("NL").numerical, NumericalField(name="weight", mean=0.0, std=1.0))

@@ -25,6 +25,7 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
+@pytest.mark.slow(12)
 def test_fifty_swaps_under_load_lose_no_request(start, shelf):
     server = start(poll_seconds=0.01)
     expected = {v: saved(shelf, "NL", v).predict(ROWS).to_numpy() for v in ("1", "2")}
@@ -79,6 +80,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize(("edit", "text"), FAULTS.values(), ids=FAULTS.keys())
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one(start, shelf, edit, text):
     server = start()
@@ -97,6 +99,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one(start, shelf, edit, 
     assert len([line for line in server.fleet.told if f"version {version} is not served" in line]) == 1
 
 
+@pytest.mark.slow(1)
 def test_a_model_of_another_scenario_is_refused(start, shelf):
     server = start()
     wrong = shelf.tracking.client.get_model_version("pfmsmt-ES", "1").source.removeprefix("models:/")
@@ -106,6 +109,7 @@ def test_a_model_of_another_scenario_is_refused(start, shelf):
     assert "is a model of scenario ES" in server.client.get("/readyz").json()["faults"][0]
 
 
+@pytest.mark.slow(2)
 def test_not_ready_while_a_scenario_has_no_model(start, shelf):
     version = damage(shelf, lambda folder: shutil.rmtree(folder / "artifacts"))
     set_alias(shelf.tracking, "NL", "champion", version)
@@ -130,6 +134,7 @@ def test_a_lost_alias_or_registry_leaves_all_in_service(start, shelf):
     assert server.client.post(PATH, json=BODY).json()["model_version"] == "1"
 
 
+@pytest.mark.slow(2)
 def test_a_new_scenario_is_found(start, shelf):
     server = start()
     assert server.client.post(PATH.replace("NL", "FR"), json=BODY).status_code == 404
@@ -137,6 +142,7 @@ def test_a_new_scenario_is_found(start, shelf):
     wait_for(lambda: server.client.post(PATH.replace("NL", "FR"), json=BODY).status_code == 200)
 
 
+@pytest.mark.slow(2)
 def test_an_old_champion_is_let_go(start, shelf):
     """Tables and all, once the new one has answered: each swap would cost a model's memory."""
     server = start(poll_seconds=0.01)

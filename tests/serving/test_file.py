@@ -35,6 +35,7 @@ def test_predictions_come_row_by_row_in_order(shelf, rows):
     np.testing.assert_allclose(pq.read_table(target).to_pandas(), raw, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow(1)
 def test_memory_does_not_grow_with_rows(shelf, rows):
     """Of ten times as many batches, Arrow never holds more than one batch more."""
     default, peaks = pa.default_memory_pool(), []
@@ -66,6 +67,7 @@ def test_optional_columns(shelf, rows):
     np.testing.assert_allclose(pq.read_table(target).to_pandas(), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow(1)
 def test_bad_files_are_named_and_leave_nothing(shelf, rows):
     root = shelf.root
     rows.assign(price=rows.price.mask(rows.index == 777)).to_parquet(root / "nan.parquet")

@@ -49,6 +49,7 @@ RECORDS = st.lists(
 )
 
 
+@pytest.mark.slow(4)
 @settings(max_examples=150, deadline=None)
 @given(RECORDS)
 def test_every_form_is_encoded_as_in_training(records):

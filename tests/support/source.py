@@ -1,12 +1,13 @@
 """The package's source as the architecture tests read it: modules, what they define, and their docstrings."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "pfmsmt"
+PACKAGE, STAGES, TESTS = ROOT / "pfmsmt", ROOT / "stages", ROOT / "tests"
 
 
 class Module(NamedTuple):
@@ -32,7 +33,9 @@ class Module(NamedTuple):
         return self.name.rpartition(".")[2]
 
 
+@functools.cache
 def modules(folder: Path) -> list[Module]:
+    """Every module of a folder; read once, as it takes a second."""
     found = []
     for path in sorted(folder.rglob("*.py")):
         text = path.read_text(encoding="utf-8")

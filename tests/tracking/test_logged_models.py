@@ -57,6 +57,7 @@ def test_signature_example_and_pins(logged, rows: pd.DataFrame) -> None:
     assert all("==" in pin and "+" not in pin for pin in pins), pins
 
 
+@pytest.mark.slow(4)
 def test_the_model_brings_the_package_that_loads_it(logged, tmp_path: Path) -> None:
     """As MLflow installs it into an environment of its own; what it needs besides is pinned."""
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{logged[1]}"))
@@ -82,6 +83,7 @@ def test_no_artifact_is_a_pickle(logged, root: Path) -> None:
     assert not [path for path in files if path.name not in named and b"pickle" in path.read_bytes()]
 
 
+@pytest.mark.slow(1)
 def test_a_loaded_model_answers_as_the_saved_one(logged, model_folder: Path, rows: pd.DataFrame) -> None:
     model = mlflow.pyfunc.load_model(f"models:/{logged[1]}")
     expected = load_model(model_folder).predict(rows)

@@ -17,6 +17,7 @@ def history(tracking: Store, run_id: str, name: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in tracking.client.get_metric_history(run_id, name))
 
 
+@pytest.mark.slow(1)
 def test_a_run_carries_name_tags_params_and_origin(tracking: Store, root: Path, start) -> None:
     author = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for command in (["init", "-q"], ["add", "params.yaml"], [*author, "commit", "-qm", "x"]):
@@ -78,6 +79,7 @@ def test_metrics_land_at_their_round_and_what_is_not_finite_is_left_out(tracking
     assert set(tracking.client.get_run(run.id).data.metrics) == {"val/NL/ctr_auc", "server/bytes_up"}
 
 
+@pytest.mark.slow(2)
 def test_a_round_of_more_metrics_than_one_call_takes(tracking: Store, start) -> None:
     with start() as run:
         run.log_round(1, {f"m/{number}": number for number in range(1001)})
@@ -134,6 +136,7 @@ def test_a_resumed_run_has_every_round_once(tracking: Store, start) -> None:
     assert hit.info.run_id == run.id
 
 
+@pytest.mark.slow(2)
 def test_a_resumed_run_has_every_model_once(tracking: Store, start, model_folder: Path, rows: pd.DataFrame) -> None:
     with pytest.raises(KeyboardInterrupt), start() as killed:  # noqa: PT012
         killed.log_scenario_model("fedavg-NL", model_folder, rows, {}, step=3)

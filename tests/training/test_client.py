@@ -20,6 +20,7 @@ def requests(federation, client, round=1):
     return [*train, Request("validate", round, 0, federation.method.broadcast(server, client))]
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_repeated_request_has_the_same_answer_and_effect(make_federation, equal_arrays, method):
     once, twice = (make_federation(method) for _ in range(2))
@@ -35,6 +36,7 @@ def test_a_repeated_request_has_the_same_answer_and_effect(make_federation, equa
                     assert expected == answer
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_whole_round_can_be_repeated(make_federation, equal_arrays, method):
     """A server that was killed after the clients had trained asks for the round again, from its first phase."""
@@ -48,6 +50,7 @@ def test_a_whole_round_can_be_repeated(make_federation, equal_arrays, method):
     assert answers["once"][-1] == answers["twice"][-1]
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", METHODS)
 def test_requests_change_neither_themselves_nor_earlier_answers(make_federation, equal_arrays, method):
     client = make_federation(method).clients["ES"]
@@ -83,6 +86,7 @@ def test_best_is_the_round_with_the_best_validation(make_federation, equal_array
     assert validate(learner.model, learner.data.validation, learner.device) == client.best.validation
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", METHODS)
 def test_what_was_saved_goes_on_bit_for_bit(make_federation, equal_arrays, tmp_path, method):
     whole, first, second = (make_federation(method) for _ in range(3))
@@ -105,6 +109,7 @@ def test_what_was_saved_goes_on_bit_for_bit(make_federation, equal_arrays, tmp_p
     assert (tmp_path / "a/US.safetensors").read_bytes() == (tmp_path / "b/US.safetensors").read_bytes()
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_state_after_the_last_round_can_be_saved_in_the_middle_of_the_next(
     make_federation, equal_arrays, tmp_path, method
@@ -138,6 +143,7 @@ def test_loading_what_is_not_there(make_federation, tmp_path):
         make_federation("local").clients["NL"].load(tmp_path)
 
 
+@pytest.mark.slow(2)
 def test_private_tables_stay_with_the_client(make_config, make_data, tmp_path):
     import torch
 
@@ -202,6 +208,7 @@ def own(make_federation):
     return get
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", ["pf_msmtrec", "ditto", "local"])  # fedavg: the server changes nothing here
 @pytest.mark.parametrize("beta", WEIGHTS)
 def test_what_is_validated_is_an_average_over_rounds(make_federation, equal_arrays, own, method, beta):
@@ -231,6 +238,7 @@ def test_an_average_of_what_did_not_change_is_that_bit_for_bit(make_federation, 
     assert client.best.round == 1
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("beta", [0.9, 0.0])
 def test_a_repeated_validation_enters_the_average_once(make_federation, equal_arrays, own, tmp_path, beta):
     once, twice, fresh = (make_federation("local", averaging(beta)) for _ in range(3))
@@ -249,6 +257,7 @@ def test_a_repeated_validation_enters_the_average_once(make_federation, equal_ar
     assert_close(expected[0], mean(own("local"), WEIGHTS[beta][3]))
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("stop", [1, 2])
 @pytest.mark.parametrize("beta", [0.9, 0.0])
 def test_an_average_goes_on_where_it_was_saved(make_federation, equal_arrays, tmp_path, beta, stop):
@@ -267,6 +276,7 @@ def test_an_average_goes_on_where_it_was_saved(make_federation, equal_arrays, tm
     assert equal_arrays(second.clients["NL"].best.parameters, whole.clients["NL"].best.parameters)
 
 
+@pytest.mark.slow(1)
 def test_the_average_of_the_last_complete_round_is_saved_in_the_next_one(make_federation, equal_arrays, tmp_path):
     """Round 3 has been validated, but the state after round 2 is asked for: round 3 is then done anew."""
     federation, second, fresh = (make_federation("local", averaging(0.9)) for _ in range(3))
@@ -279,6 +289,7 @@ def test_the_average_of_the_last_complete_round_is_saved_in_the_next_one(make_fe
     assert equal_arrays(found[0], expected[0])
 
 
+@pytest.mark.slow(1)
 def test_loading_forgets_what_was_averaged_before(make_federation, equal_arrays, tmp_path):
     untrained, used, fresh = (make_federation("local", averaging(0.9)) for _ in range(3))
     untrained.clients["NL"].save(tmp_path, 0)

@@ -62,6 +62,7 @@ def test_the_table_is_in_no_message_and_no_copied_state(build, method):
     assert NAME in client.best_parameters()
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", METHODS)
 def test_requests_and_rounds_can_be_repeated(build, equal_arrays, method):
     once, twice, fresh = (build(method) for _ in range(3))
@@ -81,6 +82,7 @@ def test_requests_and_rounds_can_be_repeated(build, equal_arrays, method):
     assert not torch.equal(table(once.clients["ES"]), table(fresh.clients["ES"]))
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("method", METHODS)
 def test_what_was_saved_in_the_middle_of_a_round_goes_on_bit_for_bit(build, equal_arrays, tmp_path, method):
     whole, broken, second = (build(method) for _ in range(3))
@@ -106,6 +108,7 @@ def test_what_was_saved_in_the_middle_of_a_round_goes_on_bit_for_bit(build, equa
         build(method).clients["US"].load(tmp_path / "broken")
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("method", METHODS)
 def test_each_step_from_what_the_one_before_has_saved(build, tmp_path, method):
     """As at a site of its own, where every request is a process."""
@@ -123,6 +126,7 @@ def test_each_step_from_what_the_one_before_has_saved(build, tmp_path, method):
         assert (tmp_path / f"whole/NL{suffix}").read_bytes() == (tmp_path / f"step/NL{suffix}").read_bytes()
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", [*METHODS, "centralized"])
 def test_the_model_that_is_kept_is_the_best_rounds(build, tmp_path, method):
     """What is written predicts what the best round predicted on validation rows, large table included."""
@@ -179,6 +183,7 @@ def test_one_training_beside_a_dense_one(build, make_config):
     np.testing.assert_allclose(densely[~met], before[~met] * decay, rtol=1e-5)
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
 def test_a_trial_is_scored_with_the_best_table(build, make_config, method):
     config = make_config({"data.private_fields": list(FIELDS), "train.large_table_rows": 1})
