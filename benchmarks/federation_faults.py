@@ -32,7 +32,6 @@ from pfmsmt.flower.plan import across_sites
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import build_federation
 from pfmsmt.training.history import History
-from pfmsmt.training.results import write_models
 from pfmsmt.training.rounds import run_rounds
 
 UPLOADS = """
@@ -204,7 +203,7 @@ def in_one_process(world: World) -> Path:
     with InProcess(federation.clients, 1, 1) as exchange:
         for result in run_rounds(federation.method, exchange, server, federation.names, rounds=2, quorum=0.5):
             history.add(result)
-    write_models(world.folder / "expected", federation, schema, history, config.train.calibration)
+    federation.save_models(world.folder / "expected", history)
     return world.folder / "expected"
 
 

@@ -15,7 +15,7 @@ from pfmsmt.config.keys import set_values
 from pfmsmt.data.prepare.download import obtain
 from pfmsmt.data.prepare.partition import partition
 from pfmsmt.flower.operate.credentials import make_certificates, make_site_key
-from pfmsmt.flower.operate.demo import deal
+from pfmsmt.flower.operate.demo import share_out
 from pfmsmt.flower.operate.programs import CONNECTION, Command, Server, free_port, supernode
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -58,7 +58,7 @@ def build(folder: Path, deadline: float, rounds: int) -> World:
     config = load_config(server.root / "params.yaml")
     obtain(config.data, config.seed, folder / "raw", lambda _: None)
     partition(config.data, config.seed, folder / "raw", folder / "shards", lambda _: None)
-    sites = deal(folder / "shards", server.root, folder / "sites")
+    sites = share_out(folder / "shards", server.root, folder / "sites")
     make_certificates(server.certificates.folder, [])
     for place in sites.values():
         make_site_key(place / "site.key")

@@ -30,7 +30,6 @@ from pfmsmt.training.client import Client
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import Federation, build_federation
 from pfmsmt.training.history import History
-from pfmsmt.training.results import write_models
 from pfmsmt.training.rounds import run_rounds
 
 SCENARIO = "NL"
@@ -108,7 +107,7 @@ def measure(method: str, users: int, dim: int, rounds: int, in_place: bool) -> N
         size = sum(path.stat().st_size for path in (folder / "checkpoint").iterdir()) / 1e6
         _, reading = timed(lambda: build().clients[SCENARIO].load(folder / "checkpoint"))
         print(f"  checkpoint {size:,.0f} MB, written in {saving:.2f} s; built and read again in {reading:.2f} s")
-        _, writing = timed(lambda: write_models(folder / "models", federation, schema, history))
+        _, writing = timed(lambda: federation._replace(calibration="none").save_models(folder / "models", history))
         _, loading = timed(lambda: load_model(folder / "models" / SCENARIO))
         print(
             f"  model written in {writing:.1f} s, loaded in {loading:.1f} s; peak memory {peak() - base:,.0f} MB in all"

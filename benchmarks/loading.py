@@ -32,7 +32,7 @@ from pfmsmt.data.shards.reader import RowGroups, ShardFile
 from pfmsmt.data.shards.resident import ClientData, Shard, load_rows
 from pfmsmt.data.shards.streamed import StreamedShard
 from pfmsmt.data.shards.writer import ShardWriter
-from pfmsmt.methods.catalogue import expert_parts
+from pfmsmt.methods.catalogue import method_facts
 from pfmsmt.models.spec import build_spec
 from pfmsmt.training.local import build_learner, local_train
 
@@ -103,7 +103,7 @@ def drain(batches: Iterator[object], steps: int) -> None:
 
 def trainer(config: Config, shard: Shard, batch: int) -> Callable[[int], object]:
     """Return a function that trains so many steps as pf_msmtrec's first phase does."""
-    spec = build_spec(SCHEMA, config.model, **expert_parts("pf_msmtrec", config.methods))
+    spec = build_spec(SCHEMA, config.model, **method_facts("pf_msmtrec", config.methods).expert_parts)
     learner = build_learner("NL", spec, ClientData(shard, {}), batch, config.train, 0, torch.device("cpu"))
     start = learner.binding.read()
     block = config.methods.pf_msmtrec

@@ -33,9 +33,10 @@ from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.saved import save_model
 from pfmsmt.models.spec import build_spec
 from pfmsmt.models.template import Binding
-from pfmsmt.tracking import Tracking, connect
-from pfmsmt.tracking.promotion import crown
-from pfmsmt.tracking.registry import set_alias
+from pfmsmt.tracking import Store, connect
+from pfmsmt.tracking.mlflow_run import training_run
+from pfmsmt.tracking.promotion import set_champion
+from pfmsmt.tracking.registry import register_version, set_alias
 
 ROOT = Path(__file__).parents[1]
 CATEGORIES = 20
@@ -90,7 +91,7 @@ def draw_rows(count: int) -> pd.DataFrame:
     return pd.DataFrame(columns | {name: rng.normal(size=count).round(6) for name in NUMERICAL})
 
 
-def fill_registry(config: Config, folder: Path) -> Tracking:
+def fill_registry(config: Config, folder: Path) -> Store:
     """Register two versions of NL, the first one as champion."""
     tracking = connect(folder)
     own = schema()
@@ -100,14 +101,14 @@ def fill_registry(config: Config, folder: Path) -> Tracking:
     for seed in (0, 1):
         model = MMoE(spec).initialise(seed, "NL")
         save_model(folder / f"{seed}/NL", spec, Binding(model).read(), own, None, line)
-        with tracking.training_run(
-            method="pf_msmtrec", seed=seed, dataset="drawn", fingerprint="0" * 64, params={},
+        with training_run(
+            tracking, method="pf_msmtrec", seed=seed, dataset="drawn", fingerprint="0" * 64, params={},
             config_file=ROOT / "params.yaml",
         ) as run:  # fmt: skip
             name = run.log_scenario_model("pf_msmtrec-NL", folder / f"{seed}/NL", draw_rows(2), {}, step=1)
-        version = tracking.register_version("NL", name, {})
+        version = register_version(tracking, "NL", name, {})
         if seed == 0:
-            crown(tracking, "NL", version, "register")
+            set_champion(tracking, "NL", version, "register")
     return tracking
 
 
@@ -200,7 +201,7 @@ def check_equal(ours: int, peer: int) -> None:
         raise SystemExit("the servers do not answer alike")
 
 
-async def swap_under_load(tracking: Tracking, port: int, swaps: int) -> tuple[int, int, int]:
+async def swap_under_load(tracking: Store, port: int, swaps: int) -> tuple[int, int, int]:
     """Move the champion's alias while 8 clients ask; return answers, failed ones, and swaps that were seen."""
     sent, _ = bodies(draw_rows(20), False)
     counts = {"answers": 0, "failed": 0, "seen": 0}

@@ -16,7 +16,6 @@ from pfmsmt.config import Config, parse_config
 from pfmsmt.config.keys import set_values
 from pfmsmt.data.schema import Schema, read_schema
 from tests.support.environment import bare_environment
-from tests.support.projects import fill_project, run_stages
 from tests.support.settings import write_settings
 
 # Before torch and numpy are loaded: many small products are faster on one thread, above all when tests run in parallel.
@@ -161,22 +160,33 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def fill_project(empty_database: Path):
+    """Return a function that makes a project of some data: with a small params.yaml and an empty MLflow store."""
+
+    def fill(data: Path, folder: Path, changes: dict | None = None) -> Path:
+        shutil.copytree(data, folder)
+        shutil.copy(empty_database, folder)
+        write_settings(folder, small_tree(changes))
+        return folder
+
+    return fill
+
+
 @pytest.fixture
-def project(
-    tmp_path: Path, data: Path, empty_database: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A project of the test's own; the working directory."""
-    folder = fill_project(tmp_path / "project", data, empty_database, small_tree())
+def project(tmp_path: Path, data: Path, fill_project, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the test's own, with the data of its file; the working directory."""
+    folder = fill_project(data, tmp_path / "project")
     monkeypatch.chdir(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def finished_once(tmp_path_factory: pytest.TempPathFactory, data: Path, empty_database: Path) -> Path:
-    tree = small_tree({"train.methods": ["local"], "evaluate.batch_size": 64})
-    folder = fill_project(tmp_path_factory.mktemp("finished") / "project", data, empty_database, tree)
+def finished_once(tmp_path_factory: pytest.TempPathFactory, data: Path, fill_project) -> Path:
+    changes = {"train.methods": ["local"], "evaluate.batch_size": 64}
+    folder = fill_project(data, tmp_path_factory.mktemp("finished") / "project", changes)
     with bare_environment(), contextlib.chdir(folder):
-        run_stages(parse_config(tree), folder)
+        run_stages(parse_config(small_tree(changes)), folder)
     return folder
 
 
@@ -279,3 +289,25 @@ def train_all(project: Path):
         return run_stages(config, project, last)
 
     return run
+
+
+def run_stages(config: Config, project: Path, last: str = "register"):
+    """Do what the stages do in a project that is the working directory, for every method; return its tracking."""
+    from pfmsmt.commands.compare import compare
+    from pfmsmt.commands.evaluate import evaluate
+    from pfmsmt.commands.register import register
+    from pfmsmt.commands.train import train
+    from pfmsmt.core.files import write_json
+    from pfmsmt.tracking import connect
+
+    schema, tracking = read_schema(Path("data/clients/schema.json")), connect(project)
+    for method in config.train.methods:
+        ids = train(config, schema, method, 0, tracking, project)
+        write_json(project / f"runs/{method}-seed0.json", ids)
+        if last != "train":
+            evaluate(config, schema, method, 0, tracking, project)
+    if last in ("compare", "register"):
+        compare(config, schema, tracking, project)
+    if last == "register":
+        register(config, schema, tracking, project)
+    return tracking

@@ -7,15 +7,15 @@ from pfmsmt.config import Config
 from pfmsmt.core.console import say
 from pfmsmt.core.layout import CARD, EVALUATION, MODELS, ORACLE, REPORTS, read_run
 from pfmsmt.data.schema import Schema
-from pfmsmt.methods.catalogue import POOLED
+from pfmsmt.methods.catalogue import method_facts
 from pfmsmt.report.comparison.inputs import Results, load_results
 from pfmsmt.report.comparison.metric_tables import terminal_comparison
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking import Tracking
+    from pfmsmt.tracking import Store
 
 
-def compare(config: Config, schema: Schema, tracking: "Tracking", root: Path) -> None:
+def compare(config: Config, schema: Schema, tracking: "Store", root: Path) -> None:
     """Write `reports/`, and copy it to every compared MLflow run.
 
     The data card goes along, if there is one.
@@ -48,7 +48,7 @@ def results_of(config: Config, schema: Schema, root: Path) -> Results:
         oracle=root / ORACLE if config.data.source == "synthetic" else None,
         scenarios=schema.scenarios,
         tasks=[task.name for task in schema.tasks],
-        references=sorted(POOLED),
+        references=[method for method in config.train.methods if not method_facts(method, config.methods).deployable],
         confidence=config.evaluate.confidence if config.evaluate.bootstrap else None,
     )
 

@@ -17,12 +17,13 @@ from pfmsmt.data.schema import Schema
 from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import SavedModel, load_model
+from pfmsmt.tracking.mlflow_run import attach_test_metrics
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking import Tracking
+    from pfmsmt.tracking import Store
 
 
-def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tracking", root: Path) -> None:
+def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store", root: Path) -> None:
     """Score `models/<run>/` and write `evaluation/<run>/{metrics.json,roc.csv,calibration.csv}`.
 
     Raises:
@@ -31,7 +32,7 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tr
     """
     run = run_name(name, seed)
     ids = read_run(root, name, seed)
-    tracking.check_run(ids["run_id"], f"train@{name}-{seed}")
+    store.check_run(ids["run_id"], f"train@{name}-{seed}")
     scores: dict[str, dict[str, Any]] = {}
     roc, calibration = [], []
     for scenario in schema.scenarios:
@@ -54,7 +55,7 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, tracking: "Tr
         write_json(folder / "metrics.json", {"method": name, "seed": seed, "scenarios": scores})
         _concat(roc, ROC_COLUMNS).to_csv(folder / "roc.csv", index=False)
         _concat(calibration, CALIBRATION_COLUMNS).to_csv(folder / "calibration.csv", index=False)
-    tracking.attach_test_metrics(ids["run_id"], ids["models"], test_metrics(scores), schema.source, schema.fingerprint)
+    attach_test_metrics(store, ids["run_id"], ids["models"], test_metrics(scores), schema.source, schema.fingerprint)
 
 
 ROC_COLUMNS = ("scenario", "task", "false_positive_rate", "true_positive_rate")
@@ -62,7 +63,10 @@ CALIBRATION_COLUMNS = ("scenario", "task", "predicted", "actual", "rows")
 
 
 def predict_shard(model: SavedModel, shard: ClientRows, rows_at_once: int, calibrated: bool) -> np.ndarray:
-    """Return the probabilities [N, T] that the saved model gives to a shard's rows, calibrated or as trained."""
+    """Return a saved model's probabilities [N, T] of a shard's rows.
+
+    Calibrated, or as trained.
+    """
     parts = []
     for block in shard.blocks(rows_at_once):
         parts.append(model.probabilities(Encoded(block.codes.numpy(), block.values.numpy()), calibrated))
@@ -72,7 +76,10 @@ def predict_shard(model: SavedModel, shard: ClientRows, rows_at_once: int, calib
 def score_task(
     labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, settings: Evaluate, generator: np.random.Generator
 ) -> dict[str, Any]:
-    """Return one task's metrics with the interval of its AUC; None where one is undefined."""
+    """Return one task's metrics, and its AUC's interval.
+
+    None where one is undefined.
+    """
     interval = None
     if settings.bootstrap:
         interval = bootstrap_auc(

@@ -1,6 +1,6 @@
-"""The `pfmsmt federate` commands. Flower is loaded when one of them is run, and only then.
+"""The commands `pfmsmt federate` and `pfmsmt site`.
 
-The `pfmsmt site` commands: what a site does before it takes part.
+Flower is loaded when one of them is run, and only then.
 """
 
 from importlib.util import find_spec
@@ -17,53 +17,54 @@ if TYPE_CHECKING:
     from pfmsmt.flower.operate.programs import Server
 
 
-PORT = 9092
+_PORT = 9092
 
-Port = Annotated[int, typer.Option(help="Of the server.", min=1, max=65535)]
-Insecure = Annotated[bool, typer.Option("--insecure", help="No TLS and no keys; on loopback only.")]
-Folder = Annotated[Path, typer.Option(help="The site's folder.")]
+_Port = Annotated[int, typer.Option(help="Of the server.", min=1, max=65535)]
+_Insecure = Annotated[bool, typer.Option("--insecure", help="No TLS and no keys; on loopback only.")]
+_Folder = Annotated[Path, typer.Option(help="The site's folder.")]
 
-app = typer.Typer(
+federate_app = typer.Typer(
     help="The same federation across machines: a server, and a site for each scenario.", no_args_is_help=True
 )
+site_app = typer.Typer(help="A scenario's own site.", no_args_is_help=True)
 
 
-@app.command()
-def certificates(
+@federate_app.command("certificates")
+def _certificates(
     host: Annotated[list[str], typer.Option(help="Name or address by which sites reach the server; may be repeated.")],
 ) -> None:
-    """Make the server's certificate, and the authority's (ca.pem) by which sites know it."""
-    need_flower()
+    """Make the server's certificate, and the authority's for sites (ca.pem)."""
+    _need_flower()
     from pfmsmt.flower.operate.credentials import make_certificates
 
     found = make_certificates(_server().certificates.folder, host)
     say(f"{found.certificate} and its key are the server's; give {found.authority} to every site")
 
 
-@app.command()
-def key(folder: Folder = Path(".")) -> None:
-    """Make a site's secret key, and the public one that the server registers."""
-    need_flower()
+@federate_app.command("key")
+def _key(folder: _Folder = Path(".")) -> None:
+    """Make a site's secret key, and the public one to register."""
+    _need_flower()
     from pfmsmt.flower.operate.credentials import make_site_key
 
     say(f"give {make_site_key(folder / 'site.key')} to whoever runs the server; {folder / 'site.key'} stays here")
 
 
-@app.command()
-def server(
+@federate_app.command("server")
+def _start_server(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Port = PORT,
-    insecure: Insecure = False,
+    port: _Port = _PORT,
+    insecure: _Insecure = False,
 ) -> None:
-    """Start the server in this project's folder; it waits for sites and runs."""
-    _server(port, insecure, host).superlink().become()
+    """Start the server here; it waits for sites and runs."""
+    _server(port, insecure, host).superlink().replace_process()
 
 
-@app.command()
-def register(
+@federate_app.command("register")
+def _register(
     scenario: Annotated[str, typer.Argument(help="Which scenario the key stands for.")],
     public_key: Annotated[Path, typer.Argument(help="The site's site.key.pub.")],
-    port: Port = PORT,
+    port: _Port = _PORT,
 ) -> None:
     """Let a site take part: binds its key to its scenario."""
     found = _server(port)
@@ -72,26 +73,26 @@ def register(
     say(f"site {scenario} is registered as node {register_site(found, scenario, public_key)}")
 
 
-@app.command()
-def site(
+@federate_app.command("site")
+def _start_site(
     scenario: Annotated[str, typer.Argument(help="Whose site this is.")],
     server: Annotated[str, typer.Option(help="HOST:PORT of the server.")],
-    folder: Folder = Path("."),
+    folder: _Folder = Path("."),
     authority: Annotated[Path, typer.Option(help="The server's ca.pem.")] = Path("ca.pem"),
-    insecure: Insecure = False,
+    insecure: _Insecure = False,
     track: Annotated[bool, typer.Option(help="Log and register the model in this site's own MLflow store.")] = True,
 ) -> None:
     """Start a site; it answers the server until it is stopped."""
-    need_flower()
+    _need_flower()
     from pfmsmt.flower.operate.programs import supernode
 
     files = (None, None) if insecure else (folder / "site.key", authority)
-    supernode(scenario, folder, server, key=files[0], authority=files[1], track=track).become()
+    supernode(scenario, folder, server, key=files[0], authority=files[1], track=track).replace_process()
 
 
-@app.command()
-def agree(port: Port = PORT, insecure: Insecure = False) -> None:
-    """Agree with all sites on the schema; they write their shards with it."""
+@federate_app.command("agree")
+def _agree(port: _Port = _PORT, insecure: _Insecure = False) -> None:
+    """Agree with all sites on the schema, and write their shards."""
     found = _server(port, insecure)
     from pfmsmt.flower.operate.control import run_federation
     from pfmsmt.flower.server.server_app import AGREE
@@ -99,22 +100,22 @@ def agree(port: Port = PORT, insecure: Insecure = False) -> None:
     run_federation(found, AGREE, 0)
 
 
-@app.command()
-def run(
+@federate_app.command("run")
+def _run(
     method: Annotated[Deployable, typer.Argument(help="Which method to train.")] = "pf_msmtrec",
     seed: Annotated[int, typer.Option(help="Of initial values, batches and dropout.", min=0)] = 0,
-    port: Port = PORT,
-    insecure: Insecure = False,
+    port: _Port = _PORT,
+    insecure: _Insecure = False,
 ) -> None:
-    """Train over the connected sites, or go on with a training that was broken off."""
+    """Train over the connected sites, or go on with a training."""
     found = _server(port, insecure)
     from pfmsmt.flower.operate.control import run_federation
 
     run_federation(found, method, seed)
 
 
-@app.command()
-def status(port: Port = PORT, insecure: Insecure = False) -> None:
+@federate_app.command("status")
+def _status(port: _Port = _PORT, insecure: _Insecure = False) -> None:
     """Show sites and runs."""
     found = _server(port, insecure)
     from pfmsmt.flower.operate.control import describe
@@ -122,28 +123,31 @@ def status(port: Port = PORT, insecure: Insecure = False) -> None:
     say(describe(found))
 
 
-@app.command()
-def demo(
+@federate_app.command("demo")
+def _demo(
     method: Annotated[Deployable, typer.Argument(help="Which method to train.")] = "pf_msmtrec",
     rounds: Annotated[int, typer.Option(help="Communication rounds.", min=1)] = 3,
     local_epochs: Annotated[float, typer.Option(help="Passes over its rows by each site in a round.", min=0.01)] = 1.0,
     folder: Annotated[Path, typer.Option(help="Replaced as a whole.")] = Path("federation-demo"),
 ) -> None:
-    """Show it all on this machine: a server and a site for each scenario, as processes of their own, over TLS."""
-    need_flower()
+    """Show a whole federation on this machine, over TLS.
+
+    A server and a site for each scenario, as processes of their own.
+    """
+    _need_flower()
     from pfmsmt.flower.operate.demo import demonstrate
 
     demonstrate(Path.cwd(), folder.absolute(), method, rounds, local_epochs)
 
 
-def _server(port: int = PORT, insecure: bool = False, host: str = "127.0.0.1") -> "Server":
-    need_flower()
+def _server(port: int = _PORT, insecure: bool = False, host: str = "127.0.0.1") -> "Server":
+    _need_flower()
     from pfmsmt.flower.operate.programs import Server
 
     return Server(Path.cwd(), host, port, insecure)
 
 
-def need_flower() -> None:
+def _need_flower() -> None:
     """Make sure that Flower is installed.
 
     Raises:
@@ -153,22 +157,19 @@ def need_flower() -> None:
         raise FederationError("Flower is not installed; `pip install 'pfmsmt[flower]'`")
 
 
-site_app = typer.Typer(help="A scenario's own site.", no_args_is_help=True)
-
-
 @site_app.callback()
 def _site() -> None:
     """Prepare a scenario's own site."""
 
 
-@site_app.command()
-def prepare(
+@site_app.command("prepare")
+def _prepare(
     scenario: Annotated[str, typer.Argument(help="Whose site this is.")],
     folder: Annotated[Path, typer.Option(help="The site's folder, with its params.yaml.")] = Path("."),
 ) -> None:
-    """Obtain this scenario's raw data, and write what its site proposes for the federation's schema."""
-    need_flower()
-    from pfmsmt.flower.preparing import prepare_site
+    """Obtain this scenario's raw data, and write the site's proposal."""
+    _need_flower()
+    from pfmsmt.flower.site.prepare import prepare_site
 
     say(f"{prepare_site(folder, scenario)} is what will leave this site when the server asks for it; look at it, then")
     say(f"start it with `pfmsmt federate site {scenario} --server HOST:PORT`; `pfmsmt federate agree` does the rest")

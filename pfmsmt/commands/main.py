@@ -8,19 +8,19 @@ from typing import Annotated
 
 import typer
 
-from pfmsmt.commands.federate import app as federate
-from pfmsmt.commands.federate import site_app
+from pfmsmt.commands.federate import federate_app, site_app
 from pfmsmt.commands.models import models
 from pfmsmt.commands.params import params_app
 from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main, say
 from pfmsmt.core.layout import SCHEMA
 from pfmsmt.tracking import connect
+from pfmsmt.tracking.store import deep_links
 
 app = typer.Typer(
     help="Personalised federated multi-scenario multi-task recommendation.", no_args_is_help=True, add_completion=False
 )
-app.add_typer(federate, name="federate")
+app.add_typer(federate_app, name="federate")
 app.add_typer(models, name="models")
 app.add_typer(params_app, name="params")
 app.add_typer(site_app, name="site")
@@ -58,7 +58,7 @@ def _ui(
     """Start the MLflow UI and print links to its useful pages."""
     tracking = connect(Path.cwd())
     say("Pages of the MLflow UI:")
-    for name, link in tracking.deep_links(f"http://127.0.0.1:{port}").items():
+    for name, link in deep_links(tracking, f"http://127.0.0.1:{port}").items():
         say(f"  {name:9s} {link}")
     if links_only:
         return

@@ -43,7 +43,7 @@ def show_version(
     """Show a version's tags and columns, and the scenario's former champions."""
     tracking = connect(Path.cwd())
     found = registry.find_version(tracking, scenario, version)
-    schema = promotion.read_schema(tracking, found)
+    schema = promotion.version_schema(tracking, found)
     created = datetime.fromtimestamp(found.created / 1000, UTC).isoformat(timespec="seconds")
     say(f"pfmsmt-{scenario} version {found.version}  {' '.join(found.aliases)}")
     lines = {"created": created, "source": found.source, **dict(sorted(found.tags.items())), **_described(schema)}
@@ -97,10 +97,10 @@ def diff_versions(
     """
     tracking = connect(Path.cwd())
     a, b = (registry.find_version(tracking, scenario, which) for which in (first, second))
-    before, after = (promotion.read_schema(tracking, entry) for entry in (a, b))
+    before, after = (promotion.version_schema(tracking, entry) for entry in (a, b))
     lines: list[tuple[str, str, str]] = []
     sides = [
-        {**entry.tags, **registry.params(tracking, entry), **_described(schema)}
+        {**entry.tags, **registry.version_params(tracking, entry), **_described(schema)}
         for entry, schema in ((a, before), (b, after))
     ]
     for name in sorted({*sides[0], *sides[1]}):

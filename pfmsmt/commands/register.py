@@ -12,14 +12,17 @@ from pfmsmt.core.metrics import LOGGED
 from pfmsmt.data.schema import Schema
 from pfmsmt.tracking.origin import git_state
 from pfmsmt.tracking.promotion import place
+from pfmsmt.tracking.registry import register_version
 from pfmsmt.training.scores import score
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking import Tracking
+    from pfmsmt.tracking import Store
 
 
-def register(config: Config, schema: Schema, tracking: "Tracking", root: Path) -> None:
-    """Register every scenario's best model, give it the alias `register.alias`, and write `champions.json`.
+def register(config: Config, schema: Schema, store: "Store", root: Path) -> None:
+    """Register every scenario's best model, and write `champions.json`.
+
+    The model gets the alias `register.alias`.
 
     A scenario's first version is its champion whatever the alias.
 
@@ -38,7 +41,7 @@ def register(config: Config, schema: Schema, tracking: "Tracking", root: Path) -
         # By AUC, then by log-loss, which also decides where no AUC is defined; then by the order of register.methods.
         method, seed = max(candidates, key=lambda run: score({scenario: best[run][scenario]["validation"]}))
         ids = read_run(root, method, seed)
-        tracking.check_run(ids["run_id"], f"train@{method}-{seed}")
+        store.check_run(ids["run_id"], f"train@{method}-{seed}")
         chosen = {
             "method": method, "seed": seed, "dataset": schema.source, "data_fingerprint": schema.fingerprint,
             "val_mean_auc": best[method, seed][scenario]["mean_auc"], **git_state(root),
@@ -48,8 +51,8 @@ def register(config: Config, schema: Schema, tracking: "Tracking", root: Path) -
             **_named("test", read_scores(root, method, seed)[scenario]),
             "test_calibrated": str(config.evaluate.calibrated).lower(), "calibration": config.train.calibration,
         }  # fmt: skip
-        version = tracking.register_version(scenario, ids["models"][scenario], {**chosen, **metrics})
-        alias, replaced = place(tracking, scenario, version, config.register_.alias, config.register_.margin)
+        version = register_version(store, scenario, ids["models"][scenario], {**chosen, **metrics})
+        alias, replaced = place(store, scenario, version, config.register_.alias, config.register_.margin)
         if replaced and replaced.objections:
             say(f"pfmsmt-{scenario} version {version} replaces version {replaced.before}, but")
             say(f"  {'; '.join(replaced.objections)}")

@@ -1,90 +1,60 @@
-"""One training run in this process: data, method and tracker wired together."""
+"""The command that trains one method with one seed.
 
-from contextlib import AbstractContextManager
+All clients are in this process: data, method and clients become a federation, and a run drives it. Over sites,
+`pfmsmt.flower.server.server_app` does the same with a federation whose clients are elsewhere.
+"""
+
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from pfmsmt.config import Config
 from pfmsmt.core.console import say
 from pfmsmt.core.layout import CLIENTS, run_name
-from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import Schema
+from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.data.shards.streamed import StreamedShard
-from pfmsmt.methods import Method
-from pfmsmt.training.devices import choose_device, choose_workers
-from pfmsmt.training.exchange import Exchange, InProcess
-from pfmsmt.training.federation import Federation, build_federation
-from pfmsmt.training.history import History
-from pfmsmt.training.results import write_models
+from pfmsmt.training.devices import choose_device
+from pfmsmt.training.federation import build_federation
 from pfmsmt.training.run import Job, run_params, run_training
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking import Tracking, TrainingRun
+    from pfmsmt.tracking import Store
 
 
-def train(config: Config, schema: Schema, name: str, seed: int, tracking: "Tracking", root: Path) -> dict[str, Any]:
+def train(config: Config, schema: Schema, name: str, seed: int, store: "Store", root: Path) -> dict[str, Any]:
     """Train one method with one seed; write `models/<method>-seed<seed>/` and one MLflow run.
 
+    Args:
+        config: all settings.
+        schema: of the shards.
+        name: of the method.
+        seed: of initial values, batches and dropout.
+        store: gets the run and its models.
+        root: the project's folder, with the shards.
+
     Returns:
-        run id and logged model ids, as they are kept in `runs/<method>-seed<seed>.json`.
+        run id and logged model ids, as they are saved in `runs/<method>-seed<seed>.json`.
 
     Raises:
+        ConfigError: the device is not here, or rows can neither be held nor streamed within `run.memory`.
+        DataError: a shard cannot be read.
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
     """
     device = choose_device(config.run.device)
     federation = build_federation(config, schema, root / CLIENTS, name, seed, device)
-    workers, threads = choose_workers(config.run, len(federation.clients), device)
     run = run_name(name, seed)
-    say(f"{run}: {len(federation.clients)} clients on {device}, {workers} at a time")
+    say(f"{run}: {len(federation.clients)} clients on {device}, {federation.workers} at a time")
     rows = federation.clients[federation.names[0]].learner.data.train
     if isinstance(rows, StreamedShard):
         say(f"{run}: more rows than fit into run.memory ({config.run.memory:g} GiB); they are streamed")
-    shuffle = "rows" if rows.shuffle.window is None else "row_groups"
-    job = Job(config, schema, name, seed, run_params(config, name, seed, str(device), shuffle), root)
-    return run_training(job, _Here(federation, workers, threads), tracking)
+    params = run_params(config, name, seed, str(device), _shuffle(rows))
+    job = Job(config, schema, name, seed, params, root)
+    return run_training(job, federation, store)
 
 
-class _Here(NamedTuple):
-    """All clients in threads of this process; see `Participants`."""
+def _shuffle(rows: ClientRows) -> str:
+    """Return the value of `train.shuffle` that `auto` came to.
 
-    federation: Federation
-    workers: int
-    threads: int
-
-    @property
-    def method(self) -> Method:
-        return self.federation.method
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.federation.names
-
-    @property
-    def template(self) -> Template:
-        return self.federation.template
-
-    @property
-    def initial_parameters(self) -> NamedArrays:
-        return self.federation.clients[self.names[0]].initial_parameters
-
-    def open(self) -> AbstractContextManager[Exchange]:
-        return InProcess(self.federation.clients, self.workers, self.threads)
-
-    def save(self, folder: Path, round: int) -> None:
-        self.federation.save(folder, round)
-
-    def load(self, folder: Path) -> None:
-        self.federation.load(folder)
-
-    def keep(self, job: Job, history: History, tracked: "TrainingRun") -> dict[str, str]:
-        best = write_models(job.folder, self.federation, job.schema, history, job.config.train.calibration)
-        return {
-            scenario: tracked.log_scenario_model(
-                f"{job.method}-{scenario}", job.folder / scenario,
-                pd.read_parquet(job.root / CLIENTS / scenario / "example.parquet"),
-                params={"scenario": scenario, "best_round": chosen["round"]}, step=job.config.train.rounds + 1,
-            )
-            for scenario, chosen in best.items()
-        }  # fmt: skip
+    All rows of a client are mixed where they fit into memory, windows of row groups where they are streamed.
+    """
+    return "rows" if rows.shuffle.window is None else "row_groups"

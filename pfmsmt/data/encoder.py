@@ -51,12 +51,14 @@ class CategoryEncoder:
         """
         if self._set is not None:
             texts = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
+            # index_in gives null where nothing is found; adding 1 then makes it OUT_OF_VOCABULARY.
             place = pc.index_in(texts, value_set=self._set)
             return np.asarray(pc.add(pc.fill_null(place, OUT_OF_VOCABULARY - 1), 1).to_numpy(), np.int32)
         if self._known.size == 0:
             return np.full(len(values), OUT_OF_VOCABULARY, np.int32)
         if values.dtype == object:  # text of a file without types, whose training values were all integers
             values = whole_numbers(values)
+        # searchsorted says where a value would stand, also one that is not there: so it is compared with its neighbour.
         place = np.minimum(np.searchsorted(self._known, values), self._known.size - 1)
         return np.where(self._known[place] == values, place + 1, OUT_OF_VOCABULARY).astype(np.int32)
 
@@ -167,7 +169,7 @@ class RowEncoder:
                 continue
             known = np.asarray(field.vocabulary, np.int64)
             low, high = (int(known[0]), int(known[-1])) if known.size else (0, -1)
-            if high - low >= DENSE_SPAN:
+            if high - low >= DENSE_SPAN:  # ids far apart: a table of the range would be mostly empty
                 continue
             table = np.full(high - low + 1, OUT_OF_VOCABULARY, np.int32)
             table[known - low] = np.arange(1, field.codes)
@@ -185,6 +187,7 @@ class RowEncoder:
             if index not in {*dense, *self._text}
         }
         self._alone = len(dense) == len(schema.categorical)
+        # One entry more than all tables: what lies outside of its field's range is looked up there.
         self._table = np.concatenate([*tables, np.full(1, OUT_OF_VOCABULARY, np.int32)])
         self._lows, self._starts = np.asarray(lows, np.int64), np.asarray(starts, np.int64)
         self._spans = np.asarray(spans, np.uint64)

@@ -1,4 +1,7 @@
-"""What a run computes, as the server tells it to every site with every message: a site keeps no settings of a run."""
+"""The plan of a run, which the server sends with every message.
+
+A site has no settings of a run of its own.
+"""
 
 import math
 from typing import Annotated
@@ -10,13 +13,16 @@ from pfmsmt.config import Config, Methods, Model, Privacy, Run, Train
 from pfmsmt.data.schema import Schema
 
 
-class Plan(BaseModel):
-    """The recipe of one run, and what a site must have in common with the server to take part in it."""
+class RunPlan(BaseModel):
+    """The settings of one run, and what server and site share.
+
+    A site that does not share it cannot take part.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    """Unique to the run; a site's private state is kept under it."""
+    """Unique to the run; a site's private state is saved under it."""
     version: str
     """Of this package, at the server."""
     agreement: str
@@ -31,12 +37,17 @@ class Plan(BaseModel):
     privacy: Privacy
     methods: Methods
 
+    @property
+    def config(self) -> Config:
+        """The server's settings of the run; all others have their defaults."""
+        return Config(model=self.model, train=self.train, run=self.run, privacy=self.privacy, methods=self.methods)
+
 
 def across_sites(config: Config, schema: Schema) -> Config:
-    """Return the configuration with the federate block's budget in place of the train block's.
+    """Return the configuration with the federate block's budget.
 
     A round costs seconds of transport, so clients do more in it; all still take the same number of steps. A checkpoint
-    is kept every round, so that sites need the state of the last round alone.
+    is written every round, so that sites need the state of the last round alone.
     """
     steps = math.ceil(config.federate.local_epochs * mean_rows(schema) / config.train.batch_size)
     budget = {"rounds": config.federate.rounds, "local_steps": steps}
@@ -50,10 +61,10 @@ def mean_rows(schema: Schema) -> float:
     return sum(rows) / len(rows)
 
 
-def make_plan(config: Config, schema: Schema, method: str, seed: int, run: str) -> Plan:
+def make_plan(config: Config, schema: Schema, method: str, seed: int, run_id: str) -> RunPlan:
     """Return the plan of a run; `config` is what `across_sites` returned."""
-    return Plan(
-        run_id=run, version=__version__, agreement=schema.agreement, method=method, seed=seed,
+    return RunPlan(
+        run_id=run_id, version=__version__, agreement=schema.agreement, method=method, seed=seed,
         mean_rows=mean_rows(schema), model=config.model, train=config.train, run=config.run, privacy=config.privacy,
         methods=config.methods,
     )  # fmt: skip

@@ -1,8 +1,44 @@
-"""What a federated method is: a handful of pure functions over named arrays. No torch, mlflow or flwr here.
+"""A federated method: a handful of pure functions over named arrays.
 
-A round goes through the method's phases in order. In each, the server sends every client its own message
-(`broadcast`), the client answers (`client_update`), and the server takes in what came back (`server_update`).
-Server state and client state are plain values: the functions return new ones and change none.
+No torch, mlflow or flwr here.
+
+A round goes through the method's phases in order. In each, the server sends every client its own message (`broadcast`),
+the client answers (`client_update`), and the server computes its new state from the answers (`server_update`). Server
+state and client state are plain values: the functions return new ones and change none.
+
+A whole method, the mean of numbers that never leave their clients, and a round of it:
+
+    >>> import numpy as np
+    >>> def broadcast(server, client):
+    ...     return {"mean": server["mean"]}
+    >>> def client_update(received, state, data, stream):
+    ...     return Upload({"mean": np.mean(data, keepdims=True)}, examples=len(data), loss=0.0), state
+    >>> def server_update(server, uploads):
+    ...     total = sum(upload.examples for upload in uploads.values())
+    ...     parts = [upload.examples / total * upload.arrays["mean"] for _, upload in sorted(uploads.items())]
+    ...     return ServerUpdate({"mean": np.sum(parts, axis=0)})
+    >>> phase = Phase("round", broadcast, client_update, server_update, uploads=frozenset({Role.EMBEDDING}))
+    >>> mean = Method(
+    ...     "mean",
+    ...     init=lambda parameters, clients: {"mean": parameters["mean"]},
+    ...     init_client=lambda parameters: ClientState(private={}, optimizer={}),
+    ...     phases=(phase,),
+    ...     broadcast=broadcast,
+    ...     personalise=lambda received, state: received,
+    ... )
+    >>> data = {"ES": np.array([1.0, 2.0]), "NL": np.array([6.0])}
+    >>> server = mean.init({"mean": np.zeros(1)}, tuple(data))
+    >>> states = {client: mean.init_client({}) for client in data}
+    >>> uploads = {}
+    >>> for client, rows in data.items():
+    ...     received = phase.broadcast(server, client)
+    ...     stream = Stream(seed=0, client=client, round=1)
+    ...     uploads[client], states[client] = phase.client_update(received, states[client], rows, stream)
+    >>> server = phase.server_update(server, uploads).server
+    >>> mean.personalise(mean.broadcast(server, "NL"), states["NL"])
+    {'mean': array([3.])}
+
+The driver (`pfmsmt.training.rounds`) runs such rounds; `averaging.py` is the first method to read after this one.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,21 +51,22 @@ ServerState = Mapping[str, Any]
 
 
 class ClientState(NamedTuple):
-    """What a client keeps to itself between rounds."""
+    """A client's own state between rounds; it never leaves the client."""
 
     private: NamedArrays
     optimizer: NamedArrays
+    """State of its optimiser, by the method's own names"""
 
 
 class LocalResult(NamedTuple):
-    """What local training gives back to the client."""
+    """The result of local training."""
 
     parameters: NamedArrays
     optimizer: NamedArrays
     loss: float
     examples: int
     by_task: Mapping[str, NamedArrays] = {}
-    """task -> what that task's loss alone moved, for the roles asked for"""
+    """task -> the part of the movement that is that task's loss's, for the roles asked for"""
 
 
 class LocalTrain(Protocol):
@@ -52,29 +89,29 @@ class LocalTrain(Protocol):
         steps: int | None = ...,
         by_task: frozenset[Role] = ...,
     ) -> LocalResult:
-        """See `pfmsmt.training.local_train`."""
+        """See `pfmsmt.training.local.local_train`."""
         ...
 
 
 class Upload(NamedTuple):
-    """All that a client tells the server in one phase."""
+    """A client's answer to the server; nothing else leaves it."""
 
     arrays: NamedArrays
     examples: int
     loss: float
     by_task: Mapping[str, NamedArrays] = {}
-    """task -> what that task's loss alone moved; where a method coordinates tasks as well"""
+    """task -> the part of the movement that is that task's loss's; where a method coordinates tasks as well"""
     releases: int = 0
     """Noised uploads of this client in the run so far, with this one; 0 where there is no noise"""
 
 
 class ServerUpdate(NamedTuple):
-    """What the server knows after one phase."""
+    """The server's new state after one phase, and figures about the step."""
 
     server: ServerState
     metrics: Mapping[str, float] = {}
     diagnostics: Mapping[str, Mapping[str, FloatArray]] = {}
-    """What explains the step: group -> quantity -> values, clients in sorted order.
+    """Diagnostics of the step: group -> quantity -> values, clients in sorted order.
 
     listening [S, S]: row s of A says how much client s takes from each client; of an absentee, the identity's row.
     cosine [S, S] of where updates point over rounds, 0 where that is not known yet; coefficients [S] of conflict
@@ -94,8 +131,8 @@ class Phase(NamedTuple):
     """(server, {client: upload}) -> update; clients that did not answer are absent"""
     uploads: frozenset[Role]
     """Whose tensors a client uploads in this phase, all of them and no others"""
-    told: frozenset[Role] = frozenset()
-    """... and of which of these it also tells each task's share"""
+    reported: frozenset[Role] = frozenset()
+    """... and of which of these it also reports each task's share"""
     changes: frozenset[Role] = frozenset()
     """... and of which of these it uploads the change from what it received, in place of the value"""
 

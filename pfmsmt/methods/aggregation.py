@@ -1,4 +1,7 @@
-"""Personalised aggregation: who listens to whom. Legend: S clients."""
+"""Personalised aggregation: shares, rows of A, and what they are computed from.
+
+Legend: S clients, P numbers of a group.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +19,10 @@ def shares(examples: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def conflict_share(cosines: NDArray[np.float64]) -> float:
-    """Return the share of client pairs whose updates point against each other; 0 for a single client."""
+    """Return the share of client pairs whose updates oppose each other.
+
+    0 for a single client.
+    """
     pairs = np.triu_indices(len(cosines), k=1)
     return float((cosines[pairs] < 0).mean()) if len(pairs[0]) else 0.0
 
@@ -24,7 +30,9 @@ def conflict_share(cosines: NDArray[np.float64]) -> float:
 def similarity_rows(
     similarity: NDArray[np.float64], weights: NDArray[np.float64], temperature: float
 ) -> NDArray[np.float64]:
-    """Return A [S, S]: A_sj proportional to weights_j exp(similarity_sj / temperature); rows sum to 1 (ours).
+    """Return the rows A [S, S] of a softmax over similarities (ours).
+
+    A_sj is proportional to weights_j exp(similarity_sj / temperature); rows sum to 1.
 
     A large temperature gives `weights` in every row, which is FedAvg; a small one the identity.
 
@@ -41,7 +49,9 @@ def similarity_rows(
 def progress(
     updates: NDArray[np.float64], received: NDArray[np.float64], uploaded: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return [S, S]: how far client s's update points from where it started towards what client j uploaded before.
+    """Return [S, S]: the progress of s's update towards j's upload.
+
+    How far it points from where it started towards what client j uploaded before.
 
     cos(D_s, W'_j - W_s): minus the slope of s's loss along its weight A_sj, free of scale (FedHCA2, Lu et al. 2024,
     learns A along that slope). 0 where one of the two is zero.

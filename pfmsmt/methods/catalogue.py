@@ -1,52 +1,68 @@
-"""From a method's block of params.yaml to the method: the one place that knows all methods by name."""
+"""All methods by name: facts about each, and how each is built.
 
-from collections.abc import Callable
+The one module that knows methods by their names. Whoever needs to know something about a method asks `method_facts`.
+"""
 
-from pfmsmt.config import METHOD_NAMES, Federated, Methods, PfMsmtrec, PlainLearning, Privacy
-from pfmsmt.config import ServerOptimizer as ServerOptimizerBlock
+from typing import NamedTuple
+
+from pfmsmt.config import METHOD_NAMES, Federated, Methods, PfMsmtrec, PlainLearning, Privacy, ServerOptimizer
 from pfmsmt.core.types import Template
 from pfmsmt.methods import LocalTrain, Method
-from pfmsmt.methods.attention import Listening
-from pfmsmt.methods.centralized import centralized
+from pfmsmt.methods.attention import AttentionRule
+from pfmsmt.methods.averaging import averaging
 from pfmsmt.methods.directions import Directions
 from pfmsmt.methods.ditto import ditto
-from pfmsmt.methods.fedavg import fedavg
-from pfmsmt.methods.fedbn import fedbn
-from pfmsmt.methods.fedper import fedper
-from pfmsmt.methods.fedprox import fedprox
 from pfmsmt.methods.half_precision import half_precision
-from pfmsmt.methods.local import local
 from pfmsmt.methods.noise import Entropy, noised, seeded
 from pfmsmt.methods.personalised_step import PersonalisedStep
 from pfmsmt.methods.pf_msmtrec import pf_msmtrec
-from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.methods.server_optimizer import FedOpt
 
-POOLED = frozenset({"centralized"})
-"""Methods whose one client holds everybody's rows."""
-
-TWO_MODELS = frozenset({"ditto"})
-"""Methods whose clients train two models, with private tables of their own."""
-
-FEDERATED: dict[str, Callable[..., Method]] = {
-    "fedavg": fedavg, "fedprox": fedprox, "fedbn": fedbn, "fedper": fedper, "ditto": ditto,
-}  # fmt: skip
+# What PF-MSMTrec's clients do with their block; the rest of it is the server's step.
+_CLIENT_SIDE = frozenset(
+    {
+        "federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer",
+        "learning_rate", "private_learning_rate", "private_weight_decay",
+    }
+)  # fmt: skip
 
 
-LOCAL = ("learning_rate", "private_learning_rate", "private_weight_decay")
-"""What every federated method says about local training."""
+class MethodFacts(NamedTuple):
+    """Facts about one method that decide how a run is set up."""
+
+    pooled: bool = False
+    """Its one client holds everybody's rows."""
+    two_models: bool = False
+    """Its clients train two models, with private tables of their own."""
+    phases: int = 1
+    """Exchanges in a round."""
+    rank: int = 0
+    """Rank of the task-specific adapters in the experts; 0: none."""
+    private_experts: int = 0
+    """Experts of each task that stay with their client; 0: none."""
+
+    @property
+    def deployable(self) -> bool:
+        """Whether scenarios could train it without pooling their rows."""
+        return not self.pooled
+
+    @property
+    def expert_parts(self) -> dict[str, int]:
+        """Parts of the models beside shared experts, under the names of `ModelSpec`."""
+        return {"rank": self.rank, "private_experts": self.private_experts}
 
 
-def expert_parts(name: str, methods: Methods) -> dict[str, int]:
-    """Return what the method's models have beside shared experts: {rank, private_experts}; 0: none."""
-    block = getattr(methods, name)
-    parts = {"rank", "private_experts"}
-    return block.model_dump(include=parts) if isinstance(block, PfMsmtrec) else dict.fromkeys(parts, 0)
+def method_facts(name: str, methods: Methods) -> MethodFacts:
+    """Return the facts about a method with these settings.
 
-
-def phases(name: str, methods: Methods) -> int:
-    """Return how many phases a round of the method has."""
-    block = getattr(methods, name)
-    return 2 if isinstance(block, PfMsmtrec) and block.tower_steps else 1
+    Raises:
+        ValueError: no method of that name.
+    """
+    block = _block(name, methods)
+    if isinstance(block, PfMsmtrec):
+        phases = 2 if block.tower_steps else 1
+        return MethodFacts(phases=phases, rank=block.rank, private_experts=block.private_experts)
+    return MethodFacts(pooled=name == "centralized", two_models=name == "ditto")
 
 
 def build_method(name: str, methods: Methods, local_train: LocalTrain, template: Template) -> Method:
@@ -55,43 +71,51 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
     Raises:
         ValueError: no method of that name.
     """
-    block = getattr(methods, name, None)
-    if isinstance(block, PfMsmtrec):
-        listening = Listening(block.aggregation, block.temperature, block.learned_rate)
-        step = PersonalisedStep(
-            template, block.conflict, block.coupling, Directions(block.smoothing), listening, _optimizer(block)
-        )
-        client_side = ("federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer", *LOCAL)
-        return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(client_side)))
-    if isinstance(block, Federated):
-        own = block.model_dump(exclude=set(ServerOptimizerBlock.model_fields))
-        return FEDERATED[name](local_train, template, **own, optimizer=_optimizer(block))
+    block = _block(name, methods)
     if isinstance(block, PlainLearning):
-        build = centralized if name in POOLED else local
-        return build(local_train, template, **block.model_dump())
-    raise ValueError(f"no method {name!r}; there are {', '.join(METHOD_NAMES)}")
-
-
-def _optimizer(block: ServerOptimizerBlock) -> ServerOptimizer:
-    return ServerOptimizer(
+        # Nothing is federated: both rates are the same Adam's.
+        rate, decay = block.learning_rate, block.weight_decay
+        return averaging(
+            name, local_train, template,
+            learning_rate=rate, private_learning_rate=rate, private_weight_decay=decay,
+        )  # fmt: skip
+    optimizer = FedOpt(
         block.server_optimizer,
         block.server_learning_rate,
         block.server_beta1,
         block.server_beta2,
         block.server_weight_decay,
     )
+    if isinstance(block, PfMsmtrec):
+        attention = AttentionRule(block.aggregation, block.temperature, block.learned_rate)
+        directions = Directions(block.smoothing)
+        step = PersonalisedStep(template, block.conflict, block.coupling, directions, attention, optimizer)
+        return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(_CLIENT_SIDE)))
+    own = block.model_dump(exclude=set(ServerOptimizer.model_fields))
+    if name == "ditto":
+        return ditto(local_train, template, **own, optimizer=optimizer)
+    return averaging(name, local_train, template, **own, optimizer=optimizer)
+
+
+def _block(name: str, methods: Methods) -> Federated | PlainLearning:
+    if name not in METHOD_NAMES:
+        raise ValueError(f"no method {name!r}; there are {', '.join(METHOD_NAMES)}")
+    block: Federated | PlainLearning = getattr(methods, name)
+    return block
 
 
 def with_messages(method: Method, template: Template, privacy: Privacy, entropy: Entropy = seeded) -> Method:
-    """Return the method with uploads clipped, noised and shortened as `privacy` says; as it is by default.
+    """Return the method with uploads clipped, noised and shortened.
+
+    As `privacy` says; by default the method stays as it is.
 
     Args:
         method: as its own file builds it.
         template: roles of all tensors.
         privacy: `clip`, `noise` and `wire`.
-        entropy: where noise comes from; at a site, which keeps it secret, not from the seed.
+        entropy: where noise comes from; at a site not from the seed, which the server knows.
     """
     if privacy.clip is not None:
         method = noised(method, clip=privacy.clip, noise=privacy.noise, entropy=entropy)
-    # Last, as rounding noised numbers tells nothing new.
+    # Last, as rounding noised numbers reveals nothing new.
     return half_precision(method, template) if privacy.wire == "float16" else method

@@ -1,18 +1,21 @@
-"""Conflict coordination: the common update that does most for the worst-off client, from inner products alone.
+"""Conflict coordination: the common update that does most for the worst-off client.
 
-CAGrad (Liu et al. 2021, eq. 3 and its dual), as FedHCA2 (Lu et al. 2024) uses it between federated clients:
+Computed from inner products of updates alone, as CAGrad (Liu et al. 2021, eq. 3 and its dual) does for tasks and
+FedHCA2 (Lu et al. 2024) for federated clients:
 
     g = argmax_g min_s <D_s, g>   subject to   |g - m| <= c |m|,   m = sum_s p_s D_s
 
 Dual: w = argmin over the simplex of <D_w, m> + c |m| |D_w| with D_w = sum_s w_s D_s; then
 g = m + c |m| / |D_w| D_w, here scaled by 1 / (1 + c) so that identical clients get exactly their own update.
 
-Between clients who is opposed to whom is read from the directions that emerge over rounds (directions.py; ours), as a
+Between clients, who is opposed to whom is read from the directions that emerge over rounds (directions.py; ours), as a
 round's updates are mostly noise; how far g may turn from the mean, c |m|, is measured on the updates themselves.
 
-The dual of conflict coordination, exactly: a convex problem over a small simplex (the algorithm is ours).
+From top to bottom: `coordinate` takes directions and updates of clients; `conflict_averse` finds g for given inner
+products; `minimise_dual` solves the dual exactly (the algorithm is ours). With G the inner products, b = G p and
+|w|_G = sqrt(w' G w), the dual is a convex problem over a small simplex:
 
-    minimise  <b, w> + c |w|_G   over w >= 0, sum w = 1      with b = G p, |w|_G = sqrt(w' G w)      (coordination.py)
+    minimise  <b, w> + c |w|_G   over w >= 0, sum w = 1
 
 For a set A of clients whose weights may differ from zero, the optimum has a closed form. With u = G_A^-1 1,
 v = G_A^-1 b_A, alpha = sum u, beta = sum v, gamma = <b_A, v>:
@@ -22,6 +25,8 @@ v = G_A^-1 b_A, alpha = sum u, beta = sum v, gamma = <b_A, v>:
 and where the root is not real the objective falls without end along beta / alpha u - v. So, as active set methods do
 (Lawson & Hanson 1974): go towards the optimum of A, dropping each client whose weight reaches zero on the way; once
 there, let in the client along whose weight the objective falls most; stop when it falls along none.
+
+Legend: S clients, A clients of the active set.
 """
 
 import math
@@ -30,12 +35,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-TOLERANCE = 1e-6
+DUALITY_TOLERANCE = 1e-6
 """Accepted duality gap, relative to |m|^2 (1 + c) or to the steepest slope."""
+_RIDGE = 1e-13
+"""Added to G's diagonal, relative to it: clients with the very same direction, or with none, leave G_A singular."""
+_SLOPE_TOLERANCE = 1e-9
+"""A client is let in if the objective falls along its weight by more than this, relative to its steepest slope."""
 
 
 class Coordination(NamedTuple):
-    """How to build the common update g = sum_s coefficients[s] D_s."""
+    """Coefficients of the common update g = sum_s coefficients[s] D_s."""
 
     coefficients: NDArray[np.float64]
     """[S]"""
@@ -46,9 +55,9 @@ class Coordination(NamedTuple):
 def coordinate(
     signal: NDArray[np.float64], gram: NDArray[np.float64], shares: NDArray[np.float64], radius: float
 ) -> Coordination:
-    """Find the common update of S clients from what is known of their directions.
+    """Find the common update of S clients from their directions.
 
-    Who shows no direction takes part with its share of the mean, and nobody turns for it.
+    A client that shows no direction takes part with its share of the mean, and nobody turns for it.
 
     Args:
         signal: [S, S] inner products of directions; where the diagonal is not positive there is none. Free of noise's
@@ -104,14 +113,14 @@ def conflict_averse(
     # In units of |m| the problem is the same at any scale of the updates.
     scaled = products / mean_norm**2
     solved = minimise_dual(scaled, shares, radius)
-    cancelled = _length(solved, scaled) <= TOLERANCE
-    if not cancelled and not optimality_gap(scaled, shares, radius, solved) <= TOLERANCE * (1 + radius):
+    cancelled = _length(solved, scaled) <= DUALITY_TOLERANCE
+    if not cancelled and not optimality_gap(scaled, shares, radius, solved) <= DUALITY_TOLERANCE * (1 + radius):
         return Coordination(shares.copy(), False)
     length = _length(solved, gram)
     if cancelled or length == 0:
         # Opposed updates cancel, so no update helps everybody. The mean is as good as any if it harms nobody; else the
-        # dual does not tell which update costs the worst client least.
-        harmless = float((scaled @ shares).min()) >= -TOLERANCE
+        # dual does not say which update costs the worst client least.
+        harmless = float((scaled @ shares).min()) >= -DUALITY_TOLERANCE
         return Coordination(shares / (1 + radius) if harmless else shares.copy(), harmless)
     return Coordination((shares + radius * _length(shares, gram) / length * solved) / (1 + radius), True)
 
@@ -121,14 +130,10 @@ def _length(weights: NDArray[np.float64], gram: NDArray[np.float64]) -> float:
     return math.sqrt(max(float(weights @ gram @ weights), 0.0))
 
 
-RIDGE = 1e-13
-"""Added to G's diagonal, relative to it: clients with the very same direction, or with none, leave G_A singular."""
-SLOPE_TOLERANCE = 1e-9
-"""A client is let in if the objective falls along its weight by more than this, relative to its steepest slope."""
-
-
 def minimise_dual(products: NDArray[np.float64], shares: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
-    """Return the weights w [S]; whether they are the optimum, `optimality_gap` tells.
+    """Return the weights w [S] that minimise the dual.
+
+    Rounding may stop it early: `optimality_gap` says how far from the optimum they are.
 
     Args:
         products: G [S, S], positive semidefinite, scaled so that |shares|_G = 1.
@@ -137,7 +142,8 @@ def minimise_dual(products: NDArray[np.float64], shares: NDArray[np.float64], ra
     """
     along_mean = products @ shares
     squares = np.diag(products)
-    lifted = products + np.diag(RIDGE * np.maximum(squares, RIDGE * squares.max()))
+    # The ridge keeps G_A invertible; the gap is measured without it.
+    lifted = products + np.diag(_RIDGE * np.maximum(squares, _RIDGE * squares.max()))
     right = np.stack([np.ones_like(along_mean), along_mean], axis=1)
     weights, free = shares.copy(), shares > 0
     # Every client enters and leaves once or twice; the bound is there for rounding alone.
@@ -154,7 +160,7 @@ def minimise_dual(products: NDArray[np.float64], shares: NDArray[np.float64], ra
         weights[inside] = np.maximum(held + direction, 0.0)
         slopes = dual_slopes(products, along_mean, weights, radius)
         steepest = slopes.argmin()
-        if free[steepest] or slopes[steepest] >= slopes[inside].min() - SLOPE_TOLERANCE * np.abs(slopes).max():
+        if free[steepest] or slopes[steepest] >= slopes[inside].min() - _SLOPE_TOLERANCE * np.abs(slopes).max():
             break
         free[steepest] = True
     return np.asarray(weights / weights.sum())
@@ -163,7 +169,9 @@ def minimise_dual(products: NDArray[np.float64], shares: NDArray[np.float64], ra
 def optimality_gap(
     products: NDArray[np.float64], shares: NDArray[np.float64], radius: float, weights: NDArray[np.float64]
 ) -> float:
-    """Return the Frank-Wolfe gap at `weights`, relative to the steepest slope or 1.
+    """Return the Frank-Wolfe gap at `weights`.
+
+    Relative to the steepest slope, or to 1 where that is less.
 
     The problem is convex, so the gap bounds how far the objective is above its minimum, however `weights` were found.
     """
@@ -182,9 +190,9 @@ def dual_slopes(
 def _towards_optimum(
     products: NDArray[np.float64], right: NDArray[np.float64], weights: NDArray[np.float64], radius: float
 ) -> tuple[NDArray[np.float64], float]:
-    """Return the direction [A] from `weights`, and how far along it the objective falls: 1 to the optimum, or inf.
+    """Return the direction [A] from `weights`, and how far the objective falls.
 
-    `right` [A, 2] holds 1 and b_A.
+    How far along it: 1 to the optimum, or inf. `right` [A, 2] holds 1 and b_A.
     """
     solved = np.linalg.solve(products, right)
     (alpha, beta), gamma = solved.sum(axis=0), right[:, 1] @ solved[:, 1]

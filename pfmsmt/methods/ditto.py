@@ -1,4 +1,6 @@
-"""Ditto (Li et al. 2021, "Ditto: Fair and robust federated learning through personalization").
+"""Ditto: a personal model beside the global one, pulled towards it.
+
+Li et al. 2021, "Ditto: Fair and robust federated learning through personalization".
 
 w   <- FedAvg
 v_k <- local training of F_k(v_k) + lambda/2 |v_k - w_received|^2;   lambda = 0 is `local`
@@ -14,11 +16,11 @@ from typing import Any
 
 from pfmsmt.core.types import NamedArrays, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Upload
-from pfmsmt.methods.fedavg import fedavg
-from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.methods.averaging import averaging
+from pfmsmt.methods.server_optimizer import FedOpt
 
 GLOBAL = "global:"
-"""Begins the names of what the client keeps for its copy of the global model; v_k's names are the model's own."""
+"""Begins names in the client's state of the global model; names of v_k are the model's own."""
 
 
 def ditto(
@@ -29,11 +31,14 @@ def ditto(
     private_learning_rate: float,
     private_weight_decay: float,
     regularizer: float,
-    optimizer: ServerOptimizer,
+    optimizer: FedOpt,
 ) -> Method:
-    """Build Ditto; the regularizer is lambda, the private learning rate that of the personal models."""
-    base = fedavg(
-        local_train, template,
+    """Build Ditto.
+
+    The regularizer is lambda, the private learning rate that of the personal models.
+    """
+    base = averaging(
+        "fedavg", local_train, template,
         learning_rate=learning_rate, private_learning_rate=private_learning_rate,
         private_weight_decay=private_weight_decay, optimizer=optimizer,
     )  # fmt: skip
@@ -67,7 +72,7 @@ def _join(common: ClientState, own: ClientState) -> ClientState:
 
 
 def _split(state: ClientState) -> tuple[ClientState, ClientState]:
-    """Return what the client keeps for the global model, and for its own."""
+    """Return the client's state for the global model, and for its own."""
     common = ({n.removeprefix(GLOBAL): a for n, a in part.items() if n.startswith(GLOBAL)} for part in state)
     own = ({n: a for n, a in part.items() if not n.startswith(GLOBAL)} for part in state)
     return ClientState(*common), ClientState(*own)

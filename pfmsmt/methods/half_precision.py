@@ -1,4 +1,4 @@
-"""Messages in half precision: half the bytes, and a rounding that is stated.
+"""Messages in half precision: half the bytes, with a stated rounding.
 
     down   float16 of what the method sends
     up     float16 of the change w_k - received, and of tasks' shares; the server adds it to what it holds in full
@@ -18,8 +18,9 @@ from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.types import NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, Method, Phase, ServerState, ServerUpdate, Upload
 
-FULL = frozenset({Role.NORM})
-LARGEST = float(np.finfo(np.float16).max)
+_FULL = frozenset({Role.NORM})
+"""Roles that travel in full."""
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 def half_precision(method: Method, template: Template) -> Method:
@@ -64,7 +65,7 @@ def _half_phase(phase: Phase, template: Template) -> Phase:
         return upload._replace(arrays={**whole, **ends}, by_task=by_task)
 
     return phase._replace(
-        broadcast=broadcast, client_update=client_update, server_update=server_update, changes=phase.uploads - FULL
+        broadcast=broadcast, client_update=client_update, server_update=server_update, changes=phase.uploads - _FULL
     )
 
 
@@ -76,14 +77,14 @@ def shorten(parts: NamedArrays, template: Template) -> NamedArrays:
     """
     short = {}
     for name, array in parts.items():
-        if template[name].role in FULL:
+        if template[name].role in _FULL:
             short[name] = array
             continue
         # What is not finite already is found, and said, by whoever receives it.
         largest = float(np.max(np.abs(array), initial=0.0))
-        if LARGEST < largest < np.inf:
+        if _LARGEST < largest < np.inf:
             raise TrainingError(
-                f"{name!r} holds {largest:.3g}, and float16 at most {LARGEST:,.0f}; set privacy.wire to float32"
+                f"{name!r} holds {largest:.3g}, and float16 at most {_LARGEST:,.0f}; set privacy.wire to float32"
             )
         short[name] = array.astype(np.float16)
     return short
@@ -94,6 +95,6 @@ def _widen(parts: NamedArrays) -> NamedArrays:
 
 
 def _by_form(parts: NamedArrays, template: Template) -> tuple[NamedArrays, NamedArrays]:
-    """Return what travels whole, and what as a change."""
-    whole = arrays.select(parts, template, FULL)
+    """Return the arrays that travel whole, and those sent as changes."""
+    whole = arrays.select(parts, template, _FULL)
     return whole, {name: array for name, array in parts.items() if name not in whole}

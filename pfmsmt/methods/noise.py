@@ -1,10 +1,12 @@
-"""Client-level differential privacy: every upload is clipped and noised by its client (the Gaussian mechanism).
+"""Client-level differential privacy: every upload is clipped and noised by its client.
+
+By the Gaussian mechanism:
 
     u_k  <-  (w_k - received, each task's share)          all tensors of the upload as one vector
     sent <-  u_k min(1, C / |u_k|) + noise C N(0, I)      C: privacy.clip, noise: privacy.noise
 
 An upload then depends on a client's rows by a vector of length C at most, which noise of standard deviation noise C
-hides: what one upload tells is bounded, and an accountant adds it up over uploads (`pfmsmt.training.privacy`). As in
+hides: what one upload reveals is bounded, and an accountant adds it up over uploads (`pfmsmt.training.privacy`). As in
 DP-FedAvg (McMahan et al. 2018), but for the place of the noise: the server looks at each upload alone, so noise on
 sums would hide nothing from it.
 """
@@ -25,7 +27,10 @@ Entropy = Callable[[Stream], Callable[[int], bytes]]
 
 
 def seeded(stream: Stream) -> Callable[[int], bytes]:
-    """Draw from (seed, client, round), as all else: to simulate. Who knows the seed can take the noise off again."""
+    """Draw noise from (seed, client, round), as all else: for simulations.
+
+    Whoever knows the seed can take the noise off again.
+    """
     return stream.generator("noise").bytes
 
 
@@ -75,7 +80,10 @@ def _noise(array: FloatArray, shrink: float, deviation: float, read: Callable[[i
 
 
 def gaussian(count: int, read: Callable[[int], bytes]) -> FloatArray:
-    """Return standard normal numbers [count] from random bytes, by inversion; none is beyond 8.3."""
+    """Return standard normal numbers [count] from random bytes, by inversion.
+
+    None is beyond 8.3.
+    """
     bits = np.frombuffer(read(8 * count), np.uint64) >> np.uint64(12)
     # 52 bits and a half lie between 0 and 1, and meet neither.
     normal: FloatArray = ndtri((bits + 0.5) * 2.0**-52)

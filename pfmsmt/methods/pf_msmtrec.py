@@ -1,4 +1,6 @@
-"""PF-MSMTrec (Ding et al. 2025), bottom-up: experts first, then task towers. Our reading: docs/explanation/method.md.
+"""PF-MSMTrec, bottom-up: experts first, then task towers.
+
+Ding et al. 2025; our reading: docs/explanation/method.md.
 
     phase 1   all roles train locally, pulled towards what was received by mu/2 |theta - received|^2;
               every expert (and the federated tables) takes the personalised step
@@ -16,8 +18,9 @@ from pfmsmt.core.types import NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
 from pfmsmt.methods.personalised_step import PersonalisedStep
 
-BY_TASK = frozenset({Role.EXPERT, Role.EMBEDDING})
-HEADS = frozenset({Role.TOWER, Role.GATE})
+_REPORTED = frozenset({Role.EXPERT, Role.EMBEDDING})
+"""Roles whose movement is reported task by task, where tasks are coordinated as well."""
+_HEADS = frozenset({Role.TOWER, Role.GATE})
 
 
 def pf_msmtrec(
@@ -34,18 +37,18 @@ def pf_msmtrec(
     private_learning_rate: float,
     private_weight_decay: float,
 ) -> Method:
-    """Build PF-MSMTrec; `step` is what the server does with each expert and tower."""
+    """Build PF-MSMTrec; `step` is the server's, for each expert and tower."""
     federated = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING})
     if gate == "federated":
         federated |= {Role.GATE}
     if not federated_batch_norm:
         federated |= {Role.NORM}
     private = frozenset(Role) - federated
-    told = BY_TASK if coordinate == "clients_and_tasks" else frozenset()
-    heads = federated & HEADS
+    reported = _REPORTED if coordinate == "clients_and_tasks" else frozenset()
+    heads = federated & _HEADS
     body = federated - heads
-    # With a second phase the trained towers and gates wait at the client until the experts have arrived.
-    kept, sent = (private | heads, body) if tower_steps else (private, federated)
+    # With a second phase, trained towers and gates wait at the client until the experts have arrived.
+    held, sent = (private | heads, body) if tower_steps else (private, federated)
     train = functools.partial(
         local_train, federated=federated, learning_rate=learning_rate, private_learning_rate=private_learning_rate,
         private_weight_decay=private_weight_decay,
@@ -63,16 +66,16 @@ def pf_msmtrec(
     def train_all(received: NamedArrays, state: ClientState, data: Any, stream: Stream) -> tuple[Upload, ClientState]:
         result = train(
             arrays.merge(state.private, received), state.optimizer, data, stream,
-            anchor=received, regularizer=regularizer, by_task=told,
+            anchor=received, regularizer=regularizer, by_task=reported,
         )  # fmt: skip
         upload = Upload(arrays.select(result.parameters, template, sent), result.examples, result.loss, result.by_task)
-        return upload, ClientState(arrays.select(result.parameters, template, kept), result.optimizer)
+        return upload, ClientState(arrays.select(result.parameters, template, held), result.optimizer)
 
     def train_heads(received: NamedArrays, state: ClientState, data: Any, stream: Stream) -> tuple[Upload, ClientState]:
         # A client that missed phase 1 starts from the server's heads, or from those that wait since it missed phase 2.
         result = train(
             arrays.merge(received, state.private), state.optimizer, data, stream,
-            frozen=frozenset(Role) - HEADS, steps=tower_steps,
+            frozen=frozenset(Role) - _HEADS, steps=tower_steps,
             anchor=arrays.select(received, template, heads), regularizer=regularizer,
         )  # fmt: skip
         upload = Upload(arrays.select(result.parameters, template, heads), result.examples, result.loss)
@@ -84,7 +87,7 @@ def pf_msmtrec(
     def personalise(received: NamedArrays, state: ClientState) -> NamedArrays:
         return arrays.merge(state.private, received)
 
-    experts = Phase("experts", broadcast, train_all, server_update, sent, told)
+    experts = Phase("experts", broadcast, train_all, server_update, sent, reported)
     towers = Phase("towers", broadcast, train_heads, server_update, heads)
     phases = (experts, towers) if tower_steps else (experts,)
     return Method("pf_msmtrec", init, init_client, phases, broadcast, personalise)

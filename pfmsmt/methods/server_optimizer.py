@@ -1,4 +1,7 @@
-"""The server's step along an aggregated update: FedOpt (Reddi et al. 2021, algorithm 2), with decoupled decay."""
+"""The server's step along an aggregated update: FedOpt.
+
+Reddi et al. 2021, algorithm 2, with decoupled decay.
+"""
 
 from typing import Any, NamedTuple
 
@@ -8,11 +11,13 @@ from numpy.typing import NDArray
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NamedArrays
 
-EPSILON = 1e-8
+_EPSILON = 1e-8
 
 
-class ServerOptimizer(NamedTuple):
-    """theta <- (1 - rate * decay) theta + rate * update (plain), or Adam with the update in the gradient's place.
+class FedOpt(NamedTuple):
+    """A plain step along the update, or Adam's.
+
+    Plain: theta <- (1 - rate * decay) theta + rate * update. Adam has the update in the gradient's place.
 
     With Adam the decay is decoupled from the moments (AdamW, Loshchilov and Hutter 2019).
     """
@@ -24,7 +29,10 @@ class ServerOptimizer(NamedTuple):
     decay: float = 0.0
 
     def start(self, parameters: NamedArrays, steps: tuple[int, ...] = ()) -> dict[str, NamedArrays]:
-        """Return the state before the first step, as a tree of arrays; `steps` is the shape of the step counter."""
+        """Return the state before the first step, as a tree of arrays.
+
+        `steps` is the shape of the step counter.
+        """
         if self.kind == "plain":
             return {}
         zeros = {name: np.zeros_like(array) for name, array in parameters.items()}
@@ -34,9 +42,9 @@ class ServerOptimizer(NamedTuple):
         self, parameters: NamedArrays, update: NamedArrays, state: dict[str, NamedArrays]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, NamedArrays]]:
         """Return new parameters and state; all three have the same names."""
-        kept = 1.0 - self.rate * self.decay
+        rest = 1.0 - self.rate * self.decay
         if self.kind == "plain":
-            return arrays.combine([parameters, update], [kept, self.rate]), state
+            return arrays.combine([parameters, update], [rest, self.rate]), state
         steps = np.asarray(state["steps"]["count"] + 1)
         scale1, scale2 = 1 - self.beta1**steps, 1 - self.beta2**steps
         first, second, moved = {}, {}, {}
@@ -46,12 +54,16 @@ class ServerOptimizer(NamedTuple):
             # Divided in place: these arrays are as large as the model, and memory is what the step waits for.
             length = second[n] / scale2.astype(theta.dtype)
             np.sqrt(length, out=length)
-            length += theta.dtype.type(EPSILON)
+            length += theta.dtype.type(_EPSILON)
             np.divide(first[n], length, out=length)
             length *= (self.rate / scale1).astype(theta.dtype)
-            length += theta if self.decay == 0 else theta * theta.dtype.type(kept)
+            length += theta if self.decay == 0 else theta * theta.dtype.type(rest)
             moved[n] = length
         return moved, {"first": first, "second": second, "steps": {"count": steps}}
+
+
+PLAIN_STEP = FedOpt("plain", 1.0, 0.0, 0.0)
+"""theta + update: what a method does that says nothing else."""
 
 
 def _mix(past: NDArray[Any], now: NDArray[Any], share: float) -> NDArray[Any]:

@@ -1,4 +1,6 @@
-"""Calibration of probabilities on validation rows (Platt 1999; temperature: Guo et al. 2017).
+"""Calibration of probabilities on validation rows.
+
+Platt 1999; temperature: Guo et al. 2017.
 
 Legend: B batch, N validation rows, T tasks. The log-odds u = log p - log (1 - p) of a task become a u + b with a > 0,
 so calibrated probabilities rise with the model's logits, and AUC and GAUC stay what they were.
@@ -14,7 +16,7 @@ from scipy.special import expit
 from pfmsmt.core.errors import TrainingError
 
 CalibrationName = Literal["platt", "temperature"]
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 PRIOR_DEVIATION = 1.0
 """Of log a and of b around 0, in the fit (ours): a few positives move a task a little, none at all hardly."""
@@ -33,12 +35,12 @@ class Calibration(BaseModel):
     intercepts: tuple[float, ...]
     """b, [T]; 0 for temperatures."""
 
-    def apply(self, log_odds: Floats, parents: tuple[int | None, ...], nested: bool) -> Floats:
+    def apply(self, log_odds: _Floats, parents: tuple[int | None, ...], nested: bool) -> _Floats:
         """Return calibrated probabilities [B, T] of log-odds [B, T].
 
         With `nested` (the product head) a task never gets more than the task it is nested in, as without calibration.
         """
-        result: Floats = expit(log_odds * np.asarray(self.slopes) + np.asarray(self.intercepts))
+        result: _Floats = expit(log_odds * np.asarray(self.slopes) + np.asarray(self.intercepts))
         if nested:
             for task, parent in enumerate(parents):
                 if parent is not None:
@@ -46,8 +48,10 @@ class Calibration(BaseModel):
         return result
 
 
-def fit_calibration(kind: CalibrationName, log_odds: Floats, labels: NDArray[np.generic]) -> Calibration:
-    """Fit every task's line to log-odds and labels [N, T] by log-loss, with a Gaussian prior on log a and b.
+def fit_calibration(kind: CalibrationName, log_odds: _Floats, labels: NDArray[np.generic]) -> Calibration:
+    """Fit every task's line to log-odds and labels [N, T].
+
+    By log-loss, with a Gaussian prior on log a and b (ours).
 
     Raises:
         TrainingError: a fit did not converge.
@@ -58,14 +62,14 @@ def fit_calibration(kind: CalibrationName, log_odds: Floats, labels: NDArray[np.
     return Calibration(kind=kind, slopes=tuple(a for a, _ in lines), intercepts=tuple(b for _, b in lines))
 
 
-def _fit_line(kind: CalibrationName, log_odds: Floats, labels: Floats) -> tuple[float, float]:
+def _fit_line(kind: CalibrationName, log_odds: _Floats, labels: _Floats) -> tuple[float, float]:
     # Not at the top: whoever predicts need not wait for what fits.
     from scipy.optimize import minimize
 
     rows = max(len(labels), 1)
     free = 2 if kind == "platt" else 1
 
-    def loss(point: Floats) -> tuple[float, Floats]:
+    def loss(point: _Floats) -> tuple[float, _Floats]:
         a, b = float(np.exp(point[0])), float(point[1]) if free == 2 else 0.0
         z = a * log_odds + b
         # log(1 + e^z) - y z, without overflow

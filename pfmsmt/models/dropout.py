@@ -1,11 +1,16 @@
-"""Dropout that draws from a generator of its own: clients may train in parallel threads of one process."""
+"""Dropout that draws from a generator of its own.
+
+Clients may train in parallel threads of one process.
+"""
 
 import torch
 from torch import Tensor, nn
 
 
 class Dropout(nn.Module):
-    """Set each element to zero with probability `rate` while training, and scale up the others.
+    """Dropout: each element is zero with probability `rate` while training.
+
+    The others are scaled up by 1 / (1 - rate).
 
     On the CPU the rate is rounded to a multiple of 2^-16, and is never 0 or 1.
 
@@ -28,8 +33,8 @@ class Dropout(nn.Module):
             keep = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.generator)
             return x * keep.div_(1 - self.rate)
         # Four 16-bit numbers from each 64-bit one: several times faster than bernoulli_ here.
-        kept = min(max(1, round((1 - self.rate) * 2**16)), 2**16 - 1)  # of 2^16 numbers
+        chance = min(max(1, round((1 - self.rate) * 2**16)), 2**16 - 1)  # of 2^16 numbers
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
         words.random_(-(2**63), None, generator=self.generator)
-        keep = words.view(torch.int16)[: x.numel()].view(x.shape) < kept - 2**15
-        return x * keep.to(x.dtype).mul_(2**16 / kept)
+        keep = words.view(torch.int16)[: x.numel()].view(x.shape) < chance - 2**15
+        return x * keep.to(x.dtype).mul_(2**16 / chance)

@@ -1,4 +1,6 @@
-"""The experts of an MMoE, batched: one matrix product for all first layers, one batched product per later layer.
+"""The experts of an MMoE, batched into few matrix products.
+
+One product for all first layers, one batched product per later layer.
 
 Legend: B batch, E experts, T tasks, D inputs, H units, G expert copies: T x E with adapters, E without;
 T x K for K private experts of each task.
@@ -13,7 +15,7 @@ from torch.nn import functional
 
 from pfmsmt.core.types import Role
 from pfmsmt.models.dropout import Dropout
-from pfmsmt.models.template import Label
+from pfmsmt.models.template import TensorLabel
 
 NORM_MOMENTUM = 0.1
 NORM_EPSILON = 1e-5
@@ -28,7 +30,7 @@ class ExpertLayer(nn.Module):
     """
 
     def __init__(self, inputs: int, units: int, *, experts: int, tasks: int, rank: int, dropout: Dropout) -> None:
-        """Allocate for E experts and T tasks; rank 0 leaves the adapters out."""
+        """Allocate for E experts and T tasks; rank 0: no adapters."""
         super().__init__()
         self.dropout = dropout
         self.copies = experts * (tasks if rank else 1)
@@ -56,7 +58,10 @@ class ExpertLayer(nn.Module):
         return (self.weight + self.adapter_down @ self.adapter_up).flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map the common input [B, D], or each copy's own input [B, G x D], to [B, G x H]."""
+        """Map the input to [B, G x H].
+
+        The input is common, [B, D], or each copy's own, [B, G x D].
+        """
         weights = self.copy_weights()
         copies, inputs, units = weights.shape
         if x.shape[1] == inputs:
@@ -87,33 +92,42 @@ class ExpertBank(nn.Module):
         self.experts, self.copies = experts, experts * (tasks if rank else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B, D] to [B, T, E, H], or to [B, 1, E, H] where all tasks share the experts."""
+        """Map [B, D] to [B, T, E, H].
+
+        Or to [B, 1, E, H] where all tasks share the experts.
+        """
         h = x
         for layer in self.layers:
             h = layer(h)
         return h.view(len(x), self.copies // self.experts, self.experts, -1)
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         """Label every tensor of the experts."""
         each = tuple(f"expert/{index}" for index in range(self.experts))
         kinds = {
-            "weight": Label(Role.EXPERT, each),
-            "norm_weight": Label(Role.NORM, ("norm",)),
-            "norm_bias": Label(Role.NORM, ("norm",)),
-            "norm_mean": Label(Role.NORM, ("norm",)),
-            "norm_variance": Label(Role.NORM, ("norm",)),
-            "adapter_down": Label(Role.TASK, ("task",)),
-            "adapter_up": Label(Role.TASK, ("task",)),
+            "weight": TensorLabel(Role.EXPERT, each),
+            "norm_weight": TensorLabel(Role.NORM, ("norm",)),
+            "norm_bias": TensorLabel(Role.NORM, ("norm",)),
+            "norm_mean": TensorLabel(Role.NORM, ("norm",)),
+            "norm_variance": TensorLabel(Role.NORM, ("norm",)),
+            "adapter_down": TensorLabel(Role.TASK, ("task",)),
+            "adapter_up": TensorLabel(Role.TASK, ("task",)),
         }
         own = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
         return {name: kinds[name.rsplit(".", 1)[-1]] for name in own}
 
 
 class PrivateExperts(ExpertBank):
-    """K experts of each task that stay with their client (ours; as PLE's task-specific experts, Tang et al. 2020)."""
+    """K experts of each task that stay with their client (ours).
+
+    As PLE's task-specific experts, Tang et al. 2020.
+    """
 
     def __init__(self, inputs: int, layers: tuple[int, ...], *, experts: int, tasks: int, dropout: Dropout) -> None:
-        """Stack one ExpertLayer of T x K experts for each entry of `layers` (units)."""
+        """Stack one ExpertLayer of T x K experts per layer.
+
+        `layers` holds the units of each.
+        """
         super().__init__(inputs, layers, experts=tasks * experts, tasks=1, rank=0, dropout=dropout)
         self._tasks = tasks
 
@@ -122,7 +136,7 @@ class PrivateExperts(ExpertBank):
         h = super().forward(x)
         return h.view(len(x), self._tasks, -1, h.shape[-1])
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         """Label everything as task-specific, normalisation as well: none of it leaves."""
         own = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
-        return dict.fromkeys(own, Label(Role.TASK, ("task",)))
+        return dict.fromkeys(own, TensorLabel(Role.TASK, ("task",)))

@@ -1,4 +1,7 @@
-"""From the towers' logits to probabilities and losses. Legend: B batch, T tasks."""
+"""Probabilities and losses from the towers' logits.
+
+Legend: B batch, T tasks.
+"""
 
 import torch
 from torch import Tensor
@@ -8,7 +11,9 @@ from pfmsmt.models.spec import ModelSpec
 
 
 def log_probabilities(logits: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
-    """Return log p and log (1 - p), each [B, T], of logits [B, T].
+    """Return log p and log (1 - p), each [B, T].
+
+    Of logits [B, T].
 
     With the product head, a nested task has p_t = p_parent sigmoid(z_t) (ESMM, Ma et al. 2018), hence
     1 - p_t = (1 - p_parent) + p_parent sigmoid(-z_t); both stay in logarithms, so neither underflows.
@@ -35,6 +40,9 @@ def task_losses(logits: Tensor, labels: Tensor, weights: Tensor, spec: ModelSpec
 
 
 def loss(logits: Tensor, labels: Tensor, weights: Tensor, spec: ModelSpec) -> Tensor:
-    """Return sum_t v_t BCE_t, averaged over the batch, of logits and labels [B, T] and task weights v [T]."""
+    """Return the loss, sum_t v_t BCE_t, averaged over the batch.
+
+    Of logits and labels [B, T] and task weights v [T].
+    """
     log_p, log_not_p = log_probabilities(logits, spec)
     return -torch.lerp(log_not_p, log_p, labels).mean(0) @ weights

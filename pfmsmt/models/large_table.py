@@ -1,7 +1,9 @@
-"""A private table too large to be copied: trained in place and row by row, with a log that undoes a training.
+"""A private table too large to copy: trained in place.
+
+It is trained row by row, with a log that undoes a training.
 
 All else of a client's state is copied from round to round. Of this table only the rows that a training changes are
-kept as they were, so that a round can be repeated, a broken one left out, and the best round's table given back.
+saved as they were, so that a round can be repeated, a broken one left out, and the best round's table given back.
 
 Rows are trained by lazy Adam (torch.optim.SparseAdam) with decoupled decay: a step takes the rows that its batch
 holds and leaves the others, whereas dense Adam also moves rows on that were met before, by their momentum, and decays
@@ -23,7 +25,7 @@ from torch import Tensor
 from pfmsmt.core.errors import CheckpointError
 from pfmsmt.core.files import new_file
 
-EPSILON = 1e-8
+_EPSILON = 1e-8
 """Of Adam."""
 
 SUFFIX = ".table.npz"
@@ -43,7 +45,7 @@ class _Rows(NamedTuple):
 
 
 class _Training(NamedTuple):
-    """What undoes one training."""
+    """The log of one training, which undoes it."""
 
     step: int
     """Of Adam, before."""
@@ -54,7 +56,10 @@ class _Training(NamedTuple):
 
 
 class LargeTable:
-    """A table, the state of its optimiser, and the trainings that can be undone; versions count the trainings."""
+    """A table, its optimiser's state, and trainings that can be undone.
+
+    Versions count the trainings.
+    """
 
     def __init__(self, table: torch.nn.Parameter) -> None:
         """Start with the table's present values as version 0."""
@@ -69,10 +74,12 @@ class LargeTable:
         self._best: list[tuple[Tensor, Tensor]] = []
 
     def begin(self, version: int, rate: float, decay: float) -> None:
-        """Go back to `version` and open a training of learning rate `rate`; `decay` is decoupled, as AdamW's.
+        """Go back to `version` and open a training.
+
+        Its learning rate is `rate`; `decay` is decoupled, as AdamW's.
 
         Raises:
-            ValueError: that version is not kept.
+            ValueError: that version is gone.
         """
         self.rewind(version)
         self._rate, self._decay, self._open = rate, decay, True
@@ -80,7 +87,10 @@ class LargeTable:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Take one step along the table's gradient, which is sparse; without one, there is nothing to do."""
+        """Take one step along the table's gradient, which is sparse.
+
+        Without a gradient there is nothing to do: the batch met no row.
+        """
         if self.table.grad is None:
             return
         gradient = self.table.grad = self.table.grad.coalesce()
@@ -97,7 +107,7 @@ class LargeTable:
         group = self._adam.param_groups[0]
         # SparseAdam adds its epsilon before the correction of bias, Adam after: scaled, both are the same.
         correction = math.sqrt(1 - group["betas"][1] ** (self._state["step"] + 1))
-        group["lr"], group["eps"] = self._rate, EPSILON * correction
+        group["lr"], group["eps"] = self._rate, _EPSILON * correction
         self._adam.step()  # type: ignore[no-untyped-call]
 
     def finish(self) -> int:
@@ -108,16 +118,18 @@ class LargeTable:
 
     @torch.no_grad()
     def rewind(self, version: int) -> None:
-        """Go back to an earlier version; a training that was left open is undone as well.
+        """Go back to an earlier version.
+
+        A training that was left open is undone as well.
 
         Raises:
-            ValueError: that version is not kept.
+            ValueError: that version is gone.
         """
         if self._open:
             self._close()
             self._undo()
         if not self.version - len(self._trainings) <= version <= self.version:
-            raise ValueError(f"version {version} of a large table is not kept; it is at {self.version}")
+            raise ValueError(f"version {version} of a large table is gone; it is at {self.version}")
         while self.version > version:
             self._undo()
             self.version -= 1
@@ -134,7 +146,10 @@ class LargeTable:
 
     @torch.no_grad()
     def best(self) -> NDArray[np.float32]:
-        """Return a copy of the values when `mark_best` was called last (or at the start), [N, D]."""
+        """Return a copy of the best values, [N, D].
+
+        As they were when `mark_best` was called last, or at the start.
+        """
         values = self.table.detach().clone()
         for places, before in self._best:
             values[places] = before
@@ -142,7 +157,10 @@ class LargeTable:
 
     @torch.no_grad()
     def restore_best(self) -> None:
-        """Put the best values into the table; no training can follow, or be undone."""
+        """Write the best values into the table.
+
+        No training can follow, or be undone.
+        """
         for places, before in self._best:
             self.table[places] = before
         self.mark_best()
@@ -150,7 +168,10 @@ class LargeTable:
 
     @torch.no_grad()
     def save(self, path: Path, version: int) -> None:
-        """Write `version` and the best values: of rows that were trained alone, as the others are as at the start."""
+        """Write `version` and the best values.
+
+        Only rows that were trained are written: the others are as at the start.
+        """
         undone = self._trainings[len(self._trainings) - (self.version - version) :]
         met = self._met.clone()
         for training in undone:
@@ -172,21 +193,23 @@ class LargeTable:
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        """Take up what `save` wrote, from the values of the start.
+        """Load the file that `save` wrote, onto the values of the start.
 
         Raises:
             CheckpointError: missing or damaged, or of another table.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                kept: dict[str, Any] = {name: torch.from_numpy(file[name]).to(self.table.device) for name in file.files}
-            self.table[kept["places"]] = kept["values"]
+                saved: dict[str, Any] = {
+                    name: torch.from_numpy(file[name]).to(self.table.device) for name in file.files
+                }
+            self.table[saved["places"]] = saved["values"]
             for name, moment in zip(_STATE, self._moments, strict=True):
-                moment[kept["places"]] = kept[name]
-            self._met[kept["places"]] = True
-            self._since_best[kept["best_places"]] = True
-            self._best = [(kept["best_places"], kept["best_values"])]
-            self._state["step"], self.version = int(kept["step"]), int(kept["version"])
+                moment[saved["places"]] = saved[name]
+            self._met[saved["places"]] = True
+            self._since_best[saved["best_places"]] = True
+            self._best = [(saved["best_places"], saved["best_values"])]
+            self._state["step"], self.version = int(saved["step"]), int(saved["version"])
         except Exception as error:  # numpy and zipfile raise many kinds, torch some more
             raise CheckpointError(f"{path} cannot be read ({error}); remove {path.parent} to start anew") from error
         self._trainings = []
@@ -197,7 +220,10 @@ class LargeTable:
         return state
 
     def _as_before(self, undone: list[_Training], places: Tensor, sources: list[Tensor]) -> list[Tensor]:
-        """Return rows [K, D] of `sources`, the table and perhaps its moments, as they were before some trainings."""
+        """Return rows [K, D] as they were before some trainings.
+
+        Of `sources`: the table and perhaps its moments.
+        """
         found = [source[places] for source in sources]
         where = torch.full((len(self.table),), -1, dtype=torch.int64, device=places.device)
         where[places] = torch.arange(len(places), device=places.device)
@@ -209,7 +235,7 @@ class LargeTable:
         return found
 
     def _at_best(self, places: Tensor) -> Tensor:
-        """Return rows [K, D] of the table as they were at the best."""
+        """Return rows [K, D] of the table at the best."""
         found = self.table[places]
         where = torch.full((len(self.table),), -1, dtype=torch.int64, device=places.device)
         where[places] = torch.arange(len(places), device=places.device)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pfmsmt.core.types import Role, Stream
+from pfmsmt.core.types import Role, Stream, Template
 from pfmsmt.models.dropout import Dropout
 from pfmsmt.models.experts import ExpertBank, ExpertLayer, PrivateExperts
 from pfmsmt.models.spec import ModelSpec
-from pfmsmt.models.template import Label
+from pfmsmt.models.template import Binding, TensorLabel
 
 
 class FieldTable(nn.Module):
@@ -24,7 +24,7 @@ class FieldTable(nn.Module):
     def __init__(self, codes: Sequence[int], dim: int, role: Role, group: str) -> None:
         """`codes[i]` rows for field i, each of `dim` numbers."""
         super().__init__()
-        self._label = Label(role, (group,))
+        self._label = TensorLabel(role, (group,))
         self.sparse = False
         """Gradients hold the rows of the batch alone, for `LargeTable`."""
         self.table = nn.Parameter(torch.empty(sum(codes), dim))
@@ -39,7 +39,7 @@ class FieldTable(nn.Module):
         """Draw from N(0, 0.1^2)."""
         nn.init.normal_(self.table, 0.0, 0.1, generator=generator)
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         """Label the table."""
         return {"table": self._label}
 
@@ -73,13 +73,16 @@ class Gates(nn.Module):
         self.linear = TaskLinear(len(tasks), inputs, experts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B, D] to gate weights [B, T, E] that sum to 1 over the experts."""
+        """Map [B, D] to gate weights [B, T, E].
+
+        They sum to 1 over the experts.
+        """
         logits: Tensor = self.linear(x.expand(len(self._tasks), -1, -1))
         return logits.transpose(0, 1).softmax(-1)
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         """Label each task's gate."""
-        label = Label(Role.GATE, tuple(f"gate/{task}" for task in self._tasks))
+        label = TensorLabel(Role.GATE, tuple(f"gate/{task}" for task in self._tasks))
         return {name: label for name, _ in self.named_parameters()}
 
 
@@ -101,9 +104,9 @@ class Towers(nn.Module):
         logits: Tensor = self.layers[-1](h)
         return logits.squeeze(-1).T
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         """Label each task's tower."""
-        label = Label(Role.TOWER, tuple(f"tower/{task}" for task in self._tasks))
+        label = TensorLabel(Role.TOWER, tuple(f"tower/{task}" for task in self._tasks))
         return {name: label for name, _ in self.named_parameters()}
 
 
@@ -139,7 +142,10 @@ class MMoE(nn.Module):
         return FieldTable(codes, self.spec.embedding_dim, role, group) if codes else None
 
     def initialise(self, seed: int, client: str) -> "MMoE":
-        """Draw initial values: the same at every client, but for tables of private fields."""
+        """Draw initial values.
+
+        They are the same at every client, but for tables of private fields.
+        """
         common = _generator(Stream(seed, "", 0))
         for module in self.modules():
             if isinstance(module, (FieldTable, TaskLinear, ExpertLayer)):
@@ -148,7 +154,10 @@ class MMoE(nn.Module):
         return self
 
     def inputs(self, codes: Tensor, values: Tensor) -> Tensor:
-        """Concatenate embeddings of codes [B, F] and numbers [B, M] to [B, D]."""
+        """Return the input [B, D]: embeddings and numbers side by side.
+
+        Of codes [B, F] and numbers [B, M].
+        """
         parts = []
         for federated, table in ((True, self.embedding), (False, self.private_embedding)):
             if table is not None:
@@ -157,7 +166,10 @@ class MMoE(nn.Module):
         return torch.cat((*parts, values), dim=1)
 
     def forward(self, codes: Tensor, values: Tensor) -> Tensor:
-        """Map codes [B, F] and numbers [B, M] to the towers' logits [B, T]."""
+        """Map codes [B, F] and numbers [B, M] to logits [B, T].
+
+        The towers compute them from the experts' outputs, mixed by each task's gate.
+        """
         x = self.inputs(codes, values)
         experts, gates = self.experts(x), self.gates(x)
         if self.private_experts is not None:
@@ -170,6 +182,15 @@ class MMoE(nn.Module):
             mixed = torch.bmm(gates, experts.squeeze(1))
         logits: Tensor = self.towers(mixed)
         return logits
+
+
+def template_of(spec: ModelSpec) -> Template:
+    """Return the roles of all tensors of a model.
+
+    Nothing is allocated: shapes are all that it takes.
+    """
+    with torch.device("meta"):
+        return Binding(MMoE(spec)).template
 
 
 def _generator(stream: Stream) -> torch.Generator:

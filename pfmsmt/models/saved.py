@@ -1,4 +1,6 @@
-"""A scenario's model on disk: `weights.safetensors` and `model.json`. No pickle is written or read.
+"""A scenario's model on disk: `weights.safetensors` and `model.json`.
+
+No pickle is written or read.
 
 Legend: B batch, T tasks.
 """
@@ -28,8 +30,8 @@ from pfmsmt.models.template import Binding
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-FORMAT = 3
-READABLE = (1, 2, 3)
+_FORMAT = 3
+_READABLE = (1, 2, 3)
 """Format 1 had no calibration, formats 1 and 2 had no fill in their schema."""
 
 
@@ -43,16 +45,25 @@ class SavedModel:
         scenario_code: int | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        """`scenario_code` fills the scenario field of a model that was trained on pooled data."""
+        """Wrap a model.
+
+        `scenario_code` fills the scenario field of a model that was trained on pooled data.
+        """
         self.model, self.schema, self.scenario_code = model.eval(), schema, scenario_code
         self.calibration = calibration
 
     def probabilities(self, encoded: Encoded, calibrated: bool = True) -> NDArray[np.float64]:
-        """Return probabilities [B, T] of encoded rows, calibrated if the model has a calibration."""
+        """Return probabilities [B, T] of encoded rows.
+
+        Calibrated, if the model has a calibration.
+        """
         return self.from_logits(self._logits(encoded), calibrated)
 
     def log_odds(self, encoded: Encoded) -> NDArray[np.float64]:
-        """Return log p - log (1 - p) of the uncalibrated probabilities, [B, T]."""
+        """Return the log-odds [B, T] of uncalibrated probabilities.
+
+        log p - log (1 - p).
+        """
         log_p, log_not_p = log_probabilities(self._logits(encoded).double(), self.model.spec)
         return (log_p - log_not_p).numpy()
 
@@ -76,7 +87,9 @@ class SavedModel:
         return logits
 
     def predict(self, frame: pd.DataFrame, calibrated: bool = True) -> pd.DataFrame:
-        """Return one probability column per task, with the frame's index; what is missing is filled as in training.
+        """Return one probability column per task, with the frame's index.
+
+        Missing values are filled as in training.
 
         Raises:
             SchemaError: a missing column, or a value that is no category, no finite number or too extreme to score.
@@ -88,7 +101,9 @@ class SavedModel:
 
 
 def check_scored(probabilities: NDArray[np.float64], encoded: Encoded, schema: ScenarioSchema) -> None:
-    """Refuse answers [B, T] that are no numbers, as values far outside of the training rows' overflow in the model.
+    """Refuse answers [B, T] that are no numbers.
+
+    Values far outside of the training rows' overflow in the model.
 
     Raises:
         SchemaError: names the first such row, and its most extreme column.
@@ -125,7 +140,7 @@ def save_model(
         # Not save_file: on a full disk it raises an error of its own, without the system's reason.
         (temporary / WEIGHTS).write_bytes(save(weights))
         description: dict[str, Any] = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "spec": spec.model_dump(mode="json"),
             "schema": schema.model_dump(mode="json"),
             "scenario_code": scenario_code,
@@ -142,8 +157,8 @@ def load_model(folder: Path) -> SavedModel:
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if description["format"] not in READABLE:
-            raise SchemaError(f"{folder}: model format {description['format']}, this version reads {list(READABLE)}")
+        if description["format"] not in _READABLE:
+            raise SchemaError(f"{folder}: model format {description['format']}, this version reads {list(_READABLE)}")
         spec = ModelSpec.model_validate(description["spec"])
         schema = ScenarioSchema.model_validate(description["schema"])
         scenario_code = description["scenario_code"]

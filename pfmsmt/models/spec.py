@@ -1,4 +1,4 @@
-"""What fixes the shapes of a model: fields, tasks and sizes."""
+"""The shapes of a model: fields, tasks and sizes."""
 
 from typing import Any
 
@@ -41,7 +41,10 @@ class ModelSpec(BaseModel):
 def build_spec(
     schema: ScenarioSchema, model: Model, rank: int = 0, private_experts: int = 0, **changes: Any
 ) -> ModelSpec:
-    """Derive the shapes of one scenario's model from its schema; `changes` replaces single values."""
+    """Derive the shapes of one scenario's model from its schema.
+
+    `changes` replaces single values.
+    """
     names = [task.name for task in schema.tasks]
     values: dict[str, Any] = {
         "field_codes": tuple(field.codes for field in schema.categorical),

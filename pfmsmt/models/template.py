@@ -1,4 +1,7 @@
-"""The parameter template: every tensor of a model has exactly one role, given by the module that owns it."""
+"""The parameter template: every tensor of a model has one role.
+
+The module that owns the tensor gives it the role, and the groups in which it is aggregated.
+"""
 
 from collections.abc import Collection, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -12,8 +15,8 @@ from pfmsmt.core.errors import SchemaError
 from pfmsmt.core.types import NamedArrays, Role, Slot, Template
 
 
-class Label(NamedTuple):
-    """Role of one tensor, and what it is aggregated with."""
+class TensorLabel(NamedTuple):
+    """Role of one tensor, and the groups in which it is aggregated."""
 
     role: Role
     groups: tuple[str, ...]
@@ -24,8 +27,11 @@ class Label(NamedTuple):
 class Labelled(Protocol):
     """A module that owns tensors."""
 
-    def labels(self) -> dict[str, Label]:
-        """Return tensor name (relative to the module) -> label, for every tensor in the module."""
+    def labels(self) -> dict[str, TensorLabel]:
+        """Return tensor name -> label, for every tensor in the module.
+
+        Names are relative to the module.
+        """
         ...
 
 
@@ -35,7 +41,10 @@ class _Place(NamedTuple):
 
 
 class Binding:
-    """Ties a model's tensors to the names under which they travel: `<group>/<name in its module>`."""
+    """Ties a model's tensors to the names under which they travel.
+
+    A name is `<group>/<name in its module>`.
+    """
 
     def __init__(self, model: nn.Module, apart: Tensor | None = None) -> None:
         """Label every parameter and every persistent buffer of `model`.
@@ -50,7 +59,7 @@ class Binding:
         """
         # Buffers that a module derives from its shapes (not persistent) are constants, not state.
         tensors = dict(model.state_dict(keep_vars=True))
-        labels: dict[str, Label] = {}
+        labels: dict[str, TensorLabel] = {}
         self._places: dict[str, _Place] = {}
         self._apart = apart
         slots: dict[str, Slot] = {}
@@ -80,7 +89,7 @@ class Binding:
         self._roles = {id(tensors[name]): label.role for name, label in labels.items()}
 
     def name(self, tensor: Tensor) -> str:
-        """Return under which name one of the model's own tensors travels, whole."""
+        """Return the name under which one of the model's tensors travels."""
         return next(name for name, place in self._places.items() if place.tensor is tensor and place.part is None)
 
     def role(self, tensor: Tensor) -> Role:
@@ -88,7 +97,10 @@ class Binding:
         return self._roles[id(tensor)]
 
     def read(self, roles: Collection[Role] | None = None) -> dict[str, NDArray[np.generic]]:
-        """Return copies of the tensors as named arrays, of all roles or of some."""
+        """Return copies of tensors as named arrays.
+
+        Of all roles, or of some.
+        """
         result = {}
         for name, (tensor, part) in self._places.items():
             if tensor is not self._apart and (roles is None or self.template[name].role in roles):
@@ -98,7 +110,9 @@ class Binding:
 
     @torch.no_grad()
     def write(self, arrays: NamedArrays) -> None:
-        """Copy named arrays into the model; tensors that are not named keep their values.
+        """Copy named arrays into the model.
+
+        Tensors that are not named stay as they are.
 
         Raises:
             SchemaError: an unknown name, or a shape that does not fit.
@@ -113,7 +127,7 @@ class Binding:
             target.copy_(torch.as_tensor(array))
 
 
-def _labels(model: nn.Module) -> Iterator[tuple[str, str, Label]]:
+def _labels(model: nn.Module) -> Iterator[tuple[str, str, TensorLabel]]:
     for path, module in model.named_modules():
         if isinstance(module, Labelled):
             for local, label in module.labels().items():

@@ -31,10 +31,12 @@ def read_stream(body: bytes, reader: RowReader, max_rows: int) -> FeatureRows:
     try:
         messages = _messages(body, max_rows)
         stream = pa.ipc.open_stream(messages)
+        # By the schema alone, before a buffer of the columns is read.
         _refuse_dictionaries(stream.schema, reader)
         check_types(stream.schema, reader)
         stream = pa.ipc.open_stream(messages, options=_only(stream.schema, reader))
         table = stream.read_all()
+        # Offsets and lengths within the buffers, too: nobody but the sender has checked them.
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, struct.error, IndexError) as error:
         reason = str(error).partition("\n")[0][:200]

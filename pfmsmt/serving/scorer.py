@@ -87,7 +87,7 @@ def load_scorer(tracking: "Store", scenario: str, version: str, calibrated: bool
         SchemaError: it is damaged, is another scenario's model, or is served differently than it was evaluated.
     """
     with TemporaryDirectory() as temporary:
-        folder = registry.fetch(tracking, scenario, version, Path(temporary, "model"))
+        folder = registry.download_version(tracking, scenario, version, Path(temporary, "model"))
         try:
             saved = load_model(folder)
         except SchemaError as error:

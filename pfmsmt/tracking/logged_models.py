@@ -1,9 +1,8 @@
-"""This package as a wheel, for environments that MLflow builds: pfmsmt is on no package index.
+"""A scenario's model as a LoggedModel: code, safetensors and JSON, no pickle.
 
-The wheel lies among a model's files as a whole and is named in its requirements. Unpacked code (`code_paths`) would
-be imported by whoever loads the model, and in one process the first model's code would serve all others.
-
-A scenario's model as a LoggedModel: code, safetensors and JSON, no pickle.
+Beside the model lies this package as a wheel, for environments that MLflow builds: pfmsmt is on no package index. The
+wheel is one file that the model's requirements name. Unpacked code (`code_paths`) would be imported by whoever loads
+the model, and in one process the first model's code would serve all others.
 """
 
 import base64
@@ -28,53 +27,23 @@ if TYPE_CHECKING:
 
     from pfmsmt.tracking.store import Store
 
-
-FOLDER = "code"
+_CODE = Path(__file__).parents[1] / "serving" / "pyfunc_model.py"
+"""MLflow copies it into the model, and runs it to load one."""
+_NEEDED = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "scipy")
+_FOLDER = "code"
 """Within a model's files; MLflow installs requirements from the model's folder."""
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def build_wheel(folder: Path) -> Path:
-    """Write the wheel of the code that runs now; the same code gives the same bytes.
-
-    Built from the package itself, not from its source tree, which an installed package has not.
-    """
-    name, version = "pfmsmt", pfmsmt.__version__
-    package = Path(pfmsmt.__file__).parent
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}/{path.relative_to(package).as_posix()}": path.read_bytes()
-        for path in sorted(package.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
-    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: pfmsmt\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    record = [f"{path},sha256={_digest(content)},{len(content)}" for path, content in files.items()]
-    files[f"{info}/RECORD"] = ("\n".join([*record, f"{info}/RECORD,,"]) + "\n").encode()
-    wheel = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in files.items():
-            archive.writestr(zipfile.ZipInfo(path, _TIME), content, zipfile.ZIP_DEFLATED)
-    return wheel
-
-
-def _digest(content: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-
-
-_CODE = Path(__file__).parents[1] / "serving" / "pyfunc_model.py"
-_NEEDED = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "scipy")
-
-
 def log_model(
-    tracking: "Store",
+    store: "Store",
     run_id: str,
     name: str,
     folder: Path,
     example: "pd.DataFrame",
     params: Mapping[str, Any],
 ) -> str:
-    """Log the model in `folder` (weights.safetensors, model.json) with a run as its source; return its id.
+    """Log the model in `folder`, from a run; return its id.
 
     The pieces of `mlflow.pyfunc.log_model` one by one, because that function also links every metric that the run
     has at one step, of all scenarios, to this model.
@@ -94,12 +63,12 @@ def log_model(
     from mlflow.entities import LoggedModelStatus
     from mlflow.models import Model
 
-    client = tracking.client
-    with readable(tracking.uri, f"logging model {name}"):
+    client = store.client
+    with readable(store.uri, f"logging model {name}"):
         known = client.get_run(run_id).data.params
         known |= {key: str(value) for key, value in params.items()}
         model = client.create_logged_model(
-            tracking.experiment_id, name, source_run_id=run_id, params=known, model_type="pfmsmt"
+            store.experiment_id, name, source_run_id=run_id, params=known, model_type="pfmsmt"
         )
         try:
             with TemporaryDirectory() as temporary:
@@ -111,7 +80,7 @@ def log_model(
                     signature=signature(schema),
                     input_example=example,
                     code_paths=[str(wheel)],
-                    pip_requirements=[*requirements(), f"{FOLDER}/{wheel.name}"],
+                    pip_requirements=[*requirements(), f"{_FOLDER}/{wheel.name}"],
                     metadata={"pfmsmt": installed("pfmsmt") or "unknown"},
                     mlflow_model=Model(model.artifact_location, run_id, model_id=model.model_id),
                 )
@@ -123,20 +92,20 @@ def log_model(
     return str(model.model_id)
 
 
-def discard_models(tracking: "Store", run: "Run") -> None:
-    """Delete what a run that did not finish has logged of models."""
-    found = tracking.client.search_logged_models(
+def discard_models(store: "Store", run: "Run") -> None:
+    """Delete the models of a run that did not finish."""
+    found = store.client.search_logged_models(
         [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
     )
     for model in found:
-        tracking.client.delete_logged_model(model.model_id)
+        store.client.delete_logged_model(model.model_id)
 
 
 def signature(schema: ScenarioSchema) -> "ModelSignature":
-    """Return MLflow's signature: categories long or string, numbers double; a double probability for each task.
+    """Return MLflow's signature of a scenario's model.
 
-    Columns with a fill may be left out of a request. The inference parameter `calibrated` is true unless
-    a request says otherwise.
+    Categories are long or string, numbers double; each task has a double probability. Columns with a fill may be left
+    out of a request. The inference parameter `calibrated` is true unless a request says otherwise.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -151,7 +120,7 @@ def signature(schema: ScenarioSchema) -> "ModelSignature":
 
 
 def typed(frame: "pd.DataFrame", schema: ScenarioSchema) -> "pd.DataFrame":
-    """Return the schema's columns of B rows with the types of the signature.
+    """Return the schema's columns with the signature's types, B rows.
 
     Raises:
         SchemaError: a column is missing.
@@ -178,5 +147,37 @@ def read_model_schema(folder: Path) -> ScenarioSchema:
 
 
 def requirements() -> list[str]:
-    """Pin what a loaded model imports. Asking MLflow to find out would take seconds for each model."""
+    """Pin the packages that a loaded model imports.
+
+    Asking MLflow to find out would take seconds for each model.
+    """
     return [f"{package}=={installed(package)}" for package in _NEEDED if installed(package)]
+
+
+def build_wheel(folder: Path) -> Path:
+    """Write the wheel of the running code.
+
+    The same code gives the same bytes. Built from the package itself, not from its source tree, which an installed
+    package has not.
+    """
+    name, version = "pfmsmt", pfmsmt.__version__
+    package = Path(pfmsmt.__file__).parent
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}/{path.relative_to(package).as_posix()}": path.read_bytes()
+        for path in sorted(package.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: pfmsmt\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = [f"{path},sha256={_digest(content)},{len(content)}" for path, content in files.items()]
+    files[f"{info}/RECORD"] = ("\n".join([*record, f"{info}/RECORD,,"]) + "\n").encode()
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in files.items():
+            archive.writestr(zipfile.ZipInfo(path, _TIME), content, zipfile.ZIP_DEFLATED)
+    return wheel
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""Where a run comes from: commit, packages, machine."""
+"""The origin of a run: commit, packages, machine."""
 
 import getpass
 import os
@@ -13,7 +13,10 @@ _WRITTEN_BY_STAGES = (":!dvc.lock", ":!reports")
 
 
 def installed(package: str) -> str | None:
-    """Return the installed version of `package` without its local part (`2.13.0`, not `2.13.0+cpu`)."""
+    """Return the installed version of a package, without its local part.
+
+    `2.13.0`, not `2.13.0+cpu`; None where it is not installed.
+    """
     try:
         return version(package).partition("+")[0]
     except PackageNotFoundError:
@@ -37,9 +40,10 @@ def environment() -> dict[str, object]:
 
 
 def git_state(root: Path) -> dict[str, str]:
-    """Return the tags `git_commit` and `git_dirty` of `root`; `unknown` outside a repository or before a commit.
+    """Return the tags `git_commit` and `git_dirty` of `root`.
 
-    What the stages write themselves (dvc.lock, reports) does not make the tree dirty.
+    `unknown` outside a repository or before a commit. What the stages write themselves (dvc.lock, reports) does not
+    make the tree dirty.
     """
     commit = _git(root, "rev-parse", "--verify", "HEAD")
     if commit is None:

@@ -1,4 +1,7 @@
-"""Which version of a scenario's model is its champion, what may become it, and the record of all that were."""
+"""Champions: promoted, rolled back, and on record.
+
+One version of each scenario's model is its champion.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -16,7 +19,7 @@ from pfmsmt.tracking.registry import CHALLENGER, CHAMPION, Version
 if TYPE_CHECKING:
     from pfmsmt.tracking.store import Store
 
-METRIC = "val_mean_auc"
+_METRIC = "val_mean_auc"
 _RECORD = "promotion."
 
 
@@ -35,23 +38,28 @@ class Promotion(NamedTuple):
     user: str
 
 
-def objections(tracking: "Store", champion: Version, candidate: Version, margin: float) -> tuple[str, ...]:
-    """Say what speaks against a candidate: validation AUC worse by more than `margin`, or a schema that does not fit.
+def objections(store: "Store", champion: Version, candidate: Version, margin: float) -> tuple[str, ...]:
+    """Return what speaks against a candidate.
+
+    A validation AUC worse by more than `margin`, or a schema that does not fit.
 
     Raises:
         TrackingError: a version's files cannot be read, or hold a pickle.
     """
     found = []
-    old, new = champion.metric(METRIC), candidate.metric(METRIC)
+    old, new = champion.metric(_METRIC), candidate.metric(_METRIC)
     if old is not None and (new is None or new < old - margin):
         shown = "undefined" if new is None else f"{new:.4f}"
-        found.append(f"its {METRIC} is {shown}, the champion's {old:.4f}; it may be worse by {margin:g} at most")
-    found += schema_faults(read_schema(tracking, champion), read_schema(tracking, candidate))
+        found.append(f"its {_METRIC} is {shown}, the champion's {old:.4f}; it may be worse by {margin:g} at most")
+    found += schema_faults(version_schema(store, champion), version_schema(store, candidate))
     return tuple(found)
 
 
 def schema_faults(old: ScenarioSchema, new: ScenarioSchema) -> list[str]:
-    """Say why requests that `old` takes would not do for `new`, or answers that `old` gives would be missing."""
+    """Return why a schema cannot take another one's place.
+
+    Requests that `old` takes would not do for `new`, or answers that `old` gives would be missing.
+    """
     found = []
     if new.scenario != old.scenario:
         found.append(f"it is a model of scenario {new.scenario}")
@@ -71,45 +79,48 @@ def schema_faults(old: ScenarioSchema, new: ScenarioSchema) -> list[str]:
     return found
 
 
-def promote(tracking: "Store", scenario: str, which: str, margin: float, *, force: bool = False) -> Promotion:
-    """Make a version, by number or alias, the champion, unless something speaks against it.
+def promote(store: "Store", scenario: str, which: str, margin: float, *, force: bool = False) -> Promotion:
+    """Make a version the champion, unless something speaks against it.
+
+    The version is named by number or alias.
 
     Raises:
         TrackingError: no such version, it is the champion already, or an objection and no `force`; nothing changes.
     """
-    candidate = registry.find_version(tracking, scenario, which)
-    champion = current(tracking, scenario)
+    candidate = registry.find_version(store, scenario, which)
+    champion = current(store, scenario)
     if champion is not None and champion.version == candidate.version:
         raise TrackingError(f"pfmsmt-{scenario} version {candidate.version} is the champion already")
-    against = objections(tracking, champion, candidate, margin) if champion else ()
+    against = objections(store, champion, candidate, margin) if champion else ()
     if against and not force:
         raise TrackingError(
             f"pfmsmt-{scenario} version {candidate.version} is not promoted: {'; '.join(against)}. "
             "`--force` promotes it all the same"
         )
-    done = crown(tracking, scenario, candidate.version, "promote", forced=bool(against), against=against)
+    done = set_champion(store, scenario, candidate.version, "promote", forced=bool(against), against=against)
     if CHALLENGER in candidate.aliases:
-        registry.drop_alias(tracking, scenario, CHALLENGER)
+        registry.drop_alias(store, scenario, CHALLENGER)
     return done
 
 
-def place(tracking: "Store", scenario: str, version: str, alias: str, margin: float) -> tuple[str, Promotion | None]:
-    """Give a version that was just registered its alias; return it, and the change of champion if it is one.
+def place(store: "Store", scenario: str, version: str, alias: str, margin: float) -> tuple[str, Promotion | None]:
+    """Give a version that was just registered its alias.
 
-    With the alias `champion` nothing is refused; what speaks against the version is recorded.
+    Return the alias, and the change of champion if it is one. With the alias `champion` nothing is refused; what speaks
+    against the version is recorded.
     """
-    champion = current(tracking, scenario)
+    champion = current(store, scenario)
     if champion is not None and champion.version == version:
         return CHAMPION, None
     if champion is not None and alias == CHALLENGER:
-        registry.set_alias(tracking, scenario, CHALLENGER, version)
+        registry.set_alias(store, scenario, CHALLENGER, version)
         return CHALLENGER, None
-    candidate = registry.find_version(tracking, scenario, version)
-    against = objections(tracking, champion, candidate, margin) if champion else ()
-    return CHAMPION, crown(tracking, scenario, version, "register", against=against)
+    candidate = registry.find_version(store, scenario, version)
+    against = objections(store, champion, candidate, margin) if champion else ()
+    return CHAMPION, set_champion(store, scenario, version, "register", against=against)
 
 
-def rollback(tracking: "Store", scenario: str) -> Promotion:
+def rollback(store: "Store", scenario: str) -> Promotion:
     """Bring back the champion before this one; again, the one before that.
 
     Raises:
@@ -117,7 +128,7 @@ def rollback(tracking: "Store", scenario: str) -> Promotion:
     """
     line: list[str] = []
     """Champions, the oldest first, without those that were rolled back."""
-    for entry in history(tracking, scenario):
+    for entry in history(store, scenario):
         if entry.before and line[-1:] != [entry.before]:
             line.append(entry.before)  # an alias that was moved without a record
         if entry.action == "rollback":
@@ -125,17 +136,17 @@ def rollback(tracking: "Store", scenario: str) -> Promotion:
                 line.pop()
         if line[-1:] != [entry.after]:
             line.append(entry.after)
-    champion = current(tracking, scenario)
+    champion = current(store, scenario)
     if champion is not None and line and line[-1] == champion.version:
         line.pop()
     if not line:
         raise TrackingError(f"pfmsmt-{scenario} has had no champion before this one, so there is none to go back to")
-    registry.find_version(tracking, scenario, line[-1])
-    return crown(tracking, scenario, line[-1], "rollback")
+    registry.find_version(store, scenario, line[-1])
+    return set_champion(store, scenario, line[-1], "rollback")
 
 
-def crown(
-    tracking: "Store",
+def set_champion(
+    store: "Store",
     scenario: str,
     version: str,
     action: Literal["register", "promote", "rollback"],
@@ -143,21 +154,24 @@ def crown(
     forced: bool = False,
     against: tuple[str, ...] = (),
 ) -> Promotion:
-    """Move the alias `champion`, and write down that it was moved, as a tag of the registered model."""
-    champion = current(tracking, scenario)
+    """Move the alias `champion`, and record the move.
+
+    The record is a tag of the registered model.
+    """
+    champion = current(store, scenario)
     time = datetime.now(UTC).isoformat(timespec="microseconds")
     done = Promotion(
         time, action, champion and champion.version, version, forced, against, source_tags()["mlflow.user"]
     )
     # The record first: a champion without one would be lost to rollback, a record without its champion is seen.
-    registry.set_model_tag(tracking, scenario, _RECORD + time.replace(":", "").replace("+0000", "Z"), _text(done))
-    registry.set_alias(tracking, scenario, CHAMPION, version)
+    registry.set_model_tag(store, scenario, _RECORD + time.replace(":", "").replace("+0000", "Z"), _text(done))
+    registry.set_alias(store, scenario, CHAMPION, version)
     return done
 
 
-def history(tracking: "Store", scenario: str) -> list[Promotion]:
+def history(store: "Store", scenario: str) -> list[Promotion]:
     """Return all recorded changes of a scenario's champion, the oldest first."""
-    texts = sorted((k, v) for k, v in registry.model_tags(tracking, scenario).items() if k.startswith(_RECORD))
+    texts = sorted((k, v) for k, v in registry.model_tags(store, scenario).items() if k.startswith(_RECORD))
     found = []
     for key, text in texts:
         try:
@@ -168,15 +182,17 @@ def history(tracking: "Store", scenario: str) -> list[Promotion]:
     return found
 
 
-def current(tracking: "Store", scenario: str) -> Version | None:
+def current(store: "Store", scenario: str) -> Version | None:
     """Return the champion, if there is one."""
-    return next((entry for entry in registry.versions(tracking, scenario) if CHAMPION in entry.aliases), None)
+    return next((entry for entry in registry.versions(store, scenario) if CHAMPION in entry.aliases), None)
 
 
-def read_schema(tracking: "Store", version: Version) -> ScenarioSchema:
+def version_schema(store: "Store", version: Version) -> ScenarioSchema:
     """Return the schema of a registered version."""
     with TemporaryDirectory() as temporary:
-        return read_model_schema(registry.fetch(tracking, version.scenario, version.version, Path(temporary, "model")))
+        return read_model_schema(
+            registry.download_version(store, version.scenario, version.version, Path(temporary, "model"))
+        )
 
 
 def _kinds(schema: ScenarioSchema) -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""The model registry: one registered model per scenario, its champion and challenger by alias.
+"""The model registry: one registered model per scenario.
 
-Finds pickles among a model's files: whoever can write the registry must not run code where it is read.
+Its champion and challenger are aliases. Versions are refused when a pickle is among their files: whoever can write the
+registry must not run code where it is read.
 """
 
 import contextlib
@@ -19,10 +20,179 @@ if TYPE_CHECKING:
 
     from pfmsmt.tracking.store import Store
 
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREFIX = "pfmsmt-"
 
 _SUFFIXES = frozenset({".pkl", ".pickle", ".pck", ".joblib", ".dill", ".cloudpickle", ".pt", ".pth", ".pt2", ".ckpt"})
 _PROTOCOLS = tuple(bytes((0x80, version)) for version in range(2, 6))
 """How pickles of protocol 2 to 5 begin."""
+
+
+class Version(NamedTuple):
+    """One registered version of a scenario's model."""
+
+    scenario: str
+    version: str
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+    source: str
+    """Of the logged model: `models:/<id>`."""
+    created: int
+    """Milliseconds since 1970."""
+
+    def metric(self, name: str) -> float | None:
+        """Return a metric among the tags.
+
+        None where it is absent, was undefined or is no number.
+        """
+        try:
+            value = float(self.tags[name])
+        except (KeyError, ValueError):
+            return None
+        return value if math.isfinite(value) else None
+
+
+def register_version(store: "Store", scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
+    """Make a logged model a version of `pfmsmt-<scenario>`; return its number.
+
+    A model that is registered already gets no second version, but these tags.
+
+    Raises:
+        TrackingError: no such logged model, or the store refuses.
+    """
+    import mlflow
+
+    client, name = store.client, PREFIX + scenario
+    texts = {key: str(value) for key, value in tags.items()}
+    with readable(store.uri, f"registering model {model_id} as {name}"):
+        client.get_logged_model(model_id)
+        # Stores save the source, not always the model's id.
+        source = f"models:/{model_id}"
+        known = {found.source: found for found in client.search_model_versions(f"name = '{name}'")}
+        version = known.get(source)
+        if version is None:
+            # It reports on stderr; what goes wrong is raised.
+            with contextlib.redirect_stderr(io.StringIO()):
+                version = mlflow.register_model(source, name, tags=texts)
+        else:
+            for key, value in texts.items():
+                client.set_model_version_tag(name, version.version, key, value)
+    return str(version.version)
+
+
+def aliases(store: "Store") -> dict[str, dict[str, str]]:
+    """Return scenario -> alias -> version, of all scenarios that are registered."""
+    found: dict[str, dict[str, str]] = {}
+    with readable(store.uri, "reading the registry"):
+        page: str | None = None
+        while page != "":
+            models = store.client.search_registered_models(f"name LIKE '{PREFIX}%'", page_token=page)
+            for model in models:
+                scenario = model.name.removeprefix(PREFIX)
+                found[scenario] = {alias: str(version) for alias, version in model.aliases.items()}
+            page = models.token or ""
+    return dict(sorted(found.items()))
+
+
+def versions(store: "Store", scenario: str) -> list[Version]:
+    """Return all versions of a scenario's model, the newest first.
+
+    Raises:
+        TrackingError: the scenario has no registered model, or the store cannot be read.
+    """
+    model = _model(store, scenario)
+    with readable(store.uri, f"reading the versions of {model.name}"):
+        found = store.client.search_model_versions(f"name = '{model.name}'")
+    own: dict[str, list[str]] = {}
+    for alias, number in model.aliases.items():
+        own.setdefault(str(number), []).append(alias)
+    listed = [_version(scenario, entry, tuple(sorted(own.get(str(entry.version), ())))) for entry in found]
+    return sorted(listed, key=lambda entry: -int(entry.version))
+
+
+def find_version(store: "Store", scenario: str, which: str) -> Version:
+    """Return the version with this number or alias.
+
+    Raises:
+        TrackingError: there is none; the message says which there are.
+    """
+    known = versions(store, scenario)
+    for entry in known:
+        if which == entry.version or which in entry.aliases:
+            return entry
+    there = ", ".join(" ".join((entry.version, *(f"({alias})" for alias in entry.aliases))) for entry in known)
+    raise TrackingError(f"{PREFIX}{scenario} has no version or alias {which!r}; it has {there or 'no version'}")
+
+
+def set_alias(store: "Store", scenario: str, alias: str, version: str) -> None:
+    """Move an alias of a scenario's model to a version."""
+    with readable(store.uri, f"giving the alias {alias} to {PREFIX}{scenario} version {version}"):
+        store.client.set_registered_model_alias(PREFIX + scenario, alias, version)
+
+
+def drop_alias(store: "Store", scenario: str, alias: str) -> None:
+    """Take an alias of a scenario's model away."""
+    with readable(store.uri, f"dropping the alias {alias} of {PREFIX}{scenario}"):
+        store.client.delete_registered_model_alias(PREFIX + scenario, alias)
+
+
+def model_tags(store: "Store", scenario: str) -> dict[str, str]:
+    """Return the tags of a scenario's registered model."""
+    return dict(_model(store, scenario).tags)
+
+
+def set_model_tag(store: "Store", scenario: str, key: str, value: str) -> None:
+    """Tag a scenario's registered model."""
+    with readable(store.uri, f"tagging {PREFIX}{scenario}"):
+        store.client.set_registered_model_tag(PREFIX + scenario, key, value)
+
+
+def download_version(store: "Store", scenario: str, version: str, folder: Path) -> Path:
+    """Copy a version's files into `folder`; run none of its code.
+
+    Return the folder that `models.saved.load_model` reads.
+
+    Raises:
+        TrackingError: an artifact is a pickle (it is named), there is no saved model in it, or it cannot be copied.
+    """
+    import mlflow
+
+    name = f"{PREFIX}{scenario} version {version}"
+    with readable(store.uri, f"fetching {name}"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        uri = f"models:/{PREFIX}{scenario}/{version}"
+        mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=store.uri)
+    refuse_pickles(folder, name)
+    found = sorted(folder.glob("artifacts/*/model.json"))
+    if len(found) != 1:
+        raise TrackingError(f"{name} holds {len(found)} saved models where one is expected; register it with pfmsmt")
+    return found[0].parent
+
+
+def _model(store: "Store", scenario: str) -> "RegisteredModel":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.client.get_registered_model(PREFIX + scenario)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise TrackingError(f"MLflow store {store.uri}: reading {PREFIX}{scenario} failed: {error}") from error
+    there = ", ".join(aliases(store)) or "none; run `dvc repro register`"
+    raise TrackingError(f"no scenario {scenario!r} is registered in {store.uri}; there are {there}")
+
+
+def _version(scenario: str, entry: "ModelVersion", own: tuple[str, ...]) -> Version:
+    return Version(
+        scenario, str(entry.version), own, dict(entry.tags), str(entry.source), int(entry.creation_timestamp)
+    )
+
+
+def version_params(store: "Store", version: Version) -> dict[str, str]:
+    """Return the parameters that a version was trained with."""
+    with readable(store.uri, f"reading the parameters of {version.source}"):
+        return dict(store.client.get_logged_model(version.source.removeprefix("models:/")).params)
 
 
 def refuse_pickles(folder: Path, name: str) -> None:
@@ -43,163 +213,3 @@ def refuse_pickles(folder: Path, name: str) -> None:
                 f"{name} holds the pickle {path.relative_to(folder)}, and loading one runs code of whoever wrote it; "
                 "register a model that pfmsmt has logged"
             )
-
-
-CHAMPION = "champion"
-CHALLENGER = "challenger"
-PREFIX = "pfmsmt-"
-
-
-class Version(NamedTuple):
-    """One registered version of a scenario's model."""
-
-    scenario: str
-    version: str
-    aliases: tuple[str, ...]
-    tags: Mapping[str, str]
-    source: str
-    """Of the logged model: `models:/<id>`."""
-    created: int
-    """Milliseconds since 1970."""
-
-    def metric(self, name: str) -> float | None:
-        """Return a metric among the tags; None where it is absent, was undefined or is no number."""
-        try:
-            value = float(self.tags[name])
-        except (KeyError, ValueError):
-            return None
-        return value if math.isfinite(value) else None
-
-
-def register_version(tracking: "Store", scenario: str, model_id: str, tags: Mapping[str, Any]) -> str:
-    """See `Tracking.register_version`."""
-    import mlflow
-
-    client, name = tracking.client, PREFIX + scenario
-    texts = {key: str(value) for key, value in tags.items()}
-    with readable(tracking.uri, f"registering model {model_id} as {name}"):
-        client.get_logged_model(model_id)
-        # Stores keep the source, not always the model's id.
-        source = f"models:/{model_id}"
-        known = {found.source: found for found in client.search_model_versions(f"name = '{name}'")}
-        version = known.get(source)
-        if version is None:
-            # It reports on stderr; what goes wrong is raised.
-            with contextlib.redirect_stderr(io.StringIO()):
-                version = mlflow.register_model(source, name, tags=texts)
-        else:
-            for key, value in texts.items():
-                client.set_model_version_tag(name, version.version, key, value)
-    return str(version.version)
-
-
-def aliases(tracking: "Store") -> dict[str, dict[str, str]]:
-    """Return scenario -> alias -> version, of all scenarios that are registered."""
-    found: dict[str, dict[str, str]] = {}
-    with readable(tracking.uri, "reading the registry"):
-        page: str | None = None
-        while page != "":
-            models = tracking.client.search_registered_models(f"name LIKE '{PREFIX}%'", page_token=page)
-            for model in models:
-                scenario = model.name.removeprefix(PREFIX)
-                found[scenario] = {alias: str(version) for alias, version in model.aliases.items()}
-            page = models.token or ""
-    return dict(sorted(found.items()))
-
-
-def versions(tracking: "Store", scenario: str) -> list[Version]:
-    """Return all versions of a scenario's model, the newest first.
-
-    Raises:
-        TrackingError: the scenario has no registered model, or the store cannot be read.
-    """
-    model = _model(tracking, scenario)
-    with readable(tracking.uri, f"reading the versions of {model.name}"):
-        found = tracking.client.search_model_versions(f"name = '{model.name}'")
-    own: dict[str, list[str]] = {}
-    for alias, number in model.aliases.items():
-        own.setdefault(str(number), []).append(alias)
-    listed = [_version(scenario, entry, tuple(sorted(own.get(str(entry.version), ())))) for entry in found]
-    return sorted(listed, key=lambda entry: -int(entry.version))
-
-
-def find_version(tracking: "Store", scenario: str, which: str) -> Version:
-    """Return the version with this number or alias.
-
-    Raises:
-        TrackingError: there is none; the message says which there are.
-    """
-    known = versions(tracking, scenario)
-    for entry in known:
-        if which == entry.version or which in entry.aliases:
-            return entry
-    there = ", ".join(" ".join((entry.version, *(f"({alias})" for alias in entry.aliases))) for entry in known)
-    raise TrackingError(f"{PREFIX}{scenario} has no version or alias {which!r}; it has {there or 'no version'}")
-
-
-def set_alias(tracking: "Store", scenario: str, alias: str, version: str) -> None:
-    """Move an alias of a scenario's model to a version."""
-    with readable(tracking.uri, f"giving the alias {alias} to {PREFIX}{scenario} version {version}"):
-        tracking.client.set_registered_model_alias(PREFIX + scenario, alias, version)
-
-
-def drop_alias(tracking: "Store", scenario: str, alias: str) -> None:
-    """Take an alias of a scenario's model away."""
-    with readable(tracking.uri, f"dropping the alias {alias} of {PREFIX}{scenario}"):
-        tracking.client.delete_registered_model_alias(PREFIX + scenario, alias)
-
-
-def model_tags(tracking: "Store", scenario: str) -> dict[str, str]:
-    """Return the tags of a scenario's registered model."""
-    return dict(_model(tracking, scenario).tags)
-
-
-def set_model_tag(tracking: "Store", scenario: str, key: str, value: str) -> None:
-    """Tag a scenario's registered model."""
-    with readable(tracking.uri, f"tagging {PREFIX}{scenario}"):
-        tracking.client.set_registered_model_tag(PREFIX + scenario, key, value)
-
-
-def fetch(tracking: "Store", scenario: str, version: str, folder: Path) -> Path:
-    """Copy a version's files into `folder`; return the one that `models.saved.load_model` reads. No code of it runs.
-
-    Raises:
-        TrackingError: an artifact is a pickle (it is named), there is no saved model in it, or it cannot be copied.
-    """
-    import mlflow
-
-    name = f"{PREFIX}{scenario} version {version}"
-    with readable(tracking.uri, f"fetching {name}"):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        uri = f"models:/{PREFIX}{scenario}/{version}"
-        mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=tracking.uri)
-    refuse_pickles(folder, name)
-    found = sorted(folder.glob("artifacts/*/model.json"))
-    if len(found) != 1:
-        raise TrackingError(f"{name} holds {len(found)} saved models where one is expected; register it with pfmsmt")
-    return found[0].parent
-
-
-def _model(tracking: "Store", scenario: str) -> "RegisteredModel":
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return tracking.client.get_registered_model(PREFIX + scenario)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise TrackingError(f"MLflow store {tracking.uri}: reading {PREFIX}{scenario} failed: {error}") from error
-    there = ", ".join(aliases(tracking)) or "none; run `dvc repro register`"
-    raise TrackingError(f"no scenario {scenario!r} is registered in {tracking.uri}; there are {there}")
-
-
-def _version(scenario: str, entry: "ModelVersion", own: tuple[str, ...]) -> Version:
-    return Version(
-        scenario, str(entry.version), own, dict(entry.tags), str(entry.source), int(entry.creation_timestamp)
-    )
-
-
-def params(tracking: "Store", version: Version) -> dict[str, str]:
-    """Return the parameters that a version was trained with."""
-    with readable(tracking.uri, f"reading the parameters of {version.source}"):
-        return dict(tracking.client.get_logged_model(version.source.removeprefix("models:/")).params)

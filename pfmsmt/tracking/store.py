@@ -1,44 +1,46 @@
-"""A reachable MLflow store and the experiment in it.
+"""A reachable MLflow store, and one experiment in it.
 
-MLflow's exceptions as one readable message.
+Made by `connection.connect`; the other modules of this package are functions on it. MLflow's exceptions reach callers
+as one readable message that names the store (`readable`).
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from pfmsmt.core.errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-
-@contextmanager
-def readable(uri: str, doing: str) -> Iterator[None]:
-    """Turn what MLflow or the disk raises while `doing` something into a TrackingError that names the store."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        raise TrackingError(f"MLflow store {uri}: {doing} failed: {error}") from error
+_FEDERATION = "tags.role='federation'"
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where runs are kept."""
+    """A store that answers, and one of its experiments.
+
+    Runs are read and written in that experiment alone.
+    """
 
     client: "MlflowClient"
     uri: str
     experiment_id: str
     root: Path
+    """The project's folder."""
     launcher_run_id: str | None
     """The run of `mlflow run .` that started this process."""
 
     def check_run(self, run_id: str, stage: str = "train") -> None:
-        """Make sure that this store has the run that `stage` wrote down.
+        """Make sure that this store has a run.
+
+        Args:
+            run_id: the run's id, as `stage` wrote it down.
+            stage: what to run where it is missing.
 
         Raises:
             TrackingError: it has not, or only in its bin; the message says what to run.
@@ -59,7 +61,9 @@ class Store:
             )
 
     def log_run_files(self, run_id: str, files: Path | Iterable[Path], artifact_path: str | None = None) -> None:
-        """Copy files, or all that a folder holds, to a run's artifacts; the run may have ended.
+        """Copy files, or a whole folder, to a run's artifacts.
+
+        The run may have ended.
 
         Raises:
             TrackingError: a file is missing, or the store refuses.
@@ -70,3 +74,58 @@ class Store:
                 return
             for file in [files] if isinstance(files, Path) else files:
                 self.client.log_artifact(run_id, str(file), artifact_path)
+
+
+@contextmanager
+def readable(uri: str, doing: str) -> Iterator[None]:
+    """Turn errors of MLflow or the disk into a TrackingError.
+
+    It names the store, and what was being done.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"MLflow store {uri}: {doing} failed: {error}") from error
+
+
+def deep_links(store: Store, base_url: str | None = None) -> dict[str, str]:
+    """Return addresses of the useful pages in the MLflow UI.
+
+    Charts, table, models, compare (if there are runs), registry.
+
+    Args:
+        store: whose runs they show.
+        base_url: of the UI; by default the tracking server, for a local store http://127.0.0.1:5000.
+    """
+    default = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
+    home = f"{(base_url or default).rstrip('/')}/#"
+    experiment = f"{home}/experiments/{store.experiment_id}"
+    runs = f"{experiment}/runs?searchFilter={quote(_FEDERATION, safe='')}"
+    newest = _newest_runs(store)
+    found = {
+        "charts": f"{runs}&compareRunsMode=CHART",
+        "table": f"{runs}&orderByKey={quote('metrics.`test/mean_auc`', safe='')}&orderByAsc=false",
+        "models": f"{experiment}/models?viewMode=CHART",
+    }
+    if newest:
+        found["compare"] = f"{home}/compare-runs?runs={_list(newest)}&experiments={_list([store.experiment_id])}"
+    return found | {"registry": f"{home}/models"}
+
+
+def _list(ids: list[str]) -> str:
+    return quote(json.dumps(ids, separators=(",", ":")), safe="")
+
+
+def _newest_runs(store: Store) -> list[str]:
+    """Return the newest finished run of each method, methods by name."""
+    with readable(store.uri, "searching runs"):
+        runs = store.client.search_runs(
+            [store.experiment_id],
+            f"{_FEDERATION} and attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1000,
+        )
+    newest = {run.data.tags["method"]: run.info.run_id for run in reversed(runs)}
+    return [newest[method] for method in sorted(newest)]

@@ -1,4 +1,7 @@
-"""A search for parameters: one run for the study, and nested in it one for each trial."""
+"""A search for parameters: a run for the study, one per trial.
+
+The trials' runs are nested in the study's.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +25,7 @@ _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What a trial's run shows."""
+    """One trial as its run shows it."""
 
     number: int
     state: str
@@ -37,22 +40,72 @@ class TrialRecord:
     ended: datetime
 
 
-class StudyRun:
-    """The run of a study while trials are run; made by `Tracking.study_run`."""
+@contextmanager
+def study_run(
+    store: "Store",
+    *,
+    name: str,
+    identity: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, Any],
+    config_file: Path,
+) -> Iterator["StudyRun"]:
+    """Open the run of a search for parameters.
 
-    def __init__(self, tracking: "Store", run_id: str, tags: Mapping[str, str]) -> None:
+    It ends as FINISHED, on an error as FAILED, on an interrupt as KILLED.
+
+    Args:
+        store: that has or gets the run.
+        name: of the study, and of its run.
+        identity: unique to the study; where the store has its run already, that one is continued.
+        tags: of this run and of every trial's.
+        params: flat, name -> value: what all trials have in common.
+        config_file: saved with the run as it is.
+
+    Raises:
+        TrackingError: the store refuses.
+    """
+    client = store.client
+    own = {"study": name, **tags}
+    with readable(store.uri, "opening a study's run"):
+        found = client.search_runs([store.experiment_id], f"tags.identity = '{identity}'", max_results=1)
+        if found:
+            run_id = found[0].info.run_id
+            client.update_run(run_id, status="RUNNING")
+            if "failure" in found[0].data.tags:
+                client.delete_tag(run_id, "failure")
+        else:
+            run_id = _create(store, name, {**own, "role": "study", "identity": identity}, params)
+        client.log_artifact(run_id, str(config_file))
+    run = StudyRun(store, run_id, own)
+    try:
+        yield run
+        with readable(store.uri, f"closing run {run_id}"):
+            client.set_terminated(run_id, "FINISHED")
+    except BaseException as error:
+        # What goes wrong here must not hide why the search stopped.
+        with suppress(TrackingError), readable(store.uri, "closing a run"):
+            client.set_tag(run_id, "failure", (str(error) or type(error).__name__)[:5000])
+            client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+
+
+class StudyRun:
+    """The run of a study while trials are run; made by `study_run`."""
+
+    def __init__(self, store: "Store", run_id: str, tags: Mapping[str, str]) -> None:
         """`tags` are those of every trial."""
         self.id = run_id
-        self._tracking, self._tags = tracking, tags
+        self._store, self._tags = store, tags
 
     def logged_trials(self) -> set[int]:
         """Return the numbers of the trials that have a run."""
         found: set[int] = set()
         token = None
-        with readable(self._tracking.uri, "searching trials"):
+        with readable(self._store.uri, "searching trials"):
             while True:
-                page = self._tracking.client.search_runs(
-                    [self._tracking.experiment_id],
+                page = self._store.client.search_runs(
+                    [self._store.experiment_id],
                     f"tags.mlflow.parentRunId = '{self.id}'",
                     max_results=1000,
                     page_token=token,
@@ -63,14 +116,14 @@ class StudyRun:
                     return found
 
     def log_trial(self, trial: TrialRecord) -> None:
-        """Log a trial that has ended, as a run nested in this one.
+        """Log a trial that has ended, as a nested run.
 
         Raises:
             TrackingError: the store does not take it.
         """
         from mlflow.entities import Param
 
-        client = self._tracking.client
+        client = self._store.client
         tags = {**self._tags, "role": "trial", "trial": str(trial.number), "state": trial.state}
         tags |= {"mlflow.parentRunId": self.id}
         if trial.reason:
@@ -80,9 +133,9 @@ class StudyRun:
         for number, values in trial.rounds:
             metrics += as_metrics(values, step=number)
         params = [Param(name, str(value)) for name, value in trial.params.items()]
-        with readable(self._tracking.uri, f"logging trial {trial.number}"):
+        with readable(self._store.uri, f"logging trial {trial.number}"):
             created = client.create_run(
-                self._tracking.experiment_id,
+                self._store.experiment_id,
                 start_time=_milliseconds(trial.began),
                 tags=tags,
                 run_name=f"trial-{trial.number:04d}",
@@ -100,59 +153,23 @@ class StudyRun:
         Raises:
             TrackingError: the store does not take them.
         """
-        with readable(self._tracking.uri, f"logging to run {self.id}"):
-            self._tracking.client.log_batch(self.id, metrics=as_metrics(metrics, step=0))
-            self._tracking.client.log_artifacts(self.id, str(folder))
+        with readable(self._store.uri, f"logging to run {self.id}"):
+            self._store.client.log_batch(self.id, metrics=as_metrics(metrics, step=0))
+            self._store.client.log_artifacts(self.id, str(folder))
 
 
-@contextmanager
-def study_run(
-    tracking: "Store",
-    *,
-    name: str,
-    identity: str,
-    tags: Mapping[str, str],
-    params: Mapping[str, Any],
-    config_file: Path,
-) -> Iterator[StudyRun]:
-    """See `Tracking.study_run`."""
-    client = tracking.client
-    own = {"study": name, **tags}
-    with readable(tracking.uri, "opening a study's run"):
-        found = client.search_runs([tracking.experiment_id], f"tags.identity = '{identity}'", max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-            client.update_run(run_id, status="RUNNING")
-            if "failure" in found[0].data.tags:
-                client.delete_tag(run_id, "failure")
-        else:
-            run_id = _create(tracking, name, {**own, "role": "study", "identity": identity}, params)
-        client.log_artifact(run_id, str(config_file))
-    run = StudyRun(tracking, run_id, own)
-    try:
-        yield run
-        with readable(tracking.uri, f"closing run {run_id}"):
-            client.set_terminated(run_id, "FINISHED")
-    except BaseException as error:
-        # What goes wrong here must not hide why the search stopped.
-        with suppress(TrackingError), readable(tracking.uri, "closing a run"):
-            client.set_tag(run_id, "failure", (str(error) or type(error).__name__)[:5000])
-            client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
-
-
-def _create(tracking: "Store", name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
+def _create(store: "Store", name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
     from mlflow.entities import Param
 
-    tags = {**tags, **git_state(tracking.root), **source_tags()}
-    if tracking.launcher_run_id:
-        tags["launcher_run_id"] = tracking.launcher_run_id
-    created = tracking.client.create_run(tracking.experiment_id, tags=tags, run_name=name)
+    tags = {**tags, **git_state(store.root), **source_tags()}
+    if store.launcher_run_id:
+        tags["launcher_run_id"] = store.launcher_run_id
+    created = store.client.create_run(store.experiment_id, tags=tags, run_name=name)
     run_id = str(created.info.run_id)
     entries = [Param(key, str(value)) for key, value in params.items()]
     for first in range(0, len(entries), _PARAMS_PER_CALL):
-        tracking.client.log_batch(run_id, params=entries[first : first + _PARAMS_PER_CALL])
-    tracking.client.log_dict(run_id, environment(), "environment.json")
+        store.client.log_batch(run_id, params=entries[first : first + _PARAMS_PER_CALL])
+    store.client.log_dict(run_id, environment(), "environment.json")
     return run_id
 
 

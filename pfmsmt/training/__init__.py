@@ -1,1 +1,1 @@
-"""Federated rounds: the driver, the clients, and a run from data to models."""
+"""Federated rounds, from data to models: driver, clients, and runs."""

@@ -1,8 +1,8 @@
-"""The last complete state of a run, from which a killed training goes on."""
+"""The last complete state of a run, to resume from."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from pfmsmt.core.console import say
 from pfmsmt.core.files import new_folder, recover
@@ -12,35 +12,40 @@ from pfmsmt.training.rounds import RoundResult
 from pfmsmt.training.tree import read_tree, write_tree
 
 
-class Kept(Protocol):
-    """Whoever keeps state beside the server's."""
-
-    def save(self, folder: Path, round: int) -> None:
-        """Write the state after `round` into a folder."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Take it up again."""
-        ...
-
-
 class Checkpoint:
-    """The last complete state of a run, outside of DVC's outputs so that a kill does not lose it."""
+    """A run's checkpoint.
+
+    Its folder is outside of DVC's outputs, so that a kill does not lose it.
+    """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        """`fingerprint` names what the run computes: a checkpoint of another one is not taken up."""
+        """Name the checkpoint's folder.
+
+        `fingerprint` names the computation: a checkpoint of another one is not loaded.
+        """
         self._folder, self._fingerprint = folder, fingerprint
 
-    def save(self, result: RoundResult, clients: Kept, history: History, run_id: str) -> None:
-        """Write server, clients and history as one folder, whole or not at all."""
+    def save(
+        self, result: RoundResult, save_clients: Callable[[Path, int], None], history: History, run_id: str
+    ) -> None:
+        """Write server, clients and history, whole or not at all.
+
+        Args:
+            result: the last complete round.
+            save_clients: writes the clients' state after a round into a folder.
+            history: of all rounds so far.
+            run_id: the run's id in MLflow.
+        """
         seen, rest = history.save()
         notes = {"fingerprint": self._fingerprint, "round": result.round, "history": rest, "run_id": run_id}
         with new_folder(self._folder) as temporary:
-            clients.save(temporary, result.round)
+            save_clients(temporary, result.round)
             write_tree(temporary / "server.safetensors", {"server": result.server, "history": seen}, notes)
 
-    def load(self, clients: Kept, history: History) -> tuple[ServerState, int, str] | None:
-        """Restore clients and history; return server state, round and run id, or None to start anew.
+    def load(self, load_clients: Callable[[Path], None], history: History) -> tuple[ServerState, int, str] | None:
+        """Restore clients and history; return server state, round and run id.
+
+        None: there is nothing to go on from, and the run starts anew.
 
         Raises:
             CheckpointError: a file is missing or damaged; the message names the folder to remove.
@@ -52,7 +57,7 @@ class Checkpoint:
         if notes["fingerprint"] != self._fingerprint:
             say(f"{self._folder} is of another configuration or data: starting anew")
             return None
-        clients.load(self._folder)
+        load_clients(self._folder)
         history.load(tree["history"], notes["history"])
         return tree["server"], notes["round"], notes["run_id"]
 

@@ -1,4 +1,7 @@
-"""The client's side of a round: it answers requests, and keeps its private state and its best model."""
+"""The client's side of a round: it answers the server's requests.
+
+Between rounds it has its private state, and its best model so far.
+"""
 
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,14 +11,14 @@ from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.types import NamedArrays, Stream
 from pfmsmt.methods import ClientState, Method, Upload
 from pfmsmt.models.large_table import SUFFIX
-from pfmsmt.training.local import VERSION, Learner
+from pfmsmt.training.local import TABLE_VERSION, Learner
 from pfmsmt.training.scores import Score, Validation, score
 from pfmsmt.training.tree import read_tree, write_tree
 from pfmsmt.training.validate import positives, validate
 
 
 class Request(NamedTuple):
-    """What the server asks of one client."""
+    """A request of the server to one client."""
 
     kind: Literal["train", "validate"]
     round: int
@@ -24,7 +27,7 @@ class Request(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The round whose personalised model did best on the client's validation rows."""
+    """The round with the best validation score, and its model."""
 
     round: int
     score: Score
@@ -40,19 +43,23 @@ class Average(NamedTuple):
 
 
 class Client:
-    """One scenario: its data, its private state and its best model so far."""
+    """One scenario: its data, its private state and its best model."""
 
     def __init__(self, name: str, method: Method, learner: Learner, seed: int) -> None:
         """Start with the private state of an untrained model."""
         self.name, self._method, self._learner, self._seed = name, method, learner, seed
         self._states = {(0, 0): method.init_client(learner.binding.read())}
+        """(round, phase) -> the private state after it"""
         self.best: Best | None = None
         self._positives = positives(learner.data.validation, learner.model.spec.tasks)
         self._averages: dict[int, Average] = {}
 
     @property
     def initial_parameters(self) -> NamedArrays:
-        """Parameters of the untrained model; all but the private tables are the same at every client."""
+        """Parameters of the untrained model.
+
+        All but the private tables are the same at every client.
+        """
         return self._learner.binding.read()
 
     @property
@@ -61,36 +68,44 @@ class Client:
         return self._learner
 
     def answer(self, request: Request) -> Upload | Validation:
-        """Carry out a request; repeating it gives the same answer and leaves the same state."""
+        """Carry out a request.
+
+        Repeating it gives the same answer and leaves the same state.
+        """
         if request.kind == "train":
             return self._train(request)
         return self._validate(request)
 
     def _train(self, request: Request) -> Upload:
         now = (request.round, request.phase)
+        # Not simply the latest: a repeated request starts from where the first one did.
         before = max(key for key in self._states if key < now)
         stream = Stream(self._seed, self.name, request.round, request.phase)
         update = self._method.phases[request.phase].client_update
         upload, state = update(request.arrays, self._states[before], self._learner, stream)
-        # The state after the last complete round stays: a round that fails must not take it along.
-        kept = {key: old for key, old in self._states.items() if key[0] == now[0] and key < now}
-        # A client that was loaded within a round has none.
-        settled = sorted(key for key in self._states if key[0] < now[0])[-1:]
-        self._states = {**{key: self._states[key] for key in settled}, **kept, now: state}
+        # Three kinds of states stay: after the last complete round, as a round that fails must not take it along; after
+        # earlier phases of this round, from which a repeated request starts; and the new one. Later ones are dropped:
+        # a repeated phase makes them anew.
+        this_round = {key: old for key, old in self._states.items() if key[0] == now[0] and key < now}
+        # A client that was loaded within a round has none of the first kind.
+        complete = sorted(key for key in self._states if key[0] < now[0])[-1:]
+        self._states = {**{key: self._states[key] for key in complete}, **this_round, now: state}
         if self._learner.large is not None:
-            self._learner.large.forget(min(_version(kept_state) for kept_state in self._states.values()))
+            self._learner.large.forget(min(_version(old) for old in self._states.values()))
         return upload
 
     def _validate(self, request: Request) -> Validation:
         learner = self._learner
         parameters = self._average(request)
         learner.binding.write(parameters)
+        # A large table is in no array: it is brought to the version that the latest state names.
         learner.rewind(self._states[max(self._states)].optimizer)
         try:
             validation = validate(learner.model, learner.data.validation, learner.device)
         except TrainingError as error:
             raise TrainingError(f"round {request.round}, client {self.name}: {error}") from error
         found = score(validation, self._positives)
+        # Strictly better: of equal rounds the first stays, whatever is repeated.
         if self.best is None or found > self.best.score:
             self.best = Best(request.round, found, validation, parameters)
             if learner.large is not None:
@@ -111,7 +126,9 @@ class Client:
         return {**self.best.parameters, self._learner.binding.name(large.table): large.best()}
 
     def write_best(self) -> None:
-        """Put the best model into the learner; with a large table, no training can follow.
+        """Write the best model into the learner.
+
+        With a large table, no training can follow.
 
         Raises:
             TrainingError: no model was ever validated.
@@ -123,9 +140,10 @@ class Client:
             self._learner.large.restore_best()
 
     def _average(self, request: Request) -> NamedArrays:
-        """Return the personalised parameters averaged over rounds, the last ones most (Polyak and Juditsky 1992).
+        """Return the personalised parameters, averaged over rounds.
 
-        The n-th ones enter with weight (1 - beta) / (1 - beta^n), so that nothing before the first round counts.
+        The last ones count most (Polyak and Juditsky 1992). The n-th ones enter with weight (1 - beta) / (1 - beta^n),
+        so that nothing before the first round counts.
         """
         now = self._method.personalise(request.arrays, self._states[max(self._states)])
         share = self._learner.budget.averaging
@@ -163,7 +181,7 @@ class Client:
             self._learner.large.save(folder / f"{self.name}{SUFFIX}", _version(state))
 
     def load(self, folder: Path) -> None:
-        """Take up again what `save` wrote.
+        """Load the state that `save` wrote.
 
         Raises:
             CheckpointError: missing or damaged.
@@ -186,4 +204,4 @@ class Client:
 
 def _version(state: ClientState) -> int:
     """Return the version of the large table that a state stands for."""
-    return int(state.optimizer.get(VERSION, 0))
+    return int(state.optimizer.get(TABLE_VERSION, 0))

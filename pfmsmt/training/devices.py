@@ -1,4 +1,4 @@
-"""Where to compute, and how many clients at a time."""
+"""Devices and workers: the place of computation, and clients at a time."""
 
 import os
 
@@ -9,7 +9,9 @@ from pfmsmt.core.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device that `run.device` names; auto takes cuda, else mps, else cpu.
+    """Return the device that `run.device` names.
+
+    auto takes cuda, else mps, else cpu.
 
     Raises:
         ConfigError: a device that this machine does not have.
@@ -27,7 +29,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_workers(run: Run, clients: int, device: torch.device, trainings: int = 1) -> tuple[int, int]:
-    """Return (workers, torch threads of each); `trainings` that run at the same time share the cores."""
+    """Return (workers, torch threads of each).
+
+    `trainings` that run at the same time share the cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = max(1, cores // trainings)
     auto = min(cores, clients) if device.type == "cpu" else 1

@@ -1,4 +1,4 @@
-"""How requests reach clients and answers come back: here, in threads of this process."""
+"""The exchange of requests and answers, in threads of this process."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -13,11 +13,11 @@ from pfmsmt.methods import Upload
 from pfmsmt.training.client import Client, Request
 from pfmsmt.training.scores import Validation
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Failure(NamedTuple):
-    """Why a client did not answer."""
+    """The reason why a client did not answer."""
 
     reason: str
     diverged: bool = False
@@ -38,7 +38,10 @@ class InProcess:
         self._pool = ThreadPoolExecutor(workers, "client", prepare_thread, (threads,))
 
     def __call__(self, requests: Mapping[str, Request]) -> Answers:
-        """Send every client its request and wait for all; an exception in a client becomes its failure."""
+        """Send every client its request and wait for all.
+
+        An exception in a client is its failure.
+        """
         waiting = {name: self._pool.submit(self._clients[name].answer, request) for name, request in requests.items()}
         answers: dict[str, Upload | Validation] = {}
         failures: dict[str, Failure] = {}
@@ -49,7 +52,7 @@ class InProcess:
             elif isinstance(error, TrainingError):
                 failures[name] = Failure(str(error), diverged=True)
             elif isinstance(error, Exception):
-                logger.debug("client %s failed", name, exc_info=error)
+                _logger.debug("client %s failed", name, exc_info=error)
                 failures[name] = Failure(f"{type(error).__name__}: {error}")
             else:
                 raise error
@@ -67,7 +70,10 @@ class InProcess:
 
 
 def prepare_thread(threads: int) -> None:
-    """Set what torch needs in a thread that trains: `threads` for its own operations, and no denormal numbers."""
+    """Prepare a thread that trains.
+
+    `threads` are for torch's own operations; denormal numbers are flushed, as they are slow.
+    """
     # Both are settings of a thread, not of the process.
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)

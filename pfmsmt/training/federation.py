@@ -1,64 +1,49 @@
-"""Builds a federation from shards: one client per scenario, or one with everybody's rows."""
+"""A federation in one process: a method and its clients."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from pfmsmt.config import Methods, Model, Privacy, Run, Train
+from pfmsmt.config import CalibrationChoice, Config
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import ScenarioSchema, Schema
 from pfmsmt.data.shards.budget import choose_plan
-from pfmsmt.data.shards.reader import Pooling, RowGroups, ShardFile
-from pfmsmt.data.shards.resident import ClientData, ClientRows, load_rows, private_shifts
-from pfmsmt.data.shards.streamed import ReadingThread, StreamedShard
+from pfmsmt.data.shards.reader import RowGroups, ShardFile
+from pfmsmt.data.shards.resident import ClientData, ClientRows, load_rows
+from pfmsmt.data.shards.streamed import ReadingThread, StreamedShard, open_shard
 from pfmsmt.methods import Method
-from pfmsmt.methods.catalogue import POOLED, TWO_MODELS, build_method, expert_parts, phases, with_messages
+from pfmsmt.methods.catalogue import build_method, method_facts, with_messages
 from pfmsmt.methods.noise import Entropy, seeded
+from pfmsmt.models.mmoe import template_of
 from pfmsmt.models.spec import ModelSpec, build_spec
 from pfmsmt.training.client import Client
+from pfmsmt.training.devices import choose_workers
+from pfmsmt.training.exchange import Exchange, InProcess
+from pfmsmt.training.history import History
 from pfmsmt.training.local import build_learner, client_batch_size, local_train
-
-POOLED_CLIENT = "all"
-
-
-class Recipe(Protocol):
-    """The part of a configuration that decides what clients compute."""
-
-    @property
-    def model(self) -> Model:
-        """Shape of every client's model."""
-        ...
-
-    @property
-    def train(self) -> Train:
-        """The budget."""
-        ...
-
-    @property
-    def run(self) -> Run:
-        """Where clients compute, and in how much memory."""
-        ...
-
-    @property
-    def privacy(self) -> Privacy:
-        """What uploads are before they leave a client."""
-        ...
-
-    @property
-    def methods(self) -> Methods:
-        """A block for each method."""
-        ...
+from pfmsmt.training.pooled import POOLED_CLIENT, PooledReference
+from pfmsmt.training.results import write_models
 
 
 class Federation(NamedTuple):
-    """A method and the clients that take part."""
+    """A method and the clients that take part, all in this process."""
 
     method: Method
     clients: Mapping[str, Client]
+    schema: Schema
+    template: Template
+    """Roles of all tensors of a client's model."""
+    reference: PooledReference | None = None
+    """Where one client holds everybody's rows."""
+    calibration: CalibrationChoice = "none"
+    workers: int = 1
+    """Clients that compute at a time, ..."""
+    threads: int = 1
+    """... and torch's threads of each."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,17 +51,38 @@ class Federation(NamedTuple):
         return tuple(sorted(self.clients))
 
     @property
-    def template(self) -> Template:
-        """Roles of all tensors of a client's model."""
-        return self.clients[self.names[0]].learner.binding.template
+    def initial_parameters(self) -> NamedArrays:
+        """Parameters of the untrained model; of private tables any client's."""
+        return self.clients[self.names[0]].initial_parameters
+
+    def client_of(self, scenario: str) -> Client:
+        """Return the client whose model serves a scenario."""
+        return self.clients[scenario if self.reference is None else POOLED_CLIENT]
+
+    def open(self) -> AbstractContextManager[Exchange]:
+        """Start the threads in which clients answer."""
+        return InProcess(self.clients, self.workers, self.threads)
+
+    def open_shard(self, shards: Path, split: str, scenario: str) -> StreamedShard:
+        """Open one scenario's split, as its client's model takes it.
+
+        Raises:
+            DataError: missing, damaged, or other columns than the schema's.
+        """
+        if self.reference is not None:
+            return self.reference.open_shard(shards, split, scenario)
+        return open_shard(shards, split, self.schema.scenario(scenario))
 
     def save(self, folder: Path, round: int) -> None:
-        """Write every client's private state after `round` and its best model; see `Client.save`."""
+        """Write every client's private state after `round`, and its best model.
+
+        See `Client.save`.
+        """
         for client in self.clients.values():
             client.save(folder, round)
 
     def load(self, folder: Path) -> None:
-        """Take up again what `save` wrote.
+        """Load the state that `save` wrote.
 
         Raises:
             CheckpointError: missing or damaged.
@@ -84,31 +90,40 @@ class Federation(NamedTuple):
         for client in self.clients.values():
             client.load(folder)
 
+    def save_models(self, folder: Path, history: History) -> dict[str, dict[str, Any]]:
+        """Write every scenario's best model and the run's results; see `write_models`.
 
-def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
-    """Load what each client of method `name` trains and validates on, or open it where `run.memory` is too small.
+        Raises:
+            TrainingError: a client never validated a model, or a calibration did not converge; nothing is written.
+        """
+        clients = {scenario: self.client_of(scenario) for scenario in self.schema.scenarios}
+        return write_models(
+            folder, clients, self.schema, self.template, history,
+            calibration=self.calibration, reference=self.reference,
+        )  # fmt: skip
 
-    Test shards are not read.
+
+def load_data(config: Config, schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
+    """Load the training and validation rows of each client of method `name`.
+
+    Rows that do not fit into `run.memory` are opened, to be streamed. Test shards are not read.
 
     Raises:
         ConfigError: rows can neither be held nor streamed within `run.memory`.
         DataError: a shard cannot be read.
     """
+    facts = method_facts(name, config.methods)
+    pool = PooledReference.of(schema)
     schemas = _schemas(schema)
-    poolings: list[Pooling | None] = [None] * len(schemas)
-    if name in POOLED:
-        poolings = [Pooling(i, shift) for i, shift in enumerate(private_shifts(schemas))]
     files = {
-        split: [ShardFile(shards, split, s, pooling) for s, pooling in zip(schemas, poolings, strict=True)]
+        split: pool.files(shards, split) if facts.pooled else [ShardFile(shards, split, s) for s in schemas]
         for split in ("train", "val")
     }
     train = {s.scenario: RowGroups([file]) for s, file in zip(schemas, files["train"], strict=True)}
     validation = {s.scenario: RowGroups([file]) for s, file in zip(schemas, files["val"], strict=True)}
-    if name in POOLED:
+    if facts.pooled:
         train = {POOLED_CLIENT: RowGroups(files["train"])}
-    plan = choose_plan(
-        config.train, config.run.memory, [*train.values()], [*validation.values()], phases(name, config.methods)
-    )
+    plan = choose_plan(config.train, config.run.memory, [*train.values()], [*validation.values()], facts.phases)
     reader = ReadingThread()
 
     def rows(source: RowGroups) -> ClientRows:
@@ -119,13 +134,13 @@ def load_data(config: Recipe, schema: Schema, shards: Path, name: str) -> dict[s
 
     held = {scenario: rows(source) for scenario, source in validation.items()}
     return {
-        client: ClientData(rows(source), held if name in POOLED else {client: held[client]})
+        client: ClientData(rows(source), held if facts.pooled else {client: held[client]})
         for client, source in train.items()
     }
 
 
 def build_federation(
-    config: Recipe,
+    config: Config,
     schema: Schema,
     shards: Path,
     name: str,
@@ -135,7 +150,7 @@ def build_federation(
     mean_rows: float | None = None,
     entropy: Entropy = seeded,
 ) -> Federation:
-    """Build every client of method `name`.
+    """Build method `name` and all of its clients.
 
     Args:
         data: what `load_data` returned, to share it between federations; loaded from `shards` if left out.
@@ -147,35 +162,33 @@ def build_federation(
             can neither be held nor streamed within `run.memory`.
         DataError: a shard cannot be read.
     """
+    facts = method_facts(name, config.methods)
     specs = build_specs(config, schema, name)
-    schemas = _schemas(schema)
     data = load_data(config, schema, shards, name) if data is None else data
-    first = specs[schemas[0].scenario]
+    reference, batch = None, config.train.batch_size
+    if facts.pooled:
+        reference = PooledReference.of(schema)
+        specs = {POOLED_CLIENT: reference.spec(specs[schema.scenarios[0]])}
+        batch = reference.batch_size(batch)
     if mean_rows is None:
         mean_rows = sum(part.train.rows for part in data.values()) / len(data)
-    batch = config.train.batch_size
-    if name in POOLED:
-        specs = {POOLED_CLIENT: pooled_spec(schemas, first)}
-        # One step sees as many rows as all clients together see in one of theirs.
-        batch *= len(schemas)
+    # Shapes may differ between clients, in their private tables; names and roles are the same.
+    template = template_of(next(iter(specs.values())))
+    plain = build_method(name, config.methods, local_train, template)
+    method = with_messages(plain, template, config.privacy, entropy)
     clients = {}
-    method: Method | None = None
     for client, part in data.items():
         size = client_batch_size(batch, part.train.rows, mean_rows)
+        # Two models cannot share a table that is trained in place.
         learner = build_learner(
-            client, specs[client], part, size, config.train, seed, device, in_place=name not in TWO_MODELS
+            client, specs[client], part, size, config.train, seed, device, in_place=not facts.two_models
         )
-        if method is None:
-            template = learner.binding.template
-            method = with_messages(
-                build_method(name, config.methods, local_train, template), template, config.privacy, entropy
-            )
         clients[client] = Client(client, method, learner, seed)
-    assert method is not None
-    return Federation(method, clients)
+    workers, threads = choose_workers(config.run, len(clients), device)
+    return Federation(method, clients, schema, template, reference, config.train.calibration, workers, threads)
 
 
-def build_specs(config: Recipe, schema: Schema, name: str) -> dict[str, ModelSpec]:
+def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpec]:
     """Return the shapes of each scenario's model.
 
     Raises:
@@ -187,7 +200,7 @@ def build_specs(config: Recipe, schema: Schema, name: str) -> dict[str, ModelSpe
             f"train.task_weights has {len(config.train.task_weights)} values; "
             f"the data have the tasks {', '.join(tasks)}"
         )
-    parts = expert_parts(name, config.methods)
+    parts = method_facts(name, config.methods).expert_parts
     specs = {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}
     first = specs[schema.scenarios[0]]
     if first.rank > first.inputs:
@@ -200,35 +213,3 @@ def build_specs(config: Recipe, schema: Schema, name: str) -> dict[str, ModelSpe
 
 def _schemas(schema: Schema) -> list[ScenarioSchema]:
     return [schema.scenario(scenario) for scenario in schema.scenarios]
-
-
-def pooled_spec(schemas: list[ScenarioSchema], spec: ModelSpec) -> ModelSpec:
-    """Return the model for pooled rows: private tables side by side, and the scenario as a last field."""
-    sizes = [
-        field.codes if field.federated else sum(s.categorical[i].codes for s in schemas)
-        for i, field in enumerate(schemas[0].categorical)
-    ]
-    return spec.model_copy(
-        update={"field_codes": (*sizes, len(schemas)), "field_federated": (*spec.field_federated, True)}
-    )
-
-
-def scenario_parameters(
-    parameters: NamedArrays, spec: ModelSpec, schemas: list[ScenarioSchema], scenario: str
-) -> tuple[ModelSpec, NamedArrays]:
-    """Cut one scenario's model out of the pooled one: its own rows of the private tables."""
-    position = [s.scenario for s in schemas].index(scenario)
-    schema = schemas[position]
-    sizes = tuple(field.codes for field in schema.categorical)
-    own = spec.model_copy(update={"field_codes": (*sizes, len(schemas))})
-    table = parameters.get("private/table")
-    if table is None:
-        return own, parameters
-    starts, at = [], 0
-    for field, codes, shift in zip(
-        schema.categorical, spec.field_codes, private_shifts(schemas)[position], strict=False
-    ):
-        if not field.federated:
-            starts.append(slice(at + shift, at + shift + field.codes))
-            at += codes
-    return own, {**parameters, "private/table": np.concatenate([table[part] for part in starts])}

@@ -1,4 +1,4 @@
-"""What has been seen over the rounds of a run: validation, diagnostics of the server's step, what passed.
+"""The history of a run: validation, diagnostics and transfers by round.
 
 Legend: S clients, R rounds.
 """
@@ -16,11 +16,11 @@ from pfmsmt.training.ledger import Ledger
 from pfmsmt.training.rounds import RoundResult
 from pfmsmt.training.scores import mean_auc
 
-FEW = 8
+_FEW = 8
 """Up to so many clients, every weight of A and every cosine is a metric of its own."""
-KEPT = 2**16
+MOST_VALUES = 2**16
 """Values of one quantity of one group: 16 rounds of matrices for 64 clients, 4096 for 4."""
-COLUMNS = ("round", "group", "quantity", "client", "other", "value")
+DIAGNOSTICS_COLUMNS = ("round", "group", "quantity", "client", "other", "value")
 
 
 class History:
@@ -35,8 +35,8 @@ class History:
         """(quantity, group) -> values"""
 
     def add(self, result: RoundResult) -> dict[str, float | None]:
-        """Take in one round; return its metrics under the names that MLflow gets."""
-        self.ledger.add(result.round, result.messages)
+        """Add one round; return its metrics under MLflow's names."""
+        self.ledger.add(result.round, result.transfers)
         self._clients = result.clients
         for group, found in result.diagnostics.items():
             conflicts = np.asarray(conflict_share(_present(found)))
@@ -52,7 +52,9 @@ class History:
         return metrics | validation_metrics(result)
 
     def diagnostics(self) -> pd.DataFrame | None:
-        """Return COLUMNS, one row for each value that was kept; None where the method has none.
+        """Return all diagnostics, one row for each value.
+
+        The columns are DIAGNOSTICS_COLUMNS; None where the method has no diagnostics.
 
         Of a matrix, `client` names the row and `other` the column; a vector has no `other`, a single value neither.
         """
@@ -64,7 +66,7 @@ class History:
         ]
         if not parts:
             return None
-        table = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+        table = pd.concat(parts, ignore_index=True)[list(DIAGNOSTICS_COLUMNS)]
         return table.astype({"group": "category", "quantity": "category"})
 
     def save(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -75,7 +77,7 @@ class History:
         return tree, {"rows": self.rows, "clients": self._clients, "ledger": self.ledger.save()}
 
     def load(self, tree: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-        """Take up what `save` returned."""
+        """Load the tree and values that `save` returned."""
         self.rows, self._clients = list(notes["rows"]), tuple(notes["clients"])
         self.ledger.load(notes["ledger"])
         self._quantities = {
@@ -84,7 +86,10 @@ class History:
 
 
 class _Quantity:
-    """One quantity of one group over rounds; once there are too many, every second, fourth, ... round is kept."""
+    """One quantity of one group over rounds.
+
+    Once there are too many, every second, fourth, ... round stays.
+    """
 
     def __init__(self, saved: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Start empty, or with what `save` returned."""
@@ -95,13 +100,13 @@ class _Quantity:
             self._every = int(saved["every"])
 
     def add(self, round: int, value: FloatArray) -> None:
-        """Keep the value of one round, unless it falls between those that are kept."""
+        """Add one round's value, unless its round is thinned out."""
         if round % self._every:
             return
         self.values[round] = value.astype(np.float32)
-        while len(self.values) * value.size > KEPT and len(self.values) > 1:
+        while len(self.values) * value.size > MOST_VALUES and len(self.values) > 1:
             self._every *= 2
-            self.values = {number: kept for number, kept in self.values.items() if number % self._every == 0}
+            self.values = {number: value for number, value in self.values.items() if number % self._every == 0}
 
     def save(self) -> dict[str, NDArray[Any]]:
         """Return arrays."""
@@ -139,17 +144,18 @@ def validation_metrics(result: RoundResult) -> dict[str, float | None]:
 
 
 def summary(result: RoundResult) -> dict[str, float]:
-    """Return a round's diagnostics as metrics: the mean over the groups of a kind (all experts, all towers, ...).
+    """Return a round's diagnostics as metrics.
 
-    `server/<kind>_{conflicts,cosine,drift}`, `server/<client>/<kind>_{coefficient,own_weight,drift}` of each client
-    that answered and, with few clients, `server/<client>/{listens_to,cosine}/<other>_<kind>`.
+    Means over the groups of a kind (all experts, all towers, ...): `server/<kind>_{conflicts,cosine,drift}`,
+    `server/<client>/<kind>_{coefficient,own_weight,drift}` of each client that answered and, with few clients,
+    `server/<client>/{listens_to,cosine}/<other>_<kind>`.
     """
     kinds: dict[str, list[Mapping[str, FloatArray]]] = {}
     for group, found in sorted(result.diagnostics.items()):
         kinds.setdefault(group.split("/")[0], []).append(found)
     metrics: dict[str, float] = {}
     for kind, groups in kinds.items():
-        listening, cosine, coefficients, drift = (
+        rows, cosine, coefficients, drift = (
             np.mean([found[name] for found in groups], axis=0)
             for name in ("listening", "cosine", "coefficients", "drift")
         )
@@ -163,12 +169,12 @@ def summary(result: RoundResult) -> dict[str, float]:
         for place in here:
             client = f"server/{result.clients[place]}"
             metrics[f"{client}/{kind}_coefficient"] = float(coefficients[place])
-            metrics[f"{client}/{kind}_own_weight"] = float(listening[place, place])
+            metrics[f"{client}/{kind}_own_weight"] = float(rows[place, place])
             metrics[f"{client}/{kind}_drift"] = float(drift[place])
-            if len(result.clients) <= FEW:
+            if len(result.clients) <= _FEW:
                 for other, name in enumerate(result.clients):
                     if other != place:
-                        metrics[f"{client}/listens_to/{name}_{kind}"] = float(listening[place, other])
+                        metrics[f"{client}/listens_to/{name}_{kind}"] = float(rows[place, other])
                     if other in here:
                         metrics[f"{client}/cosine/{name}_{kind}"] = float(cosine[place, other])
     return metrics

@@ -1,4 +1,6 @@
-"""The privacy ledger: what passed between server and clients, written down from the messages themselves.
+"""The privacy ledger: all that passed between server and clients.
+
+Written from the messages themselves, not from what a method says of itself.
 
 A message's kind, round and phase are the server's own words and are not listed. All else is: every array by name,
 shape, type and bytes, and every single number that a client reports (examples, loss, validation metrics).
@@ -14,13 +16,13 @@ from pfmsmt.methods import Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.scores import Validation
 
-NUMBER, UNLABELLED = "number", "unlabelled"
+NUMBER_ROLE, UNLABELLED_ROLE = "number", "unlabelled"
 """Roles of what is no tensor of the template: a reported number; a tensor that the template does not know."""
 
 TASK_MARK = "@"
-"""Stands between a tensor's name and the task whose share of its update was told."""
+"""Stands between a tensor's name and the task whose share of its update was reported."""
 
-COLUMNS = ("round", "client", "phase", "direction", "name", "role", "shape", "dtype", "bytes")
+LEDGER_COLUMNS = ("round", "client", "phase", "direction", "name", "role", "shape", "dtype", "bytes")
 TRAFFIC_COLUMNS = ("round", "client", "tensors_up", "bytes_up", "tensors_down", "bytes_down")
 
 
@@ -34,8 +36,8 @@ class Item(NamedTuple):
     bytes: int
 
 
-class Message(NamedTuple):
-    """What one client and the server passed in one direction of one exchange."""
+class Transfer(NamedTuple):
+    """One client's and the server's items, in one direction of an exchange."""
 
     client: str
     phase: str
@@ -49,10 +51,12 @@ class Message(NamedTuple):
         return sum(item.bytes for item in self.items)
 
 
-def messages(phase: str, requests: Mapping[str, Request], answers: Mapping[str, Upload | Validation]) -> list[Message]:
-    """Write down one exchange: what was sent to each client, and what came back; clients sorted."""
-    down = [Message(k, phase, "down", _tensors(requests[k].arrays)) for k in sorted(requests)]
-    return down + [Message(k, phase, "up", _answer(answers[k])) for k in sorted(answers)]
+def transfers(
+    phase: str, requests: Mapping[str, Request], answers: Mapping[str, Upload | Validation]
+) -> list[Transfer]:
+    """Return one exchange's transfers: requests down, answers up; clients sorted."""
+    down = [Transfer(k, phase, "down", _tensors(requests[k].arrays)) for k in sorted(requests)]
+    return down + [Transfer(k, phase, "up", _answer(answers[k])) for k in sorted(answers)]
 
 
 def _answer(answer: Upload | Validation) -> tuple[Item, ...]:
@@ -78,7 +82,10 @@ def _tensors(arrays: NamedArrays) -> tuple[Item, ...]:
 
 
 class Ledger:
-    """What passed in a run: every item at its first sight, and the traffic of every round."""
+    """The ledger of a run.
+
+    Every item at its first sight, and the traffic of every round.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
@@ -86,45 +93,48 @@ class Ledger:
         self._traffic: dict[tuple[int, str], list[int]] = {}
         self._last: dict[tuple[str, str, str], tuple[Item, ...]] = {}
 
-    def add(self, round: int, passed: Iterable[Message]) -> None:
-        """Take in the messages of one round."""
-        for message in passed:
-            counts = self._traffic.setdefault((round, message.client), [0, 0, 0, 0])
-            at = 0 if message.direction == "up" else 2
-            counts[at] += sum(item.tensor for item in message.items)
-            counts[at + 1] += message.bytes
-            route = message[:3]
+    def add(self, round: int, passed: Iterable[Transfer]) -> None:
+        """Add the transfers of one round."""
+        for transfer in passed:
+            counts = self._traffic.setdefault((round, transfer.client), [0, 0, 0, 0])
+            at = 0 if transfer.direction == "up" else 2
+            counts[at] += sum(item.tensor for item in transfer.items)
+            counts[at + 1] += transfer.bytes
+            route = transfer[:3]
             # Nearly always the same as the round before: no need to look at each item again.
-            if self._last.get(route) == message.items:
+            if self._last.get(route) == transfer.items:
                 continue
-            self._last[route] = message.items
-            for item in message.items:
+            self._last[route] = transfer.items
+            for item in transfer.items:
                 self._items.setdefault((*route, item.name, item.shape, item.dtype), (round, item.tensor, item.bytes))
 
     def table(self, template: Template) -> pd.DataFrame:
-        """Return COLUMNS, one row for each item that passed; `round` is the first in which it did."""
+        """Return the items that passed, one row each.
+
+        The columns are LEDGER_COLUMNS; `round` is the first in which the item passed.
+        """
         rows = [
             (round, *route, name, _role(name, tensor, template), "x".join(map(str, shape)) or "scalar", dtype, size)
             for (*route, name, shape, dtype), (round, tensor, size) in self._items.items()
         ]
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        return pd.DataFrame(rows, columns=list(LEDGER_COLUMNS))
 
     def traffic(self) -> pd.DataFrame:
         """Return TRAFFIC_COLUMNS, one row for each round and client."""
         return pd.DataFrame([(*key, *counts) for key, counts in self._traffic.items()], columns=list(TRAFFIC_COLUMNS))
 
     def summary(self, template: Template) -> str:
-        """Say in one line what left the clients in a round, and which roles never did."""
+        """Return one line: roles that left clients, and roles that did not."""
         table = self.table(template)
-        up = table[(table["direction"] == "up") & (table["role"] != NUMBER)]
+        up = table[(table["direction"] == "up") & (table["role"] != NUMBER_ROLE)]
         left = sorted(set(up["role"]))
         never = sorted({slot.role for slot in template.values()} - set(left))
-        kept = f"; never: {', '.join(never)}" if never else ""
+        silent = f"; never: {', '.join(never)}" if never else ""
         if not left:
-            return f"no tensor left a client, only counts, losses and metrics{kept}"
+            return f"no tensor left a client, only counts, losses and metrics{silent}"
         by_client = up.groupby("client")["bytes"].agg(["count", "sum"])
         tensors, sizes = _range(by_client["count"], "{:,.0f}"), _range(by_client["sum"] / 1024, "{:,.1f}")
-        return f"{tensors} tensors, {sizes} KiB, left each client in a round ({', '.join(left)}){kept}"
+        return f"{tensors} tensors, {sizes} KiB, left each client in a round ({', '.join(left)}){silent}"
 
     def save(self) -> dict[str, Any]:
         """Return plain values."""
@@ -134,7 +144,7 @@ class Ledger:
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        """Take up what `save` returned."""
+        """Load the values that `save` returned."""
         self._items = {
             (client, phase, direction, name, tuple(shape), dtype): (round, tensor, size)
             for client, phase, direction, name, shape, dtype, round, tensor, size in saved["items"]
@@ -145,9 +155,9 @@ class Ledger:
 
 def _role(name: str, tensor: bool, template: Template) -> str:
     if not tensor:
-        return NUMBER
+        return NUMBER_ROLE
     name = name.partition(TASK_MARK)[0]
-    return str(template[name].role) if name in template else UNLABELLED
+    return str(template[name].role) if name in template else UNLABELLED_ROLE
 
 
 def _range(values: "pd.Series[float]", form: str) -> str:

@@ -1,4 +1,7 @@
-"""Local training: some optimiser steps on one client's own rows. Legend: B batch, T tasks."""
+"""Local training: some optimiser steps on one client's own rows.
+
+Legend: B batch, T tasks.
+"""
 
 import math
 from collections.abc import Collection, Iterable
@@ -21,15 +24,15 @@ from pfmsmt.models.spec import ModelSpec
 from pfmsmt.models.template import Binding
 
 PRIVATE_TABLE = "private_embedding.table"
-VERSION = f"{PRIVATE_TABLE}/version"
+TABLE_VERSION = f"{PRIVATE_TABLE}/version"
 """Of a large table, among the optimiser's state: it stands for the table and for its moments."""
 
-DECAY_FLOOR = 0.1
+_DECAY_FLOOR = 0.1
 """The cosine decay ends at this share of the learning rate."""
 
 
 class Learner(NamedTuple):
-    """A client's model, data and budget, as local training needs them."""
+    """A client's model, data and budget for local training."""
 
     model: MMoE
     binding: Binding
@@ -47,7 +50,7 @@ class Learner(NamedTuple):
             ValueError: it cannot go back so far.
         """
         if self.large is not None:
-            self.large.rewind(int(optimizer.get(VERSION, 0)))
+            self.large.rewind(int(optimizer.get(TABLE_VERSION, 0)))
 
 
 def build_learner(
@@ -61,7 +64,9 @@ def build_learner(
     *,
     in_place: bool = True,
 ) -> Learner:
-    """Build a client's model on `device`, with its initial values, and move its training rows there.
+    """Build a client's model with its initial values on `device`.
+
+    Its training rows are moved there.
 
     Args:
         in_place: a private table of `train.large_table_rows` or more may be trained in place.
@@ -77,9 +82,9 @@ def build_learner(
 
 
 def client_batch_size(mean: int, rows: int, mean_rows: float) -> int:
-    """Return client s's batch size, in proportion to its rows: all clients take the same number of steps.
+    """Return a client's batch size, in proportion to its rows.
 
-    At least 2, because BatchNorm needs two rows.
+    So all clients take the same number of steps. At least 2, because BatchNorm needs two rows.
     """
     return max(2, round(mean * rows / mean_rows))
 
@@ -102,11 +107,11 @@ def local_train(
 ) -> LocalResult:
     """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
 
-    Plain SGD, as what is averaged must be proportional to the gradient (docs/explanation/method.md). The regulariser
-    (mu / 2) |theta - anchor|^2, over the learned tensors whose role is in `anchor`, takes an implicit step after each
-    of the optimisers', theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu: stable for any mu. The rate
-    is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form (AdamW, Loshchilov and
-    Hutter 2019), not scaled by the gradient's moments. Running statistics are not pulled.
+    Plain SGD, because what is averaged must be proportional to the gradient (docs/explanation/method.md, a round). The
+    regulariser (mu / 2) |theta - anchor|^2, over the learned tensors whose role is in `anchor`, takes an implicit step
+    after each of the optimisers', theta <- (theta + a anchor) / (1 + a) with a = learning rate x mu: stable for any mu.
+    The rate is that of the tensor's own optimiser; with Adam this is the pull in its decoupled form (AdamW, Loshchilov
+    and Hutter 2019), not scaled by the gradient's moments. Running statistics are not pulled.
 
     A large table (`Learner.large`) is trained in place by lazy Adam; it is in neither `parameters` nor what comes
     back, and starts from the version that `optimizer` names.
@@ -124,7 +129,7 @@ def local_train(
         anchor: what arrays are pulled towards, whole roles; roles that it leaves out move freely.
         regularizer: mu.
         steps: `train.local_steps` if left out.
-        by_task: federated roles whose movement is also told task by task (a backward pass for each task).
+        by_task: federated roles whose movement is also reported task by task (a backward pass for each task).
 
     Raises:
         TrainingError: the loss is not finite; round, client and value are named.
@@ -138,6 +143,8 @@ def local_train(
     model.train()
     steps = budget.local_steps if steps is None else steps
     rate = _decay(stream.round, budget)
+    # Three groups of tensors, each with its optimiser: SGD for what is averaged, Adam for what stays, lazy Adam for a
+    # private table that is trained in place.
     shared: list[Tensor] = [
         p for p in model.parameters() if binding.role(p) in federated and binding.role(p) not in frozen
     ]
@@ -150,20 +157,23 @@ def local_train(
     for parameter in model.parameters():
         parameter.requires_grad_(binding.role(parameter) not in frozen)
     if large is not None:
-        large.begin(int(optimizer.get(VERSION, 0)), private_learning_rate * rate, private_weight_decay)
+        large.begin(int(optimizer.get(TABLE_VERSION, 0)), private_learning_rate * rate, private_weight_decay)
     sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
     adam = _adam(own, optimizer, private_learning_rate * rate, private_weight_decay, data.device) if own else None
     pulls = []
     if anchor and regularizer > 0:
         strengths = (learning_rate * rate * regularizer, private_learning_rate * rate * regularizer)
         pulls = _pulls(binding, anchor, zip((shared, list(own.values())), strengths, strict=True))
+    # With `by_task`, a backward pass for each task in place of one for their sum.
     trained = [*shared, *own.values(), *([] if large is None else [large.table])]
     split = (
         _TaskSplit(trained, [p for p in shared if binding.role(p) in by_task], model.spec.tasks) if by_task else None
     )
     weights = torch.tensor(budget.task_weights, dtype=torch.float32, device=data.device)
     rows = data.data.train
+    # Summed on the device: reading the loss at every step would wait for it.
     total = torch.zeros((), device=data.device)
+    # Batches go on where the round before ended, so that epochs do not depend on how steps are cut into rounds.
     first = (stream.round - 1) * budget.local_steps
     seed = int(stream.generator("dropout").integers(2**63))
     model.dropout.generator = torch.Generator(data.device).manual_seed(seed)
@@ -179,10 +189,12 @@ def local_train(
         for optimizer_ in (sgd, adam, large):
             if optimizer_ is not None:
                 optimizer_.step()
+        # The implicit step towards the anchor, after the optimisers': see above.
         with torch.no_grad():
             for pulled, anchors, share in pulls:
                 torch._foreach_lerp_(pulled, anchors, share)
     mean = float(total) / max(steps, 1)
+    # Once a loss is not finite, the sum stays so.
     if not math.isfinite(mean):
         raise TrainingError(
             f"round {stream.round}, client {stream.client}: the training loss became {mean}; "
@@ -190,22 +202,28 @@ def local_train(
         )
     state = dict(optimizer) if adam is None else {**optimizer, **_adam_state(own, adam)}
     if large is not None:
-        state[VERSION] = np.array(large.finish())
+        state[TABLE_VERSION] = np.array(large.finish())
     # A forward pass moves BatchNorm's running statistics, even where nothing of it is trained.
     final = {**binding.read(), **arrays.select(parameters, binding.template, frozen)}
-    told = split.movements(binding, by_task) if split else {}
-    return LocalResult(final, state, mean, rows.rows, told)
+    reported = split.movements(binding, by_task) if split else {}
+    return LocalResult(final, state, mean, rows.rows, reported)
 
 
 class _TaskSplit:
-    """Sums up what each task's loss moves under plain SGD, which is linear in the gradient."""
+    """The sums of each task's own movements under plain SGD.
+
+    They are exact, as plain SGD is linear in the gradient.
+    """
 
     def __init__(self, trained: list[Tensor], followed: list[Tensor], tasks: tuple[str, ...]) -> None:
         self._trained, self._tasks = trained, tasks
         self._moved = {task: {id(p): (p, torch.zeros_like(p)) for p in followed} for task in tasks}
 
     def backward(self, losses: Tensor, rate: float) -> Tensor:
-        """Set the gradients of the summed loss, and add up each task's own steps; return the summed loss."""
+        """Set the gradients of the summed loss, and return that loss.
+
+        Each task's own step is added to its movements.
+        """
         for task, own in zip(self._tasks, losses, strict=True):
             gradients = torch.autograd.grad(own, self._trained, retain_graph=True, allow_unused=True)
             for parameter, gradient in zip(self._trained, gradients, strict=True):
@@ -231,14 +249,19 @@ def _decay(round_: int, budget: Train) -> float:
     if budget.learning_rate_decay == "none":
         return 1.0
     progress = (round_ - 1) / budget.rounds
-    return DECAY_FLOOR + (1 - DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
+    return _DECAY_FLOOR + (1 - _DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _pulls(
     binding: Binding, anchor: NamedArrays, groups: Iterable[tuple[list[Tensor], float]]
 ) -> list[tuple[list[Tensor], list[Tensor], float]]:
-    """For (tensors, a), return those whose role the anchor holds, its values for them, and a / (1 + a)."""
+    """Return the pulls towards the anchor: tensors, their anchors, and a share.
+
+    `groups` are (tensors, a); the share is a / (1 + a). Tensors whose role the anchor lacks are left out.
+    """
     roles = {binding.template[name].role for name in anchor}
+    # The binding knows which slice of which tensor an array is: the anchor is written into the model, copied tensor by
+    # tensor, and the model's own values are put back.
     now = binding.read()
     binding.write(anchor)
     pulls = []

@@ -1,4 +1,4 @@
-"""What a finished run leaves on disk: every scenario's best model, its history and its result."""
+"""A finished run on disk: models, history and results."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +16,8 @@ from pfmsmt.data.schema import ScenarioSchema, Schema
 from pfmsmt.models.calibration import Calibration, CalibrationName, fit_calibration
 from pfmsmt.models.saved import SavedModel, build_model, save_model
 from pfmsmt.training.client import Client
-from pfmsmt.training.federation import POOLED_CLIENT, Federation, scenario_parameters
 from pfmsmt.training.history import History
+from pfmsmt.training.pooled import ModelParts, PooledReference
 from pfmsmt.training.scores import score
 from pfmsmt.training.validate import ROWS_AT_ONCE
 
@@ -25,19 +25,24 @@ FILES = ("result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics
 """Beside the models; `train` logs them to the run."""
 
 
-def best_rounds(federation: Federation, schema: Schema) -> dict[str, dict[str, Any]]:
-    """Return scenario -> {round, mean_auc, validation} of the model that was kept, chosen on validation rows.
+def best_rounds(clients: Mapping[str, Client]) -> dict[str, dict[str, Any]]:
+    """Return scenario -> {round, mean_auc, validation} of its best model.
+
+    Chosen on validation rows.
 
     `mean_auc` is None where no task's AUC is defined.
+
+    Args:
+        clients: scenario -> the client whose model serves it.
 
     Raises:
         TrainingError: a client never validated a model.
     """
     found = {}
-    for scenario in schema.scenarios:
-        best = _client_of(federation, scenario).best
+    for scenario, client in clients.items():
+        best = client.best
         if best is None:
-            raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to keep")
+            raise TrainingError(f"scenario {scenario}: its client never validated a model, so there is none to save")
         own = best.validation[scenario]
         defined = any(cell["auc"] is not None for cell in own.values())
         mean = score({scenario: own}).auc if defined else None
@@ -45,17 +50,23 @@ def best_rounds(federation: Federation, schema: Schema) -> dict[str, dict[str, A
     return found
 
 
-def _client_of(federation: Federation, scenario: str) -> Client:
-    return federation.clients.get(scenario) or federation.clients[POOLED_CLIENT]
-
-
 def write_models(
-    folder: Path, federation: Federation, schema: Schema, history: History, calibration: CalibrationChoice = "none"
+    folder: Path,
+    clients: Mapping[str, Client],
+    schema: Schema,
+    template: Template,
+    history: History,
+    *,
+    calibration: CalibrationChoice = "none",
+    reference: PooledReference | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Write every scenario's best model, and what FILES holds.
+    """Write every scenario's best model, and the files in FILES.
 
     Args:
-        calibration: fitted to each scenario's own validation rows, and kept with its model.
+        clients: scenario -> the client whose model serves it.
+        template: roles of all tensors of a client's model.
+        calibration: fitted to each scenario's own validation rows, and saved with its model.
+        reference: where the clients' one model is everybody's.
 
     Returns:
         `best_rounds`, as `result.json` holds it.
@@ -63,20 +74,15 @@ def write_models(
     Raises:
         TrainingError: a client never validated a model, or a calibration did not converge; nothing is written.
     """
-    best = best_rounds(federation, schema)
-    schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
+    best = best_rounds(clients)
     with new_folder(folder) as temporary:
-        for position, scenario_schema in enumerate(schemas):
-            scenario = scenario_schema.scenario
-            client = _client_of(federation, scenario)
+        for scenario, client in clients.items():
+            own = schema.scenario(scenario)
             spec, parameters = client.learner.model.spec, client.best_parameters()
-            code = None
-            if scenario not in federation.clients:
-                spec, parameters = scenario_parameters(parameters, spec, schemas, scenario)
-                code = position
-            line = None if calibration == "none" else _calibrate(calibration, client, scenario_schema)
-            save_model(temporary / scenario, spec, parameters, scenario_schema, code, line)
-        write_results(temporary, best, federation.template, history)
+            model = ModelParts(spec, parameters) if reference is None else reference.cut(spec, parameters, scenario)
+            line = None if calibration == "none" else _calibrate(calibration, client, own)
+            save_model(temporary / scenario, model.spec, model.parameters, own, model.code, line)
+        write_results(temporary, best, template, history)
     return best
 
 
@@ -94,7 +100,10 @@ def _calibrate(kind: CalibrationName, client: Client, schema: ScenarioSchema) ->
 
 
 def write_results(folder: Path, best: Mapping[str, Any], template: Template, history: History) -> None:
-    """Write what FILES holds into a folder; `diagnostics.parquet` where the method has any."""
+    """Write the files in FILES into a folder.
+
+    `diagnostics.parquet` only where the method has any.
+    """
     columns = ["round", "scenario", "task", "auc", "logloss"]
     pd.DataFrame(history.rows, columns=columns).to_csv(folder / "history.csv", index=False)
     write_json(folder / "result.json", {"best": best})

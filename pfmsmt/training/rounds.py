@@ -11,7 +11,7 @@ from pfmsmt.core.types import FloatArray
 from pfmsmt.methods import Method, Phase, ServerState, Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.exchange import Exchange, Failure
-from pfmsmt.training.ledger import Message, messages
+from pfmsmt.training.ledger import Transfer, transfers
 from pfmsmt.training.scores import Validation
 
 RELEASES = "/releases"
@@ -20,7 +20,7 @@ RELEASES = "/releases"
 
 @dataclass
 class RoundResult:
-    """What one round did."""
+    """One round: the new server state, and figures about it."""
 
     round: int
     server: ServerState
@@ -32,7 +32,7 @@ class RoundResult:
     """`train/...` and `server/...`, as they are logged"""
     diagnostics: dict[str, Mapping[str, FloatArray]] = field(default_factory=dict)
     """See `ServerUpdate.diagnostics`."""
-    messages: list[Message] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
     """All that passed, validation included."""
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ def run_rounds(
         trained = time.perf_counter()
         sent = {k: Request("validate", number, 0, method.broadcast(result.server, k)) for k in names}
         answers, failures = exchange(sent)
-        result.messages += messages("validation", sent, answers)
+        result.transfers += transfers("validation", sent, answers)
         _check(failures, len(answers), needed, result)
         result.validation = {k: answers[k] for k in sorted(answers)}  # type: ignore[misc]
         server = result.server
@@ -88,7 +88,7 @@ def _run_phase(
 ) -> None:
     sent = {k: Request("train", result.round, index, phase.broadcast(result.server, k)) for k in names}
     answers, failures = exchange(sent)
-    result.messages += messages(phase.name, sent, answers)
+    result.transfers += transfers(phase.name, sent, answers)
     uploads = {k: answer for k in sorted(answers) if isinstance(answer := answers[k], Upload)}
     for k in list(uploads):
         parts = (uploads[k].arrays, *uploads[k].by_task.values())
@@ -110,12 +110,12 @@ def _run_phase(
 
 
 def _bytes(result: RoundResult) -> dict[str, float]:
-    """Return the size of a round's messages, in all and for each client."""
+    """Return the bytes of a round's messages, in all and by client."""
     places = ("server", *(f"server/{k}" for k in result.clients))
     total = {f"{place}/bytes_{direction}": 0.0 for place in places for direction in ("up", "down")}
-    for message in result.messages:
-        for place in ("server", f"server/{message.client}"):
-            total[f"{place}/bytes_{message.direction}"] += message.bytes
+    for transfer in result.transfers:
+        for place in ("server", f"server/{transfer.client}"):
+            total[f"{place}/bytes_{transfer.direction}"] += transfer.bytes
     return total
 
 

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 
 from pfmsmt import __version__
 from pfmsmt.config import PARAMS_FILE, Config
 from pfmsmt.core.console import Progress, say
 from pfmsmt.core.errors import TrackingError, TrainingError
-from pfmsmt.core.layout import CHECKPOINTS, MODELS, run_name
+from pfmsmt.core.layout import CHECKPOINTS, CLIENTS, MODELS, run_name
 from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import Schema
 from pfmsmt.methods import Method
+from pfmsmt.tracking.mlflow_run import training_run
 from pfmsmt.training.checkpoint import Checkpoint
 from pfmsmt.training.exchange import Exchange
 from pfmsmt.training.history import History
@@ -26,11 +28,11 @@ from pfmsmt.training.results import FILES
 from pfmsmt.training.rounds import RoundResult, run_rounds
 
 if TYPE_CHECKING:
-    from pfmsmt.tracking import Tracking, TrainingRun
+    from pfmsmt.tracking import Store, TrainingRun
 
 
 class Job(NamedTuple):
-    """What a run computes, and where it keeps things."""
+    """One run: its settings, its data, and its folder."""
 
     config: Config
     schema: Schema
@@ -47,16 +49,19 @@ class Job(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where models and results are kept."""
+        """The folder of models and results."""
         return self.root / MODELS / self.name
 
 
-class Participants(Protocol):
-    """The clients of a run as its server sees them, in this process or at sites of their own."""
+class FederationLike(Protocol):
+    """A federation as a run drives it.
+
+    `Federation` has all clients in this process; flower's `Sites` reaches them over the network.
+    """
 
     @property
     def method(self) -> Method:
-        """What server and clients compute."""
+        """The method that server and clients compute."""
         ...
 
     @property
@@ -79,57 +84,60 @@ class Participants(Protocol):
         ...
 
     def save(self, folder: Path, round: int) -> None:
-        """Write what a resumed run needs of the clients after `round` into a folder."""
+        """Write the clients' state after `round`, to resume from."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Take up again what `save` wrote."""
+        """Load the state that `save` wrote."""
         ...
 
-    def keep(self, job: Job, history: History, tracked: "TrainingRun") -> dict[str, str]:
-        """Write the job's folder, with the clients' best models where they are the server's to keep.
+    def save_models(self, folder: Path, history: History) -> dict[str, dict[str, Any]]:
+        """Write results, and the models that are the server's to have.
 
         Returns:
-            scenario -> id of its logged model, of those in the server's store.
+            scenario -> its best round, of the models that lie in the folder.
         """
         ...
 
 
-def run_training(job: Job, participants: Participants, tracking: "Tracking") -> dict[str, Any]:
-    """Run all rounds, going on after the last checkpoint if there is one; write the job's folder and one MLflow run.
+def run_training(job: Job, federation: FederationLike, store: "Store") -> dict[str, Any]:
+    """Run all rounds; write the job's folder and one MLflow run.
+
+    Goes on after the last checkpoint if there is one.
 
     Returns:
-        run id and logged model ids, as they are kept in `runs/<method>-seed<seed>.json`.
+        run id and logged model ids, as they are saved in `runs/<method>-seed<seed>.json`.
 
     Raises:
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
     """
-    config, schema, method = job.config, job.schema, participants.method
+    config, schema, method = job.config, job.schema, federation.method
     check_accountant(config.privacy)
     history = History()
     checkpoint = Checkpoint(job.root / CHECKPOINTS / job.name, fingerprint(job.params, schema))
-    resumed = checkpoint.load(participants, history)
+    resumed = checkpoint.load(federation.load, history)
     first, resume_id = 1, None
     if resumed is None:
-        server = method.init(participants.initial_parameters, participants.names)
+        server = method.init(federation.initial_parameters, federation.names)
     else:
         server, done, resume_id = resumed
         first = done + 1
         try:
-            tracking.check_run(resume_id)
+            store.check_run(resume_id)
         except TrackingError:
             resume_id = None
         say(f"{job.name}: going on after round {done}")
     with (
-        tracking.training_run(
-            method=job.method, seed=job.seed, dataset=schema.source, fingerprint=schema.fingerprint, params=job.params,
-            config_file=job.root / PARAMS_FILE, data=schema, resume_id=resume_id, resume_round=first,
+        training_run(
+            store, method=job.method, seed=job.seed, dataset=schema.source, fingerprint=schema.fingerprint,
+            params=job.params, config_file=job.root / PARAMS_FILE, data=schema,
+            resume_id=resume_id, resume_round=first,
         ) as tracked,
-        participants.open() as exchange,
+        federation.open() as exchange,
     ):  # fmt: skip
         progress = Progress(job.name, config.train.rounds, first - 1)
         rounds = run_rounds(
-            method, exchange, server, participants.names,
+            method, exchange, server, federation.names,
             rounds=config.train.rounds, quorum=config.train.quorum, first=first,
         )  # fmt: skip
         last: RoundResult | None = None
@@ -146,31 +154,31 @@ def run_training(job: Job, participants: Participants, tracking: "Tracking") -> 
                 last = result
                 if result.round % config.run.checkpoint_every == 0 and result.round < config.train.rounds:
                     tracked.flush()
-                    checkpoint.save(result, participants, history, tracked.id)
+                    checkpoint.save(result, federation.save, history, tracked.id)
         except (TrainingError, KeyboardInterrupt) as error:
             if last is None:
                 raise
             # A store that fails as well must not hide why the training stopped.
             with suppress(TrackingError):
                 tracked.flush()
-            checkpoint.save(last, participants, history, tracked.id)
-            kept = f"The last good round, {last.round}, is kept in {CHECKPOINTS / job.name}."
+            checkpoint.save(last, federation.save, history, tracked.id)
+            saved = f"The last good round, {last.round}, is saved in {CHECKPOINTS / job.name}."
             if isinstance(error, TrainingError):
-                raise TrainingError(f"{error}\n{kept}") from error
-            say(kept)
+                raise TrainingError(f"{error}\n{saved}") from error
+            say(saved)
             raise
-        models = participants.keep(job, history, tracked)
+        models = _log_models(tracked, job, federation.save_models(job.folder, history))
         tracked.log_files([job.folder / file for file in FILES if (job.folder / file).exists()], "training")
         _log_pictures(tracked, job.method, history)
-    say(f"{job.name}: {history.ledger.summary(participants.template)}")
+    say(f"{job.name}: {history.ledger.summary(federation.template)}")
     checkpoint.remove()
     return {"run_id": tracked.id, "models": models}
 
 
 def run_params(config: Config, name: str, seed: int, device: str, shuffle: str) -> dict[str, Any]:
-    """Return the flat parameters that decide what a run computes, under the names of params.yaml.
+    """Return the parameters that decide a run, under params.yaml's names.
 
-    `device` and `shuffle` are what `auto` came to.
+    Flat, as MLflow gets them. `device` and `shuffle` are what `auto` came to.
     """
     tree = config.model_dump(mode="json", by_alias=True)
     train_ = {key: value for key, value in tree["train"].items() if key not in ("methods", "seeds")}
@@ -192,14 +200,17 @@ def fingerprint(params: Mapping[str, Any], schema: Schema) -> str:
         "run.checkpoint_every", "run.memory", "run.workers", "run.threads",
         "train.quorum", "federate.largest_update",
     )  # fmt: skip
-    kept = {key: value for key, value in params.items() if key not in free}
+    decisive = {key: value for key, value in params.items() if key not in free}
     # The whole schema: shards with the same rows may differ in which fields are private.
-    text = json.dumps([__version__, schema.model_dump(mode="json"), kept], sort_keys=True)
+    text = json.dumps([__version__, schema.model_dump(mode="json"), decisive], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fallbacks(metrics: Mapping[str, float]) -> str | None:
-    """Return what to say of a round in which coordination was not solved somewhere and the mean took its place."""
+    """Return a line on groups whose coordination was not solved.
+
+    The mean of the updates took its place there; None where all were solved.
+    """
     failed = {
         key.removeprefix("server/").removesuffix("_solver_fallbacks"): round(value)
         for key, value in metrics.items()
@@ -211,8 +222,20 @@ def fallbacks(metrics: Mapping[str, float]) -> str | None:
     return f"conflict coordination did not converge for {groups}; the mean of the updates is used there"
 
 
+def _log_models(tracked: "TrainingRun", job: Job, best: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Log the folder's models; return scenario -> logged model's id."""
+    return {
+        scenario: tracked.log_scenario_model(
+            f"{job.method}-{scenario}", job.folder / scenario,
+            pd.read_parquet(job.root / CLIENTS / scenario / "example.parquet"),
+            params={"scenario": scenario, "best_round": chosen["round"]}, step=job.config.train.rounds + 1,
+        )
+        for scenario, chosen in best.items()
+    }  # fmt: skip
+
+
 def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
-    """Draw what explains the run; a method without diagnostics has nothing to draw."""
+    """Log the pictures of the run's diagnostics, if it has any."""
     table = history.diagnostics()
     if table is None:
         return

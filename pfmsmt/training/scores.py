@@ -1,4 +1,7 @@
-"""What validation found, and how good a round is by it. Needs no torch: reports and the registry read it too."""
+"""Validation metrics, and the score of a round by them.
+
+Needs no torch: reports and the registry read it too.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -12,23 +15,30 @@ Positives = Mapping[str, Mapping[str, int]]
 
 
 def mean_auc(validations: Iterable[Validation]) -> float | None:
-    """Return the mean AUC over clients, scenarios and tasks; None where no AUC is defined."""
+    """Return the mean AUC over clients, scenarios and tasks.
+
+    None where no AUC is defined.
+    """
     cells = [cell for found in validations for tasks in found.values() for cell in tasks.values()]
     defined = [cell["auc"] for cell in cells if cell["auc"] is not None]
     return float(np.mean(defined)) if defined else None
 
 
 class Score(NamedTuple):
-    """How good a round is, for choosing a client's best; compared in this order."""
+    """The score of a round, to choose a client's best.
+
+    Compared in this order: the log-loss decides where AUCs are equal.
+    """
 
     auc: float
     negative_logloss: float
 
 
 def score(validation: Validation, weights: Positives | None = None) -> Score:
-    """Return the mean AUC over scenarios and tasks where it is defined, and minus the mean log-loss.
+    """Return the mean AUC where defined, and minus the mean log-loss.
 
-    The variance of an AUC goes with one over its positives, so positives as weights make the least noisy mean (ours).
+    Over scenarios and tasks. The variance of an AUC goes with one over its positives, so positives as weights make the
+    least noisy mean (ours).
     """
     aucs, sizes, losses = [], [], []
     for scenario, tasks in validation.items():

@@ -1,4 +1,7 @@
-"""Nested mappings of arrays, on disk as safetensors: names are the path from the root, joined with `|`."""
+"""Nested mappings of arrays, on disk as safetensors.
+
+Names are the path from the root, joined with `|`.
+"""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +19,10 @@ SEPARATOR = "|"
 
 
 def write_tree(path: Path, tree: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-    """Write arrays and JSON-able notes as one file, whole or not at all."""
+    """Write arrays and notes as one file, whole or not at all.
+
+    Notes are values that JSON can hold.
+    """
     leaves = _flatten(tree, ())
     flat = {name: np.asarray(value, order="C") for name, value in leaves if not isinstance(value, Mapping)}
     empty = [name for name, value in leaves if isinstance(value, Mapping)]
@@ -48,7 +54,10 @@ def read_tree(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _flatten(tree: Mapping[str, Any], path: tuple[str, ...]) -> list[tuple[str, Any]]:
-    """Return the leaves: arrays, and mappings that are empty (a method may look for them)."""
+    """Return the leaves: arrays, and empty mappings.
+
+    A method may look for the latter.
+    """
     flat = []
     for name, value in sorted(tree.items()):
         here = (*path, name)

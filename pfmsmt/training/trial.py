@@ -1,4 +1,7 @@
-"""One training run in memory: no files, no tracking. For ablations, benchmarks and tuning."""
+"""One training run in memory: no files, no tracking.
+
+For ablations, benchmarks and tuning.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,14 +13,12 @@ from pfmsmt.config import Config
 from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.metrics import auc
 from pfmsmt.data.schema import Schema
-from pfmsmt.data.shards.reader import Pooling
-from pfmsmt.data.shards.resident import ClientData, private_shifts
-from pfmsmt.data.shards.streamed import open_shard
+from pfmsmt.data.shards.resident import ClientData
 from pfmsmt.training.exchange import InProcess
-from pfmsmt.training.federation import POOLED_CLIENT, Federation, build_federation
+from pfmsmt.training.federation import Federation, build_federation
 from pfmsmt.training.rounds import RoundResult, run_rounds
 from pfmsmt.training.scores import mean_auc
-from pfmsmt.training.validate import predict
+from pfmsmt.training.validate import predict_rows
 
 Aucs = dict[str, dict[str, float | None]]
 """scenario -> task -> AUC; None: undefined, as the rows hold a single class."""
@@ -51,19 +52,13 @@ class Trial(NamedTuple):
             DataError: a shard cannot be read.
         """
         found: Aucs = {}
-        schemas = [schema.scenario(scenario) for scenario in schema.scenarios]
-        shifts = private_shifts(schemas)
-        for position, own in enumerate(schemas):
-            client = self.federation.clients.get(own.scenario) or self.federation.clients[POOLED_CLIENT]
-            pooled = own.scenario not in self.federation.clients
-            learner = client.learner
-            shard = open_shard(shards, "test", own, Pooling(position, shifts[position]) if pooled else None)
+        for scenario in schema.scenarios:
+            client = self.federation.client_of(scenario)
+            shard = self.federation.open_shard(shards, "test", scenario)
             client.write_best()
-            probabilities = predict(learner.model, shard, learner.device)
+            probabilities = predict_rows(client.learner.model, shard, client.learner.device)
             labels = shard.labels.numpy().astype("uint8")
-            found[own.scenario] = {
-                task.name: auc(labels[:, i], probabilities[:, i]) for i, task in enumerate(schema.tasks)
-            }
+            found[scenario] = {task.name: auc(labels[:, i], probabilities[:, i]) for i, task in enumerate(schema.tasks)}
         return found
 
 
@@ -90,18 +85,17 @@ def run_trial(
         TrainingError: see `run_rounds`.
     """
     federation = build_federation(config, schema, shards, name, seed, device, data)
-    parameters = federation.clients[federation.names[0]].initial_parameters
-    server = federation.method.init(parameters, federation.names)
+    server = federation.method.init(federation.initial_parameters, federation.names)
     with InProcess(federation.clients, workers, threads) as exchange:
         results = run_rounds(
             federation.method, exchange, server, federation.names,
             rounds=config.train.rounds, quorum=config.train.quorum,
         )  # fmt: skip
-        validation = tuple(mean_auc(result.validation.values()) for result in _told(results, on_round))
+        validation = tuple(mean_auc(result.validation.values()) for result in _reporting(results, on_round))
     return Trial(federation, validation)
 
 
-def _told(results: Iterator[RoundResult], on_round: Callable[[RoundResult], None]) -> Iterator[RoundResult]:
+def _reporting(results: Iterator[RoundResult], on_round: Callable[[RoundResult], None]) -> Iterator[RoundResult]:
     for result in results:
         on_round(result)
         yield result

@@ -17,10 +17,10 @@ ROWS_AT_ONCE = 8192
 
 
 @torch.inference_mode()
-def predict(
+def predict_rows(
     model: MMoE, shard: ClientRows, device: torch.device, rows_at_once: int = ROWS_AT_ONCE
 ) -> NDArray[np.float64]:
-    """Return probabilities [N, T] of one shard, with the model in evaluation mode."""
+    """Return probabilities [N, T] of a shard, in evaluation mode."""
     model.eval()
     parts = []
     for block in shard.blocks(rows_at_once):
@@ -37,7 +37,7 @@ def validate(model: MMoE, shards: Mapping[str, ClientRows], device: torch.device
     """
     result = {}
     for scenario, shard in shards.items():
-        probabilities = predict(model, shard, device)
+        probabilities = predict_rows(model, shard, device)
         if not np.isfinite(probabilities).all():
             raise TrainingError(
                 f"scenario {scenario}: a predicted probability is nan; "

@@ -17,8 +17,9 @@ from pfmsmt.core.console import say
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.layout import CLIENTS, SCHEMA
 from pfmsmt.data.schema import read_schema
-from pfmsmt.tracking import StudyRun, Tracking, TrialRecord, connect
+from pfmsmt.tracking import Store, connect
 from pfmsmt.tracking.connection import TUNING_EXPERIMENT
+from pfmsmt.tracking.tuning_run import StudyRun, TrialRecord, study_run
 from pfmsmt.training.devices import choose_device
 from pfmsmt.tuning.outcome import Outcome, apply, export, outcome_of, table
 from pfmsmt.tuning.pool import Pool
@@ -150,7 +151,7 @@ def _write_best(request: SearchRequest, config: Config, outcomes: Sequence[Outco
 
 
 def _run_study(
-    study: Study, setup: StudySetup, trials: int, timeout: float | None, tracking: Tracking, root: Path
+    study: Study, setup: StudySetup, trials: int, timeout: float | None, tracking: Store, root: Path
 ) -> Outcome:
     """Run one study's trials on this machine and log them to MLflow.
 
@@ -159,7 +160,8 @@ def _run_study(
         TrackingError: MLflow's store refuses; what it lacks is logged when the study is continued.
     """
     tags = {"method": setup.method, "objective": setup.objective.name, "dataset": setup.schema.source}
-    with tracking.study_run(
+    with study_run(
+        tracking,
         name=study.study_name,
         identity=study.user_attrs[IDENTITY],
         tags=tags,

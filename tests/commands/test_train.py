@@ -14,14 +14,12 @@ import pytest
 import yaml
 
 from pfmsmt.commands.train import train
-from pfmsmt.config import parse_config
 from pfmsmt.core.errors import CheckpointError, ConfigError, TrainingError
 from pfmsmt.data.schema import read_schema
 from pfmsmt.models.saved import load_model
 from pfmsmt.tracking import connect
 from pfmsmt.training.run import fallbacks
 from tests.support.environment import bare_environment
-from tests.support.projects import fill_project
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS = Path("data/clients")
@@ -90,12 +88,11 @@ def test_history_and_result(project, configure):
 
 
 @pytest.fixture(scope="module")
-def explained(tmp_path_factory, data, empty_database, make_tree):
+def explained(tmp_path_factory, data, fill_project, make_config):
     """A project in which pf_msmtrec was trained, (ids, output) of the training: for tests that only read."""
-    tree = make_tree()
-    folder = fill_project(tmp_path_factory.mktemp("explained") / "project", data, empty_database, tree)
+    folder = fill_project(data, tmp_path_factory.mktemp("explained") / "project")
     with bare_environment(), contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as output:
-        ids = go(folder, parse_config(tree), "pf_msmtrec")
+        ids = go(folder, make_config(), "pf_msmtrec")
     return folder, ids, output.getvalue()
 
 
@@ -226,14 +223,11 @@ PLAIN = {
 @pytest.mark.parametrize(("method", "changes"), [*PLAIN.items(), ("fedavg", {}), ("local", {}), ("centralized", {})])
 def test_a_stopped_training_goes_on_bit_for_bit(project, configure, make_federation, method, changes):
     """Server optimisers with and without state, methods that share nothing: all come back from disk."""
-    from pfmsmt.data.schema import read_schema
     from pfmsmt.training.checkpoint import Checkpoint
     from pfmsmt.training.exchange import InProcess
     from pfmsmt.training.history import History
-    from pfmsmt.training.results import write_models
     from pfmsmt.training.rounds import run_rounds
 
-    schema = read_schema(CLIENTS / "schema.json")
     given = {"rounds": 5, "quorum": 0.5}
 
     def rounds(federation, exchange, server, **more):
@@ -245,24 +239,24 @@ def test_a_stopped_training_goes_on_bit_for_bit(project, configure, make_federat
     with InProcess(whole.clients, 1, 1) as exchange:
         for result in rounds(whole, exchange, server):
             history.add(result)
-    write_models(project / "whole", whole, schema, history)
+    whole.save_models(project / "whole", history)
 
     first, history, checkpoint = make_federation(method, changes), History(), project / "checkpoints/x"
     with InProcess(first.clients, 1, 1) as exchange:
         for result in rounds(first, exchange, server):
             history.add(result)
             if result.round == 2:
-                Checkpoint(checkpoint, "a" * 64).save(result, first, history, "run")
+                Checkpoint(checkpoint, "a" * 64).save(result, first.save, history, "run")
             if result.round == 3:
                 break
 
     second, history = make_federation(method, changes), History()
-    server, done, run_id = Checkpoint(checkpoint, "a" * 64).load(second, history)
+    server, done, run_id = Checkpoint(checkpoint, "a" * 64).load(second.load, history)
     assert (done, run_id) == (2, "run")
     with InProcess(second.clients, 2, 1) as exchange:
         for result in rounds(second, exchange, server, first=3):
             history.add(result)
-    write_models(project / "resumed", second, schema, history)
+    second.save_models(project / "resumed", history)
     assert contents(project / "whole") == contents(project / "resumed")
 
 
@@ -315,7 +309,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_round(pr
         go(project, config, "fedavg", seed=0)
     lines = str(error.value).splitlines()
     assert lines[0].startswith("round 3, client ES: the training loss became ")
-    assert lines[-1] == "The last good round, 2, is kept in checkpoints/fedavg-seed0."
+    assert lines[-1] == "The last good round, 2, is saved in checkpoints/fedavg-seed0."
     assert contents(project / "models/fedavg-seed0") == whole  # of the run before
     failed = next(run for run in runs(project) if run.info.run_id != expected["run_id"])
     assert failed.info.status == "FAILED"
@@ -432,9 +426,8 @@ def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data,
     from pfmsmt.training.exchange import InProcess
     from pfmsmt.training.federation import build_federation
     from pfmsmt.training.history import History
-    from pfmsmt.training.results import write_models
     from pfmsmt.training.rounds import run_rounds
-    from pfmsmt.training.validate import predict
+    from pfmsmt.training.validate import predict_rows
 
     private = ("categorical_3", "categorical_9")
     shards = make_data(private_fields=private) / "data/clients"
@@ -450,12 +443,12 @@ def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data,
     with InProcess(federation.clients, 1, 1) as exchange:
         for result in run_rounds(federation.method, exchange, server, federation.names, rounds=3, quorum=0.5):
             history.add(result)
-    write_models(tmp_path / "models", federation, schema, history)
+    federation._replace(calibration="none").save_models(tmp_path / "models", history)
     assert client.best.validation.keys() == set(schema.scenarios)
 
     client.learner.binding.write(client.best.parameters)
     for name in schema.scenarios:
-        pooled = predict(client.learner.model, client.learner.data.validation[name], torch.device("cpu"))
+        pooled = predict_rows(client.learner.model, client.learner.data.validation[name], torch.device("cpu"))
         own = load_shard(shards, "val", schema.scenario(name))
         model = load_model(tmp_path / "models" / name)
         found = model.probabilities(Encoded(own.codes.numpy(), own.values.numpy()))

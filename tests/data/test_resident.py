@@ -9,7 +9,8 @@ from pfmsmt.core.errors import DataError
 from pfmsmt.core.types import Stream
 from pfmsmt.data.shards.order import batch_rows
 from pfmsmt.data.shards.reader import Pooling, RowGroups, ShardFile
-from pfmsmt.data.shards.resident import load_rows, load_shard, private_shifts
+from pfmsmt.data.shards.resident import load_rows, load_shard
+from pfmsmt.training.pooled import private_shifts
 from tests.support.shapes import SCHEMA
 
 NL = Stream(0, "NL", 1)

@@ -13,9 +13,10 @@ from pfmsmt.core.errors import DataError
 from pfmsmt.core.types import Stream
 from pfmsmt.data.schema import Schema, read_schema
 from pfmsmt.data.shards.reader import BLOCK_ROWS, Pooling, RowGroups, ShardFile
-from pfmsmt.data.shards.resident import ClientData, load_rows, load_shard, private_shifts
+from pfmsmt.data.shards.resident import ClientData, load_rows, load_shard
 from pfmsmt.data.shards.streamed import THREAD_NAME, ReadingThread, StreamedShard, open_shard
-from pfmsmt.training.federation import POOLED_CLIENT, load_data
+from pfmsmt.training.federation import load_data
+from pfmsmt.training.pooled import POOLED_CLIENT, private_shifts
 from pfmsmt.training.trial import run_trial
 from tests.support.shapes import SCHEMA
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, RecordDict
 
-from pfmsmt.flower.operate.demo import deal
+from pfmsmt.flower.operate.demo import share_out
 from pfmsmt.flower.server import server_app
 from tests.support.environment import kept_environment
 from tests.support.in_process_grid import InProcessGrid
@@ -17,7 +17,7 @@ def sites(project) -> dict[str, Path]:
     """Every scenario's own folder; the server's project is left with the schema alone."""
     shards = shutil.move(project / "data/clients", project.parent / "shards")
     shutil.rmtree(project / "data")
-    return deal(Path(shards), project, project.parent / "sites")
+    return share_out(Path(shards), project, project.parent / "sites")
 
 
 @pytest.fixture
@@ -34,6 +34,6 @@ def serve(project, monkeypatch):
         context = Context(1, 1, {}, RecordDict({}), {"method": method, "seed": seed})
         # Server and sites are processes of their own: no address of a store passes between them.
         with kept_environment():
-            server_app.app(grid, context)
+            server_app.server_app(grid, context)
 
     return run

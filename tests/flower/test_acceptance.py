@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from pfmsmt.core.errors import FederationError, TrainingError
 from pfmsmt.core.types import RUNNING_VARIANCE
 from pfmsmt.data.schema import read_schema
-from pfmsmt.flower.preparing import agree_on_schema, prepare_site
+from pfmsmt.flower.server.agree import agree_on_schema
 from pfmsmt.flower.server.nodes import Nodes
-from pfmsmt.flower.site.client_app import app
+from pfmsmt.flower.site.client_app import client_app
+from pfmsmt.flower.site.prepare import prepare_site
 from pfmsmt.flower.wire import read_request
-from tests.flower.test_participants_faults import ALL, CHANGES, at, final, raises, step, with_arrays
+from tests.support.faulty_sites import ALL, CHANGES, at, final, raises, step, with_arrays
 from tests.support.in_process_grid import InProcessGrid
 
 ONE = {**CHANGES, "federate.rounds": 1}
@@ -27,7 +28,7 @@ def with_content(change):
 
     def act(grid, site, message):
         node = next(n for n in grid.contexts if grid.site(n) == site)
-        reply = app(message, grid.contexts[node])
+        reply = client_app(message, grid.contexts[node])
         change(reply.content)
         return reply
 
@@ -121,7 +122,7 @@ def test_what_a_site_tells_at_the_end_is_checked(configure, grid, serve, project
     act = with_notes(lambda notes: notes["best"].update(best))
     grid.before = lambda site, m: act(grid, site, m) if site == "ES" and step(m) is None else None
     serve(grid, "fedavg")
-    assert "site ES did not keep a model: its answer does not fit" in capsys.readouterr().out
+    assert "site ES did not save a model: its answer does not fit" in capsys.readouterr().out
     assert json.loads((project / "models/fedavg-seed0/result.json").read_text())["best"].keys() == ALL - {"ES"}
 
 
@@ -168,17 +169,17 @@ def tells(change):
 
 
 ANSWERS = {
-    "no rows": ("prepare", tells(lambda c: c["train"].update(rows=0)), "tells no rows, groups or positives of train"),
+    "no rows": ("prepare", tells(lambda c: c["train"].update(rows=0)), "reports no rows, groups or positives of train"),
     "less than none": (
         "prepare",
         tells(lambda c: c["val"].update(rows=-5)),
-        "tells no rows, groups or positives of val",
+        "reports no rows, groups or positives of val",
     ),
-    "a part is missing": ("prepare", tells(lambda c: c.pop("test")), "tells no rows, groups or positives of test"),
+    "a part is missing": ("prepare", tells(lambda c: c.pop("test")), "reports no rows, groups or positives of test"),
     "more positives": (
         "prepare",
         tells(lambda c: c["test"]["positives"].update(ctr=10**9)),
-        "tells more positives of test",
+        "reports more positives of test",
     ),
     "no proposal": ("propose", with_notes(lambda notes: notes.update(text="{}")), "its answer is no proposal"),
     "no text": ("propose", with_notes(lambda notes: notes.pop("text")), "its answer cannot be read"),

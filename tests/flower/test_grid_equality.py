@@ -10,7 +10,6 @@ from pfmsmt.flower.wire import read_request
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import build_federation
 from pfmsmt.training.history import History
-from pfmsmt.training.results import write_models
 from pfmsmt.training.rounds import run_rounds
 from tests.support.in_process_grid import InProcessGrid
 
@@ -31,7 +30,7 @@ def in_one_process(project):
             results = list(run_rounds(federation.method, exchange, server, federation.names, rounds=2, quorum=1.0))
         for result in results:
             history.add(result)
-        write_models(folder / "models", federation, schema, history, config.train.calibration)
+        federation.save_models(folder / "models", history)
         for client in federation.clients.values():
             client.save(folder / "state", 2)
         parameters = {k: federation.method.broadcast(results[-1].server, k) for k in federation.names}

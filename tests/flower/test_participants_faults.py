@@ -5,33 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from flwr.app import Array, ArrayRecord, Error, Message
+from flwr.app import Error, Message
 
 from pfmsmt.core.errors import TrainingError
-from pfmsmt.flower.site.client_app import app
 from pfmsmt.flower.wire import read_request
+from tests.support.faulty_sites import ALL, CHANGES, at, final, raises, step, with_arrays
 from tests.support.in_process_grid import InProcessGrid
 
-CHANGES = {"federate.rounds": 2, "federate.local_epochs": 0.25, "federate.deadline": 0.3}
 RUN = "models/fedavg-seed0"
-ALL = {"ES", "NL", "US"}
-
-
-def step(message):
-    """Kind, round and phase of a request; None of the question at the end."""
-    request = read_request(message.content).request
-    return request and (request.kind, request.round, request.phase)
-
-
-def at(site, when, act):
-    """Let `act` answer for a site at one step."""
-    return lambda name, message: act(message) if (name, step(message)) == (site, when) else None
-
-
-def final(grid):
-    """What every site was sent last, to be validated."""
-    found = [(m.site, read_request(m.content).request) for m in grid.passed if m.direction == "down"]
-    return {site: request.arrays for site, request in found if request and request.kind == "validate"}
 
 
 def traffic(project):
@@ -40,10 +21,6 @@ def traffic(project):
 
 def is_late(message):
     raise TimeoutError
-
-
-def raises(message):
-    return Message(Error(2, "<class 'OSError'>:<'disk gone'>"), reply_to=message)
 
 
 def goes_away(message):
@@ -100,20 +77,6 @@ def test_a_missing_site_keeps_its_parameters_and_joins_again_under_another_node(
     start = next(read_request(m.content).request.arrays for m in grid.passed if step(m) == ("train", 1, 0))
     assert equal_arrays(first, start)
     assert not equal_arrays(second, start)
-
-
-def with_arrays(change):
-    """Let the site answer, then change what it uploads."""
-
-    def act(grid, site, message):
-        node = next(n for n in grid.contexts if grid.site(n) == site)
-        reply = app(message, grid.contexts[node])
-        found = {name: array.numpy().copy() for name, array in reply.content["arrays"].items()}
-        change(found)
-        reply.content["arrays"] = ArrayRecord({name: Array(array) for name, array in found.items()})
-        return reply
-
-    return act
 
 
 def with_nan(found):
@@ -193,7 +156,7 @@ def test_a_site_that_does_not_fit_refuses(configure, grid, serve, capsys, change
     said = capsys.readouterr().out
     assert "round 1: client ES did not answer: site ES " in said
     assert reason in said
-    assert "site ES did not keep a model" in said
+    assert "site ES did not save a model" in said
 
 
 def test_a_sites_own_errors_do_not_quote_its_data(configure, grid, serve, sites, capsys):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from pfmsmt.flower.site.client_app import app
+from pfmsmt.flower.site.client_app import client_app
 from pfmsmt.flower.wire import read_answer, read_request
 from pfmsmt.methods import Upload
 from pfmsmt.training.privacy import epsilon
@@ -27,7 +27,7 @@ def twice(grid):
         request = read_request(message.content).request
         if site == "ES" and request and (request.kind, request.round, request.phase) == ("train", 1, 0):
             node = next(n for n in grid.contexts if grid.site(n) == "ES")
-            answers.extend(app(message, grid.contexts[node]) for _ in range(2))
+            answers.extend(client_app(message, grid.contexts[node]) for _ in range(2))
             return answers[-1]
         return None
 
@@ -69,7 +69,7 @@ def test_an_upload_that_says_it_has_no_noise_is_rejected(configure, grid, serve,
         if site != "ES" or not request or (request.kind, request.round) != ("train", 1):
             return None
         node = next(n for n in grid.contexts if grid.site(n) == site)
-        reply = app(message, grid.contexts[node])
+        reply = client_app(message, grid.contexts[node])
         notes = json.loads(str(reply.content.config_records["notes"]["json"]))
         reply.content.config_records["notes"]["json"] = json.dumps({**notes, "releases": said})
         return reply

@@ -10,9 +10,9 @@ from flwr.app import ArrayRecord
 from pfmsmt.core.types import NEVER_LEAVES
 from pfmsmt.data.schema import read_schema
 from pfmsmt.data.shards.resident import load_shard
-from pfmsmt.flower.server.federated_run import federate
+from pfmsmt.flower.server.server_app import federate
 from pfmsmt.tracking import connect
-from pfmsmt.training.ledger import NUMBER
+from pfmsmt.training.ledger import NUMBER_ROLE
 from pfmsmt.training.tree import read_tree
 from tests.support.wiretap import pairs
 
@@ -66,7 +66,7 @@ def test_what_is_on_the_wire(configure, grid, sites, project, name):
 def assert_listed(grid, ledger):
     """All that is in Flower's messages is in the ledger, and the ledger lists nothing that must not leave."""
     assert not set(ledger["role"]) & {*NEVER_LEAVES, "unlabelled"}
-    tensors = ledger[ledger["role"] != NUMBER]
+    tensors = ledger[ledger["role"] != NUMBER_ROLE]
     columns = (tensors[name] for name in ("client", "direction", "name", "shape", "dtype"))
     seen, told = set(), set()
     for message in grid.passed:

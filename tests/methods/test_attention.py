@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pfmsmt.methods.attention import Listening
+from pfmsmt.methods.attention import AttentionRule
 from tests.support.quadratic import locked
 
 START = np.ones((3, 2))
@@ -28,7 +28,7 @@ def softmax(logits, shares):
 
 
 def test_uniform_is_the_shares_in_every_row_and_remembers_nothing():
-    rule = Listening("uniform", 0.5, 0.1)
+    rule = AttentionRule("uniform", 0.5, 0.1)
     assert rule.start(START) == {}
     rows, memory = listen(rule, {}, [0, 1, 2], np.eye(3, 2), shares=SHARES)
     np.testing.assert_array_equal(rows, [SHARES] * 3)
@@ -36,7 +36,7 @@ def test_uniform_is_the_shares_in_every_row_and_remembers_nothing():
 
 
 def test_identity_is_the_client_alone_and_remembers_nothing():
-    rule = Listening("identity", 0.5, 0.1)
+    rule = AttentionRule("identity", 0.5, 0.1)
     assert rule.start(START) == {}
     rows, memory = listen(rule, {}, [0, 2], np.eye(2), shares=[0.25, 0.75])
     np.testing.assert_array_equal(rows, np.eye(2))
@@ -46,7 +46,7 @@ def test_identity_is_the_client_alone_and_remembers_nothing():
 def test_similarity_weighs_shares_by_the_cosines_of_directions_and_remembers_nothing():
     """tau 1/2; the third is unknown: cosine 0 with everybody, itself as well."""
     cosines = np.array([[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 0]])
-    rule = Listening("similarity", 0.5, 0.1)
+    rule = AttentionRule("similarity", 0.5, 0.1)
     assert rule.start(START) == {}
     rows, memory = listen(rule, {}, [0, 1, 2], np.eye(3, 2), shares=SHARES, cosines=cosines)
     np.testing.assert_allclose(rows, softmax(2 * cosines, SHARES), rtol=1e-13)
@@ -56,7 +56,7 @@ def test_similarity_weighs_shares_by_the_cosines_of_directions_and_remembers_not
 
 @pytest.mark.parametrize(("temperature", "expected"), [(1e9, [[0.25, 0.75]] * 2), (1e-3, np.eye(2))])
 def test_temperature_goes_from_the_identity_to_the_shares(temperature, expected):
-    rows, _ = listen(Listening("similarity", temperature, 0.1), {}, [0, 1], [[1, 0], [0, 1]], shares=[0.25, 0.75])
+    rows, _ = listen(AttentionRule("similarity", temperature, 0.1), {}, [0, 1], [[1, 0], [0, 1]], shares=[0.25, 0.75])
     np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-8)
 
 
@@ -74,7 +74,7 @@ C, D (5, 0):    to A's (1, 0) - (0, 2) = (1, -2): 1/sqrt 5 to B's (2, 2) - (0, 2
 
 
 def test_learned_rows_are_the_shares_before_anything_is_known():
-    rule = Listening("learned", 1e-3, 0.5)
+    rule = AttentionRule("learned", 1e-3, 0.5)
     start = rule.start(START)
     assert {name: array.tolist() for name, array in start.items()} == {
         "logits": [[0] * 3] * 3, "sent": [[0] * 2] * 3, "seen": [0] * 3,
@@ -89,7 +89,7 @@ def test_learned_rows_are_the_shares_before_anything_is_known():
 def test_learned_logits_move_with_how_far_an_update_points_to_what_others_uploaded():
     """Temperature has no say."""
     for temperature in (1e-3, 50.0):
-        rule = Listening("learned", temperature, 0.5)
+        rule = AttentionRule("learned", temperature, 0.5)
         _, memory = listen(rule, rule.start(START), [0, 1], **ROUND_1)
         rows, memory = listen(rule, memory, [0, 1, 2], **ROUND_2, shares=SHARES)
         np.testing.assert_allclose(memory["logits"], AFTER_2, rtol=0, atol=1e-15)
@@ -104,7 +104,7 @@ def test_learned_logits_add_up_over_rounds_and_rest_for_absentees():
     A, W (0, 3), D (5, -1):  to A's own (0, 3): nothing, 0     to C's (5, 2) - (0, 3) = (5, -1): 1
     C, W (4, 2), D (0, 1):   to A's (0, 3) - (4, 2) = (-4, 1): 1/sqrt 17     to C's (5, 2) - (4, 2) = (1, 0): 0
     """
-    rule = Listening("learned", 0.5, 0.5)
+    rule = AttentionRule("learned", 0.5, 0.5)
     _, memory = listen(rule, rule.start(START), [0, 1], **ROUND_1)
     _, memory = listen(rule, memory, [0, 1, 2], **ROUND_2)
     rows, memory = listen(rule, memory, [0, 2], [[5, -1], [0, 1]], [[0, 3], [4, 2]], shares=[0.25, 0.75])
@@ -116,7 +116,7 @@ def test_learned_logits_add_up_over_rounds_and_rest_for_absentees():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_memory_keeps_the_precision_of_the_parameters_and_rows_are_double(dtype):
-    listening = Listening("learned", 0.5, 0.1)
+    listening = AttentionRule("learned", 0.5, 0.1)
     start = listening.start(START.astype(dtype))
     rng = np.random.default_rng(0)
     memory = start

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from pfmsmt.methods.coordination import TOLERANCE, conflict_averse, coordinate, minimise_dual, optimality_gap
+from pfmsmt.methods.coordination import DUALITY_TOLERANCE, conflict_averse, coordinate, minimise_dual, optimality_gap
 
 
 def common(updates, shares, radius):
@@ -194,8 +194,8 @@ def test_weights_are_optimal_by_their_gap_on_hard_products(clients, seed):
     def value(w):
         return w @ products @ shares + radius * np.sqrt(max(w @ products @ w, 0.0))
 
-    if np.sqrt(max(weights @ products @ weights, 0.0)) > TOLERANCE:
-        assert optimality_gap(products, shares, radius, weights) <= TOLERANCE * (1 + radius)
+    if np.sqrt(max(weights @ products @ weights, 0.0)) > DUALITY_TOLERANCE:
+        assert optimality_gap(products, shares, radius, weights) <= DUALITY_TOLERANCE * (1 + radius)
     on_simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
     other = minimize(value, shares, bounds=[(0, 1)] * clients, constraints=on_simplex, method="SLSQP").x.clip(0)
     slack = 1e-6 * max(1.0, np.abs(products @ shares).max())

@@ -11,7 +11,7 @@ HALF = Directions(0.5)
 
 def remember(directions, memory, places, updates):
     """The memory after a round of one vector a client; the old one is read-only."""
-    return directions.remember(locked(memory), places, np.array(updates, np.float64)[:, None])
+    return directions.update(locked(memory), places, np.array(updates, np.float64)[:, None])
 
 
 def begin(directions, clients=3):
@@ -95,7 +95,7 @@ def test_noise_that_is_drawn_anew_meets_nobody_else_nor_itself():
     memory = directions.start(2, truth[:, None])
     for _ in range(2000):
         noise = rng.normal(scale=50 / np.sqrt(4000), size=truth.shape)
-        memory = directions.remember(memory, [0, 1], (truth + noise)[:, None])
+        memory = directions.update(memory, [0, 1], (truth + noise)[:, None])
     np.testing.assert_allclose(directions.compare(memory, [0, 1]).signal, [[1, 1], [1, 2]], rtol=0, atol=0.25)
     weights = 0.999 ** np.arange(1000)
     left = 2500 * (weights**2).sum() / weights.sum() ** 2
@@ -109,7 +109,7 @@ def test_pure_noise_is_like_nobody_not_even_itself():
     rng, directions = np.random.default_rng(0), Directions(0.9)
     memory = directions.start(3, np.zeros((3, 1, 4000)))
     for _ in range(41):
-        memory = directions.remember(memory, [0, 1, 2], rng.normal(size=(3, 1, 4000)) * [[[1]], [[10]], [[0.1]]])
+        memory = directions.update(memory, [0, 1, 2], rng.normal(size=(3, 1, 4000)) * [[[1]], [[10]], [[0.1]]])
     assert np.abs(directions.compare(memory, [0, 1, 2]).cosines).max() < 0.06
 
 
@@ -119,8 +119,8 @@ def test_cosines_are_of_the_means_of_a_clients_vectors():
     rounds = rng.normal(size=(4, 3, 2, 5))
     apart, together = HALF.start(3, rounds[0]), HALF.start(3, rounds[0].mean(axis=1, keepdims=True))
     for vectors in rounds:
-        apart = HALF.remember(apart, [0, 1, 2], vectors)
-        together = HALF.remember(together, [0, 1, 2], vectors.mean(axis=1, keepdims=True))
+        apart = HALF.update(apart, [0, 1, 2], vectors)
+        together = HALF.update(together, [0, 1, 2], vectors.mean(axis=1, keepdims=True))
     assert HALF.compare(apart, [0, 2]).signal.shape == (4, 4)
     np.testing.assert_allclose(HALF.compare(apart, [0, 2]).cosines, HALF.compare(together, [0, 2]).cosines, rtol=1e-12)
 
@@ -129,7 +129,7 @@ def test_cosines_are_of_the_means_of_a_clients_vectors():
 def test_memory_keeps_the_precision_of_the_parameters_and_products_are_double(dtype):
     vectors = np.random.default_rng(0).normal(size=(3, 1, 2)).astype(dtype)
     start = HALF.start(3, vectors)
-    memory = HALF.remember(start, [0, 1, 2], vectors)
+    memory = HALF.update(start, [0, 1, 2], vectors)
     assert {name: array.dtype for name, array in memory.items()} == {n: array.dtype for n, array in start.items()}
     assert memory["odd"].dtype == dtype
     assert HALF.compare(memory, [0, 1, 2]).signal.dtype == HALF.compare(memory, [0, 1, 2]).cosines.dtype == np.float64

@@ -5,21 +5,21 @@ import numpy as np
 from pfmsmt.core import arrays
 from pfmsmt.core.types import Role, Slot
 from pfmsmt.methods import Upload
-from pfmsmt.methods.attention import Listening
+from pfmsmt.methods.attention import AttentionRule
 from pfmsmt.methods.coordination import conflict_averse
 from pfmsmt.methods.directions import Directions
 from pfmsmt.methods.personalised_step import ROWS, PersonalisedStep
-from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.methods.server_optimizer import FedOpt
 from tests.support.quadratic import locked
 
 NAME = "expert/0/w"
 TEMPLATE = {NAME: Slot(Role.EXPERT, "expert/0")}
 START = {NAME: np.array([1.0, 1.0])}
-PLAIN = ServerOptimizer("plain", 1.0, 0.0, 0.0)
+PLAIN = FedOpt("plain", 1.0, 0.0, 0.0)
 
 
 def step_of(*, conflict=0.0, aggregation="similarity", temperature=0.5, smoothing=0.7, coupling=0.5, optimizer=PLAIN):
-    listening = Listening(aggregation, temperature, 0.1)
+    listening = AttentionRule(aggregation, temperature, 0.1)
     return PersonalisedStep(TEMPLATE, conflict, coupling, Directions(smoothing), listening, optimizer)
 
 
@@ -138,7 +138,7 @@ def test_rows_mix_what_was_received_and_the_updates_alike():
 def test_adam_is_given_the_mixed_updates_alone():
     """Shares 1/4, 3/4 from A (5, 1), B (1, 5): both start from (2, 4). Updates (4, 0) and (0, -4) mix to (1, -3), and
     Adam's first step is rate * sign: however far apart A and B stand. G goes the same way, from (1, 1)."""
-    step = step_of(aggregation="uniform", coupling=0.0, optimizer=ServerOptimizer("adam", 0.1, 0.9, 0.99))
+    step = step_of(aggregation="uniform", coupling=0.0, optimizer=FedOpt("adam", 0.1, 0.9, 0.99))
     server = step.start(START, ("A", "B"))
     server["clients"] = {"A": {NAME: np.array([5.0, 1.0])}, "B": {NAME: np.array([1.0, 5.0])}}
     update = step(server, uploads(server, {"A": [4.0, 0.0], "B": [0.0, -4.0]}, {"A": 1, "B": 3}))
@@ -227,7 +227,7 @@ def test_groups_are_independent():
 
 def test_adam_moments_are_each_clients_own():
     """Adam's first step is rate * sign(update), for every client and for the global part."""
-    step = step_of(aggregation="identity", coupling=0.0, optimizer=ServerOptimizer("adam", 0.1, 0.9, 0.99))
+    step = step_of(aggregation="identity", coupling=0.0, optimizer=FedOpt("adam", 0.1, 0.9, 0.99))
     server = step.start(START, ("A", "B"))
     update = step(server, uploads(server, {"A": [5.0, -1.0], "B": [-0.1, -9.0]}))
     np.testing.assert_allclose(clients_of(update)["A"], [1.1, 0.9], rtol=0, atol=1e-7)
@@ -239,7 +239,7 @@ def test_adam_moments_are_each_clients_own():
 def test_adam_corrects_each_client_for_its_own_number_of_steps():
     """d in every step: m = (1 - b1^t) d and v = (1 - b2^t) d^2, corrected d and d^2: a step of rate * sign(d).
     B misses round 2. Corrected in round 3 for 3 steps instead of its 2, it would move by 0.19 / 0.271 / sqrt(6/7)."""
-    step = step_of(aggregation="identity", coupling=0.0, optimizer=ServerOptimizer("adam", 0.1, 0.9, 0.5))
+    step = step_of(aggregation="identity", coupling=0.0, optimizer=FedOpt("adam", 0.1, 0.9, 0.5))
     server, found = step.start(START, ("A", "B")), {"A": [1], "B": [1]}
     for present in ("AB", "A", "AB"):
         update = step(server, uploads(server, {k: [3.0, -2.0] for k in present}))

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pfmsmt.methods.server_optimizer import ServerOptimizer
+from pfmsmt.methods.server_optimizer import FedOpt
 from tests.support.quadratic import locked
 
 
 def test_plain_adds_rate_times_update():
-    optimizer = ServerOptimizer("plain", 0.5, 0.9, 0.99)
+    optimizer = FedOpt("plain", 0.5, 0.9, 0.99)
     start = {"a": np.array([1.0, 2.0])}
     moved, _ = optimizer.step(start, {"a": np.array([4.0, -2.0])}, optimizer.start(start))
     np.testing.assert_array_equal(moved["a"], [3.0, 1.0])
@@ -18,7 +18,7 @@ def test_plain_adds_rate_times_update():
 def test_adam_by_hand():
     """Step 1: m / (1 - b1) = d, v / (1 - b2) = d^2: a step of rate * sign(d). Step 2 with d = 0:
     m = 0.9 * 0.1 * d, corrected by 1 - 0.81; v = 0.5 * 0.5 * d^2, corrected by 1 - 0.25."""
-    optimizer = ServerOptimizer("adam", 0.1, 0.9, 0.5)
+    optimizer = FedOpt("adam", 0.1, 0.9, 0.5)
     start = {"a": np.array([1.0, 1.0])}
     first, state = optimizer.step(start, {"a": np.array([2.0, -4.0])}, optimizer.start(start))
     np.testing.assert_allclose(first["a"], [1.1, 0.9], rtol=0, atol=1e-9)
@@ -30,7 +30,7 @@ def test_adam_by_hand():
 
 def test_plain_decay_shrinks_parameters_by_rate_times_decay():
     """1 - 0.5 * 0.25 = 7/8, and half of the update: (7/8 * 8 + 2, 7/8 * -16 - 1); then without an update."""
-    optimizer = ServerOptimizer("plain", 0.5, 0.9, 0.99, 0.25)
+    optimizer = FedOpt("plain", 0.5, 0.9, 0.99, 0.25)
     start = {"a": np.array([8.0, -16.0])}
     first, state = optimizer.step(start, {"a": np.array([4.0, -2.0])}, optimizer.start(start))
     np.testing.assert_array_equal(first["a"], [9, -15])
@@ -41,7 +41,7 @@ def test_plain_decay_shrinks_parameters_by_rate_times_decay():
 def test_adams_decay_is_decoupled_from_its_moments():
     """The same update d again and again moves by rate * sign(d), as without decay; on top, theta shrinks by 1 - 0.01:
     theta_t = 0.99 theta_(t-1) + 0.1, so theta_t = 10 + 0.99^t (theta_0 - 10) where d > 0, and -10 + ... where d < 0."""
-    optimizer = ServerOptimizer("adam", 0.1, 0.9, 0.99, 0.1)
+    optimizer = FedOpt("adam", 0.1, 0.9, 0.99, 0.1)
     theta, update = {"a": np.array([1.0, 1.0, 1.0])}, {"a": np.array([3.0, -0.2, 0.0])}
     state = optimizer.start(theta)
     for steps in (1, 2, 3, 4):
@@ -59,7 +59,7 @@ def test_a_decay_of_zero_is_none(kind, dtype):
     start = {"a": rng.normal(size=5).astype(dtype)}
     update = {"a": rng.normal(size=5).astype(dtype)}
     moved = []
-    for optimizer in (ServerOptimizer(kind, 0.3, 0.9, 0.99), ServerOptimizer(kind, 0.3, 0.9, 0.99, 0.0)):
+    for optimizer in (FedOpt(kind, 0.3, 0.9, 0.99), FedOpt(kind, 0.3, 0.9, 0.99, 0.0)):
         theta, _ = optimizer.step(start, update, optimizer.start(start))
         moved.append(theta["a"])
     np.testing.assert_array_equal(*moved)
@@ -69,7 +69,7 @@ def test_a_decay_of_zero_is_none(kind, dtype):
 
 def test_a_counter_for_every_row_is_every_row_on_its_own():
     """Rows [S, P] with counters [S, 1]: here after 3, 1 and 0 steps, as clients that were absent have them."""
-    optimizer = ServerOptimizer("adam", 0.1, 0.9, 0.99, 0.05)
+    optimizer = FedOpt("adam", 0.1, 0.9, 0.99, 0.05)
     rng = np.random.default_rng(0)
     alone, states = [], []
     for steps in (3, 1, 0):
@@ -96,7 +96,7 @@ def test_a_counter_for_every_row_is_every_row_on_its_own():
 
 
 def test_state_stays_arrays_and_inputs_stay_as_they_are():
-    optimizer = ServerOptimizer("adam", 0.1, 0.9, 0.99, 0.1)
+    optimizer = FedOpt("adam", 0.1, 0.9, 0.99, 0.1)
     theta = locked({"a": np.ones((2, 2), np.float32)})
     for steps in ((), (2, 1)):
         state = locked(optimizer.start(theta, steps))
@@ -112,7 +112,7 @@ def test_state_stays_arrays_and_inputs_stay_as_they_are():
 def test_adam_is_torch_adamw_on_the_negative_update(dtype, atol, decay):
     rng = np.random.default_rng(0)
     start = {"a": rng.normal(size=(3, 2)).astype(dtype), "b": rng.normal(size=4).astype(dtype)}
-    optimizer = ServerOptimizer("adam", 0.01, 0.9, 0.99, decay)
+    optimizer = FedOpt("adam", 0.01, 0.9, 0.99, decay)
     theirs = {n: torch.tensor(a, requires_grad=True) for n, a in start.items()}
     adam = torch.optim.AdamW(theirs.values(), lr=0.01, betas=(0.9, 0.99), eps=1e-8, weight_decay=decay)
     ours, state = start, optimizer.start(start)

@@ -7,8 +7,8 @@ from torch import nn
 
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.core.types import Role, Slot
-from pfmsmt.models.mmoe import MMoE
-from pfmsmt.models.template import Binding, Label
+from pfmsmt.models.mmoe import MMoE, template_of
+from pfmsmt.models.template import Binding, TensorLabel
 from tests.support.shapes import scrambled, spec
 
 
@@ -18,9 +18,9 @@ class Owner(nn.Module):
     def __init__(self, *groups: str, name: str = "weight") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(2, 3))
-        self._labels = {name: Label(Role.EXPERT, groups)}
+        self._labels = {name: TensorLabel(Role.EXPERT, groups)}
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> dict[str, TensorLabel]:
         return self._labels
 
 
@@ -35,8 +35,8 @@ class Pair(nn.Module):
 class Whole(Pair):
     """Labels its child's tensor once more."""
 
-    def labels(self) -> dict[str, Label]:
-        return {"first.weight": Label(Role.TOWER, ("tower",))}
+    def labels(self) -> dict[str, TensorLabel]:
+        return {"first.weight": TensorLabel(Role.TOWER, ("tower",))}
 
 
 def test_a_tensor_without_a_role_is_named():
@@ -157,3 +157,13 @@ def test_roles_of_tensors():
     assert roles["experts.layers.0.adapter_up"] is Role.TASK
     assert roles["experts.layers.0.norm_bias"] is Role.NORM
     assert roles["private_embedding.table"] is Role.PRIVATE
+
+
+@pytest.mark.parametrize("changes", [{}, {"rank": 0, "private_experts": 2}, {"field_federated": (True, True, True)}])
+def test_the_template_of_shapes_is_that_of_a_model_which_has_them(changes):
+    assert template_of(spec(**changes)) == Binding(MMoE(spec(**changes))).template
+
+
+def test_a_template_allocates_no_tensor():
+    """A table of 10^12 rows would not fit anywhere."""
+    assert template_of(spec(field_codes=(4, 10**12, 2)))["private/table"].role is Role.PRIVATE

@@ -15,7 +15,7 @@ import yaml
 
 from pfmsmt.config import MethodName, load_config
 from pfmsmt.methods import LocalResult, Method
-from pfmsmt.methods.catalogue import POOLED, build_method, expert_parts
+from pfmsmt.methods.catalogue import build_method, method_facts
 from tests.support.source import PACKAGE, ROOT, STAGES, TESTS, imported_names, modules, public_names, summaries
 
 ROOMS = {
@@ -177,12 +177,12 @@ def test_every_method_of_the_config_can_be_built(name):
     assert isinstance(method, Method)
     assert method.name == name
     parts = methods.pf_msmtrec.model_dump(include={"rank", "private_experts"})
-    assert expert_parts(name, methods) == (parts if name == "pf_msmtrec" else {"rank": 0, "private_experts": 0})
+    none = {"rank": 0, "private_experts": 0}
+    assert method_facts(name, methods).expert_parts == (parts if name == "pf_msmtrec" else none)
 
 
 def test_names_of_the_config_are_the_methods_blocks():
     assert {*get_args(MethodName), "shared"} == set(type(load_config(ROOT / "params.yaml").methods).model_fields)
-    assert set(get_args(MethodName)) >= POOLED
 
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -9,14 +9,13 @@ import torch
 from pfmsmt.data.schema import read_schema
 from pfmsmt.flower.operate.control import describe, register_site, run_federation, wait_for_server
 from pfmsmt.flower.operate.credentials import make_certificates, make_site_key
-from pfmsmt.flower.operate.demo import deal, process
+from pfmsmt.flower.operate.demo import process, share_out
 from pfmsmt.flower.operate.programs import Server, free_port, supernode
 from pfmsmt.flower.plan import across_sites
 from pfmsmt.tracking import connect
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import build_federation
 from pfmsmt.training.history import History
-from pfmsmt.training.results import write_models
 from pfmsmt.training.rounds import run_rounds
 
 SIZES = {"train_rows": 300, "test_rows": 200}
@@ -46,13 +45,13 @@ def expected(configure, project):
     with InProcess(federation.clients, 1, 1) as exchange:
         for result in run_rounds(federation.method, exchange, server, federation.names, rounds=2, quorum=1.0):
             history.add(result)
-    write_models(project.parent / "expected", federation, schema, history, config.train.calibration)
+    federation.save_models(project.parent / "expected", history)
     return project.parent / "expected"
 
 
 @pytest.mark.slow(60)
 def test_two_rounds_over_tls_are_the_same_bit_for_bit(expected, project, empty_database):
-    sites = deal(project / "data/clients", project, project.parent / "sites")
+    sites = share_out(project / "data/clients", project, project.parent / "sites")
     server = Server(project, port=free_port(), own_store=True)
     authority = make_certificates(server.certificates.folder, []).authority
     logs = project.parent

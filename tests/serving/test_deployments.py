@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pfmsmt.tracking.registry import set_alias
+from pfmsmt.tracking.registry import register_version, set_alias
 from tests.support.shelves import frame, saved
 
 ROWS = frame(6)
@@ -103,7 +103,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one(start, shelf, edit, 
 def test_a_model_of_another_scenario_is_refused(start, shelf):
     server = start()
     wrong = shelf.tracking.client.get_model_version("pfmsmt-ES", "1").source.removeprefix("models:/")
-    version = shelf.tracking.register_version("NL", wrong, {})
+    version = register_version(shelf.tracking, "NL", wrong, {})
     set_alias(shelf.tracking, "NL", "champion", version)
     wait_for(lambda: server.client.get("/readyz").json()["stale"])
     assert "is a model of scenario ES" in server.client.get("/readyz").json()["faults"][0]

@@ -166,6 +166,7 @@ def served(body: bytes, media: str, own):
     return outcome(lambda: bodies.parse_rows(body, media, RowReader(own), 9).encode(RowEncoder(own)))
 
 
+@pytest.mark.slow(4)
 @MANY
 @given(COLUMNS, KIND, st.booleans())
 @example(pa.array([2**64 - 1], pa.uint64()), "number", False)
@@ -191,6 +192,7 @@ def test_columns_with_a_type(folder, array, kind, filled):
     assert outcome(lambda: encode(pd.DataFrame(frame), own)) == expected
 
 
+@pytest.mark.slow(8)
 @MANY
 @given(st.lists(CELLS, min_size=1, max_size=3), KIND, st.booleans())
 @example([1000, 3.0], "category", False)

@@ -11,7 +11,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
-from pfmsmt.flower.site.client_app import app
+from pfmsmt.flower.site.client_app import client_app
 
 SERVER = 1
 
@@ -72,7 +72,7 @@ class InProcessGrid(Grid):
     def _deliver(self, node: int, message: Message) -> Message | None:
         try:
             answer = self.before(self.site(node), message)
-            return app(message, self.contexts[node]) if answer is None else answer
+            return client_app(message, self.contexts[node]) if answer is None else answer
         except TimeoutError:
             return None
         except Exception as error:

@@ -18,9 +18,10 @@ from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.saved import SavedModel, load_model, save_model
 from pfmsmt.models.spec import build_spec
 from pfmsmt.models.template import Binding
-from pfmsmt.tracking import Tracking
-from pfmsmt.tracking.promotion import crown
-from pfmsmt.tracking.registry import fetch, set_alias
+from pfmsmt.tracking import Store
+from pfmsmt.tracking.mlflow_run import training_run
+from pfmsmt.tracking.promotion import set_champion
+from pfmsmt.tracking.registry import download_version, register_version, set_alias
 
 STREAM = "application/vnd.apache.arrow.stream"
 SIZES = Model(embedding_dim=2, experts=2, expert_layers=(4, 3), tower_layers=(2,), dropout=0.0, ctcvr="product")
@@ -71,7 +72,7 @@ def frame(rows: int = 5, seed: int = 0) -> pd.DataFrame:
 class Shelf:
     """A store, and a function to put models on it."""
 
-    def __init__(self, tracking: Tracking, root: Path) -> None:
+    def __init__(self, tracking: Store, root: Path) -> None:
         self.tracking, self.root, self._count = tracking, root, 0
 
     def add(self, scenario: str, seed: int = 0, alias: str | None = None, *, val: float = 0.7, **changes) -> str:
@@ -81,14 +82,14 @@ class Shelf:
         folder = save(self.root / "saved" / str(self._count) / scenario, own, seed)
         example = pd.DataFrame({name: [3.0] * 2 for name in own.columns})
         tags = {"method": "local", "val_mean_auc": val, "seed": seed}
-        with self.tracking.training_run(
-            method="local", seed=seed, dataset="made", fingerprint="f" * 64, params={"train.rounds": self._count},
-            config_file=self.root / "params.yaml",
+        with training_run(
+            self.tracking, method="local", seed=seed, dataset="made", fingerprint="f" * 64,
+            params={"train.rounds": self._count}, config_file=self.root / "params.yaml",
         ) as run:  # fmt: skip
             model_id = run.log_scenario_model(f"local-{scenario}", folder, example, {}, step=1)
-        version = self.tracking.register_version(scenario, model_id, tags)
+        version = register_version(self.tracking, scenario, model_id, tags)
         if alias == "champion":
-            crown(self.tracking, scenario, version, "register")
+            set_champion(self.tracking, scenario, version, "register")
         elif alias:
             set_alias(self.tracking, scenario, alias, version)
         return version
@@ -138,7 +139,7 @@ class Server:
 
 def saved(shelf: Shelf, scenario: str, version: str) -> SavedModel:
     """The registered model as the evaluation stage would load it."""
-    return load_model(fetch(shelf.tracking, scenario, version, shelf.root / "fetched"))
+    return load_model(download_version(shelf.tracking, scenario, version, shelf.root / "fetched"))
 
 
 def as_stream(rows: pd.DataFrame | pa.Table, compression: str | None = None) -> bytes:

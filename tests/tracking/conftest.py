@@ -9,7 +9,8 @@ import pytest
 
 from pfmsmt.config import Model
 from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
-from pfmsmt.tracking import Tracking, TrainingRun, connect
+from pfmsmt.tracking import Store, TrainingRun, connect
+from pfmsmt.tracking.mlflow_run import training_run
 
 
 @pytest.fixture
@@ -23,18 +24,18 @@ def root(tmp_path: Path, empty_database: Path, clean_environment: None, monkeypa
 
 
 @pytest.fixture
-def tracking(root: Path) -> Tracking:
+def tracking(root: Path) -> Store:
     return connect(root)
 
 
 @pytest.fixture
-def start(tracking: Tracking, root: Path):
+def start(tracking: Store, root: Path):
     """Return a function that opens a training run."""
 
     def open_run(**changes):
         given = {"method": "fedavg", "seed": 0, "dataset": "synthetic", "fingerprint": "f" * 64}
         given |= {"params": {"train.rounds": 3, "data.private_fields": ()}, "config_file": root / "params.yaml"}
-        return tracking.training_run(**(given | changes))
+        return training_run(tracking, **(given | changes))
 
     return open_run
 

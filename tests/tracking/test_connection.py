@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from pfmsmt.core.errors import TrackingError
-from pfmsmt.tracking import Tracking, connect
+from pfmsmt.tracking import Store, connect
+from pfmsmt.tracking.mlflow_run import training_run
 
 
-def test_the_experiment_is_made_once_with_absolute_artifacts(tracking: Tracking, root: Path) -> None:
+def test_the_experiment_is_made_once_with_absolute_artifacts(tracking: Store, root: Path) -> None:
     assert connect(root).experiment_id == tracking.experiment_id
     experiment = tracking.client.get_experiment(tracking.experiment_id)
     assert experiment.name == "pfmsmt"
@@ -21,13 +22,13 @@ def test_the_experiment_is_made_once_with_absolute_artifacts(tracking: Tracking,
     assert experiment.artifact_location == (root / "mlruns" / "pfmsmt").as_uri()
 
 
-def test_the_environment_names_the_store_for_child_processes(tracking: Tracking, root: Path) -> None:
+def test_the_environment_names_the_store_for_child_processes(tracking: Store, root: Path) -> None:
     assert os.environ["MLFLOW_TRACKING_URI"] == os.environ["MLFLOW_REGISTRY_URI"] == f"sqlite:///{root}/mlflow.db"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
 
-def test_a_deleted_experiment_comes_back(tracking: Tracking, root: Path) -> None:
+def test_a_deleted_experiment_comes_back(tracking: Store, root: Path) -> None:
     tracking.client.delete_experiment(tracking.experiment_id)
     assert connect(root).experiment_id == tracking.experiment_id
     assert tracking.client.get_experiment(tracking.experiment_id).lifecycle_stage == "active"
@@ -92,7 +93,7 @@ def test_a_damaged_store_is_named(tmp_path: Path, clean_environment: None) -> No
         connect(tmp_path)
 
 
-def test_under_mlflow_run_the_launcher_is_named_and_children_carry_its_id(tracking: Tracking, root: Path) -> None:
+def test_under_mlflow_run_the_launcher_is_named_and_children_carry_its_id(tracking: Store, root: Path) -> None:
     launcher = tracking.client.create_run("0").info.run_id
     os.environ["MLFLOW_RUN_ID"] = launcher
     inside = connect(root)
@@ -101,8 +102,8 @@ def test_under_mlflow_run_the_launcher_is_named_and_children_carry_its_id(tracki
     assert connect(root).launcher_run_id == launcher, "a process started from here must know it too"
     found = tracking.client.get_run(launcher)
     assert (found.info.run_name, found.data.tags["role"]) == ("pipeline", "launcher")
-    with inside.training_run(
-        method="local", seed=1, dataset="d", fingerprint="f", params={}, config_file=root / "params.yaml"
+    with training_run(
+        inside, method="local", seed=1, dataset="d", fingerprint="f", params={}, config_file=root / "params.yaml"
     ) as run:
         pass
     assert run.id != launcher

@@ -16,8 +16,11 @@ from mlflow.pyfunc.scoring_server import invocations
 import pfmsmt
 from pfmsmt.core.errors import SchemaError, TrackingError
 from pfmsmt.models.saved import load_model
-from pfmsmt.tracking import Tracking
-from pfmsmt.tracking.promotion import crown
+from pfmsmt.tracking import Store
+from pfmsmt.tracking.mlflow_run import attach_test_metrics
+from pfmsmt.tracking.promotion import set_champion
+from pfmsmt.tracking.registry import register_version
+from pfmsmt.tracking.store import deep_links
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def logged(start, model_folder: Path, rows: pd.DataFrame) -> tuple[str, str]:
     return run.id, model_id
 
 
-def test_a_model_knows_its_run_params_and_step_but_no_foreign_metric(tracking: Tracking, logged) -> None:
+def test_a_model_knows_its_run_params_and_step_but_no_foreign_metric(tracking: Store, logged) -> None:
     run_id, model_id = logged
     model = tracking.client.get_logged_model(model_id)
     assert (model.name, str(model.status), model.source_run_id) == ("fedavg-NL", "READY", run_id)
@@ -126,11 +129,11 @@ def test_a_folder_or_example_that_does_not_fit_is_refused(start, tmp_path: Path,
 METRICS = {"test/NL/ctr_auc": 0.7, "test/NL/ctcvr_gauc": None, "test/mean_auc": 0.65, "test/mean_ctr_auc": 0.7}
 
 
-def test_test_metrics_go_to_run_and_model_without_reopening_the_run(tracking: Tracking, logged) -> None:
+def test_test_metrics_go_to_run_and_model_without_reopening_the_run(tracking: Store, logged) -> None:
     run_id, model_id = logged
     before = tracking.client.get_run(run_id).info
     for _ in range(2):
-        tracking.attach_test_metrics(run_id, {"NL": model_id}, METRICS, "synthetic", "f" * 64)
+        attach_test_metrics(tracking, run_id, {"NL": model_id}, METRICS, "synthetic", "f" * 64)
     after = tracking.client.get_run(run_id)
     assert (after.info.status, after.info.end_time) == (before.status, before.end_time)
     present = {name: value for name, value in METRICS.items() if value is not None}
@@ -143,12 +146,12 @@ def test_test_metrics_go_to_run_and_model_without_reopening_the_run(tracking: Tr
     assert [model.model_id for model in found] == [model_id]
 
 
-def test_test_metrics_of_a_scenario_without_model_are_refused(tracking: Tracking, logged) -> None:
+def test_test_metrics_of_a_scenario_without_model_are_refused(tracking: Store, logged) -> None:
     with pytest.raises(TrackingError, match="test/US/ctr_auc"):
-        tracking.attach_test_metrics(logged[0], {"NL": logged[1]}, {"test/US/ctr_auc": 0.5}, "d", "f")
+        attach_test_metrics(tracking, logged[0], {"NL": logged[1]}, {"test/US/ctr_auc": 0.5}, "d", "f")
 
 
-def test_check_run_says_which_stage_to_repeat(tracking: Tracking, finished) -> None:
+def test_check_run_says_which_stage_to_repeat(tracking: Store, finished) -> None:
     tracking.check_run(finished.id)
     tracking.client.delete_run(finished.id)
     for lost in (finished.id, "0" * 32, "no id"):
@@ -156,27 +159,27 @@ def test_check_run_says_which_stage_to_repeat(tracking: Tracking, finished) -> N
             tracking.check_run(lost, "train@x")
 
 
-def test_there_is_one_version_per_model(tracking: Tracking, logged, start, model_folder: Path, rows) -> None:
+def test_there_is_one_version_per_model(tracking: Store, logged, start, model_folder: Path, rows) -> None:
     _, model_id = logged
-    assert tracking.register_version("NL", model_id, {"method": "fedavg", "seed": 0}) == "1"
-    assert tracking.register_version("NL", model_id, {"method": "fedavg", "seed": 1}) == "1"
+    assert register_version(tracking, "NL", model_id, {"method": "fedavg", "seed": 0}) == "1"
+    assert register_version(tracking, "NL", model_id, {"method": "fedavg", "seed": 1}) == "1"
     with start() as run:
         other = run.log_scenario_model("local-NL", model_folder, rows, {}, step=1)
-    assert tracking.register_version("NL", other, {"method": "local"}) == "2"
-    assert tracking.register_version("NL", model_id, {"method": "fedavg"}) == "1"
+    assert register_version(tracking, "NL", other, {"method": "local"}) == "2"
+    assert register_version(tracking, "NL", model_id, {"method": "fedavg"}) == "1"
     first = tracking.client.get_model_version("pfmsmt-NL", "1")
     assert first.source == f"models:/{model_id}"
     assert first.tags == {"method": "fedavg", "seed": "1"}
     assert len(tracking.client.search_model_versions("name = 'pfmsmt-NL'")) == 2
     with pytest.raises(TrackingError, match="m-absent"):
-        tracking.register_version("NL", "m-absent", {})
+        register_version(tracking, "NL", "m-absent", {})
 
 
 @pytest.mark.slow(6)
 def test_the_champion_loads_from_another_directory(
-    tracking: Tracking, logged, model_folder: Path, rows: pd.DataFrame, tmp_path: Path
+    tracking: Store, logged, model_folder: Path, rows: pd.DataFrame, tmp_path: Path
 ) -> None:
-    crown(tracking, "NL", tracking.register_version("NL", logged[1], {}), "register")
+    set_champion(tracking, "NL", register_version(tracking, "NL", logged[1], {}), "register")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     rows.to_json(elsewhere / "rows.json", orient="records")
@@ -200,15 +203,15 @@ def test_the_champion_loads_from_another_directory(
     pd.testing.assert_frame_equal(answers, load_model(model_folder).predict(rows))
 
 
-def test_links_open_the_views(tracking: Tracking, start) -> None:
-    assert "compare" not in tracking.deep_links()
+def test_links_open_the_views(tracking: Store, start) -> None:
+    assert "compare" not in deep_links(tracking)
     ids = {}
     for method in ("local", "fedavg", "fedavg"):
         with start(method=method) as run:
             pass
         ids[method] = run.id
     experiment = f"http://127.0.0.1:5000/#/experiments/{tracking.experiment_id}"
-    assert tracking.deep_links() == {
+    assert deep_links(tracking) == {
         "charts": f"{experiment}/runs?searchFilter=tags.role%3D%27federation%27&compareRunsMode=CHART",
         "table": f"{experiment}/runs?searchFilter=tags.role%3D%27federation%27"
         "&orderByKey=metrics.%60test%2Fmean_auc%60&orderByAsc=false",
@@ -217,4 +220,4 @@ def test_links_open_the_views(tracking: Tracking, start) -> None:
         f"&experiments=%5B%22{tracking.experiment_id}%22%5D",
         "registry": "http://127.0.0.1:5000/#/models",
     }
-    assert tracking.deep_links("http://host:8080/")["registry"] == "http://host:8080/#/models"
+    assert deep_links(tracking, "http://host:8080/")["registry"] == "http://host:8080/#/models"

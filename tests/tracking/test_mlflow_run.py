@@ -10,15 +10,15 @@ import pytest
 
 from pfmsmt.core.errors import TrackingError, TrainingError
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
-from pfmsmt.tracking import Tracking
+from pfmsmt.tracking import Store
 
 
-def history(tracking: Tracking, run_id: str, name: str) -> list[tuple[int, float]]:
+def history(tracking: Store, run_id: str, name: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in tracking.client.get_metric_history(run_id, name))
 
 
 @pytest.mark.slow(1)
-def test_a_run_carries_name_tags_params_and_origin(tracking: Tracking, root: Path, start) -> None:
+def test_a_run_carries_name_tags_params_and_origin(tracking: Store, root: Path, start) -> None:
     author = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for command in (["init", "-q"], ["add", "params.yaml"], [*author, "commit", "-qm", "x"]):
         subprocess.run(["git", *command], cwd=root, check=True)
@@ -41,7 +41,7 @@ def test_a_run_carries_name_tags_params_and_origin(tracking: Tracking, root: Pat
     assert tracking.client.get_run(changed.id).data.tags["git_dirty"] == "true"
 
 
-def test_the_data_set_shows_columns_and_counts(tracking: Tracking, start) -> None:
+def test_the_data_set_shows_columns_and_counts(tracking: Store, start) -> None:
     counts = {"NL": {"train": SplitCounts(rows=70, groups=9, positives={"ctr": 5, "ctcvr": 1}),
                      "test": SplitCounts(rows=30, groups=4, positives={"ctr": 2, "ctcvr": 0})}}  # fmt: skip
     tasks = (Task(name="ctr", label="click"), Task(name="ctcvr", label="conversion", within="ctr"))
@@ -65,11 +65,11 @@ def test_the_data_set_shows_columns_and_counts(tracking: Tracking, start) -> Non
     assert profile["scenarios"]["NL"]["test"] == {"rows": 30, "groups": 4, "positives": {"ctr": 2, "ctcvr": 0}}
 
 
-def test_outside_a_repository_the_commit_is_unknown(tracking: Tracking, finished) -> None:
+def test_outside_a_repository_the_commit_is_unknown(tracking: Store, finished) -> None:
     assert tracking.client.get_run(finished.id).data.tags["git_commit"] == "unknown"
 
 
-def test_metrics_land_at_their_round_and_what_is_not_finite_is_left_out(tracking: Tracking, start) -> None:
+def test_metrics_land_at_their_round_and_what_is_not_finite_is_left_out(tracking: Store, start) -> None:
     with start() as run:
         for number in range(1, 24):
             run.log_round(number, {"val/NL/ctr_auc": number / 100, "server/bytes_up": 7, "x": None, "y": float("nan")})
@@ -80,7 +80,7 @@ def test_metrics_land_at_their_round_and_what_is_not_finite_is_left_out(tracking
 
 
 @pytest.mark.slow(2)
-def test_a_round_of_more_metrics_than_one_call_takes(tracking: Tracking, start) -> None:
+def test_a_round_of_more_metrics_than_one_call_takes(tracking: Store, start) -> None:
     with start() as run:
         run.log_round(1, {f"m/{number}": number for number in range(1001)})
     assert len(tracking.client.get_run(run.id).data.metrics) == 1001
@@ -100,7 +100,7 @@ def test_a_name_that_mlflow_refuses_is_refused_at_once(name: str, start) -> None
     ],
 )
 def test_a_training_that_stops_keeps_its_rounds_and_the_reason(
-    error: BaseException, status: str, tag: str, tracking: Tracking, start
+    error: BaseException, status: str, tag: str, tracking: Store, start
 ) -> None:
     with pytest.raises(type(error)), start() as run:  # noqa: PT012
         run.log_round(1, {"val/mean_auc": 0.5})
@@ -110,14 +110,14 @@ def test_a_training_that_stops_keeps_its_rounds_and_the_reason(
     assert history(tracking, run.id, "val/mean_auc") == [(1, 0.5)]
 
 
-def test_a_config_file_that_is_missing_fails_the_run(tracking: Tracking, start, root: Path) -> None:
+def test_a_config_file_that_is_missing_fails_the_run(tracking: Store, start, root: Path) -> None:
     with pytest.raises(TrackingError, match=r"absent\.yaml"), start(config_file=root / "absent.yaml"):
         pass
     (run,) = tracking.client.search_runs([tracking.experiment_id])
     assert run.info.status == "FAILED"
 
 
-def test_a_resumed_run_has_every_round_once(tracking: Tracking, start) -> None:
+def test_a_resumed_run_has_every_round_once(tracking: Store, start) -> None:
     with pytest.raises(KeyboardInterrupt), start() as killed:  # noqa: PT012
         for number in (1, 2, 3):
             killed.log_round(number, {"val/mean_auc": number / 10, "server/seconds": 1.0})
@@ -137,7 +137,7 @@ def test_a_resumed_run_has_every_round_once(tracking: Tracking, start) -> None:
 
 
 @pytest.mark.slow(2)
-def test_a_resumed_run_has_every_model_once(tracking: Tracking, start, model_folder: Path, rows: pd.DataFrame) -> None:
+def test_a_resumed_run_has_every_model_once(tracking: Store, start, model_folder: Path, rows: pd.DataFrame) -> None:
     with pytest.raises(KeyboardInterrupt), start() as killed:  # noqa: PT012
         killed.log_scenario_model("fedavg-NL", model_folder, rows, {}, step=3)
         raise KeyboardInterrupt
@@ -149,7 +149,7 @@ def test_a_resumed_run_has_every_model_once(tracking: Tracking, start, model_fol
     assert [output.model_id for output in outputs] == [model_id]
 
 
-def test_a_value_that_changed_after_resuming_counts(tracking: Tracking, start) -> None:
+def test_a_value_that_changed_after_resuming_counts(tracking: Store, start) -> None:
     with start() as first:
         first.log_round(1, {"val/mean_auc": 0.9})
     with start(resume_id=first.id, resume_round=1) as run:
@@ -162,7 +162,7 @@ def test_resuming_a_run_of_another_store_says_what_to_do(start) -> None:
         pass
 
 
-def test_files_and_folders_become_artifacts(tracking: Tracking, start, root: Path) -> None:
+def test_files_and_folders_become_artifacts(tracking: Store, start, root: Path) -> None:
     (root / "plots").mkdir()
     for name in ("a.png", "b.png"):
         (root / "plots" / name).write_bytes(b"png")

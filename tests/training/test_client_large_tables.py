@@ -15,8 +15,7 @@ from pfmsmt.training.client import Request
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import build_federation
 from pfmsmt.training.history import History
-from pfmsmt.training.local import PRIVATE_TABLE, VERSION
-from pfmsmt.training.results import write_models
+from pfmsmt.training.local import PRIVATE_TABLE, TABLE_VERSION
 from pfmsmt.training.rounds import run_rounds
 from pfmsmt.training.trial import run_trial
 
@@ -59,7 +58,7 @@ def test_the_table_is_in_no_message_and_no_copied_state(build, method):
         assert request.kind == "validate" or NAME not in answer.arrays
     for state in client._states.values():
         assert NAME not in state.private
-        assert {name for name in state.optimizer if name.startswith(PRIVATE_TABLE)} <= {VERSION}
+        assert {name for name in state.optimizer if name.startswith(PRIVATE_TABLE)} <= {TABLE_VERSION}
     assert NAME in client.best_parameters()
 
 
@@ -141,7 +140,7 @@ def test_the_model_that_is_kept_is_the_best_rounds(build, tmp_path, method):
                 seen[name, result.round] = table(client)
     for name, client in federation.clients.items():
         np.testing.assert_array_equal(client.best_parameters()[NAME], seen[name, client.best.round].numpy())
-    write_models(tmp_path / "models", federation, build.schema, history)
+    federation._replace(calibration="none").save_models(tmp_path / "models", history)
     for name in build.schema.scenarios:
         client = federation.clients.get(name) or federation.clients["all"]
         rows = load_shard(build.shards, "val", build.schema.scenario(name))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pfmsmt.training.history import COLUMNS, KEPT, History, summary
+from pfmsmt.training.history import DIAGNOSTICS_COLUMNS, MOST_VALUES, History, summary
 from pfmsmt.training.rounds import RoundResult
 
 NAN = np.nan
@@ -78,7 +78,7 @@ def test_the_table_holds_every_value():
     result = two_experts()
     history.add(result)
     table = history.diagnostics()
-    assert tuple(table) == COLUMNS
+    assert tuple(table) == DIAGNOSTICS_COLUMNS
     found = {tuple(row[:5]): row[5] for row in table.astype(object).itertuples(index=False)}
     expected = {}
     for group, quantities in result.diagnostics.items():
@@ -96,7 +96,7 @@ def test_the_table_holds_every_value():
 
 def test_matrices_of_many_clients_are_thinned_and_vectors_are_not():
     """64 x 64 values: 16 rounds fit, so of 40 rounds every fourth is left; 16 * 4 rounds of vectors fit and more."""
-    assert KEPT == 16 * 64 * 64
+    assert MOST_VALUES == 16 * 64 * 64
     history = History()
     for number in range(1, 41):
         history.add(many(64, number))

@@ -6,9 +6,9 @@ import pytest
 from pfmsmt.core.types import Role
 from pfmsmt.methods import Upload
 from pfmsmt.training.exchange import InProcess
-from pfmsmt.training.ledger import COLUMNS, TRAFFIC_COLUMNS, Ledger
+from pfmsmt.training.ledger import LEDGER_COLUMNS, TRAFFIC_COLUMNS, Ledger
 from pfmsmt.training.rounds import run_rounds
-from tests.training.test_rounds import broken_in
+from tests.support.broken_clients import broken_in
 
 
 class Listening:
@@ -45,7 +45,7 @@ def run(federation, rounds=3):
         for result in run_rounds(
             federation.method, exchange, server, federation.names, rounds=rounds, quorum=0.5
         ):  # fmt: skip
-            ledger.add(result.round, result.messages)
+            ledger.add(result.round, result.transfers)
     return ledger, exchange.heard
 
 
@@ -60,7 +60,7 @@ def check(federation, ledger, heard):
     for round_, *key, size in heard:
         first.setdefault(tuple(key), (round_, size))
     table = ledger.table(template)
-    assert tuple(table) == COLUMNS
+    assert tuple(table) == LEDGER_COLUMNS
     found = {(r.client, r.phase, r.direction, r.name, r.shape, r.dtype): (r.round, r.bytes) for r in itertuples(table)}
     assert len(found) == len(table)
     shown = {(*key[:4], "x".join(map(str, key[4])) or "scalar", key[5]): value for key, value in first.items()}
@@ -137,11 +137,11 @@ def test_what_was_saved_goes_on(make_federation):
         results = list(run_rounds(federation.method, exchange, server, federation.names, rounds=3, quorum=0.5))
     whole, first, second = Ledger(), Ledger(), Ledger()
     for result in results:
-        whole.add(result.round, result.messages)
-    first.add(1, results[0].messages)
+        whole.add(result.round, result.transfers)
+    first.add(1, results[0].transfers)
     second.load(first.save())
     for result in results[1:]:
-        second.add(result.round, result.messages)
+        second.add(result.round, result.transfers)
     template = template_of(federation)
     pd.testing.assert_frame_equal(second.table(template), whole.table(template))
     pd.testing.assert_frame_equal(second.traffic(), whole.traffic())

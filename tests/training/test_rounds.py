@@ -6,6 +6,7 @@ from pfmsmt.core.errors import TrainingError
 from pfmsmt.training.client import Client
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.rounds import run_rounds
+from tests.support.broken_clients import broken_in
 
 METHODS = ["pf_msmtrec", "fedavg", "local"]
 
@@ -34,7 +35,7 @@ def assert_same(equal_arrays, first, second):
     (one, results), (two, others) = first, second
     for a, b in zip(results, others, strict=True):
         assert (a.round, a.validation, steady(a.metrics)) == (b.round, b.validation, steady(b.metrics))
-        assert (a.clients, a.messages) == (b.clients, b.messages)
+        assert (a.clients, a.transfers) == (b.clients, b.transfers)
         assert a.diagnostics.keys() == b.diagnostics.keys()
         assert all(equal_arrays(a.diagnostics[group], b.diagnostics[group]) for group in a.diagnostics)
     for name in one.names:
@@ -97,22 +98,6 @@ def test_what_a_round_reports(make_federation):
         assert {name: value.shape for name, value in found.items()} == {
             "listening": (3, 3), "cosine": (3, 3), "coefficients": (3,), "drift": (3,),
         }  # fmt: skip
-
-
-def broken_in(federation, client, *, rounds, phase=0):
-    """One client's local training raises in some rounds of one phase, at the client."""
-
-    def wrap(index, update):
-        def client_update(received, state, data, stream):
-            if index == phase and stream.round in rounds:
-                raise OSError("the disk of this site is gone")
-            return update(received, state, data, stream)
-
-        return client_update
-
-    phases = tuple(p._replace(client_update=wrap(i, p.client_update)) for i, p in enumerate(federation.method.phases))
-    broken = Client(client, federation.method._replace(phases=phases), federation.clients[client].learner, 0)
-    return federation._replace(clients={**federation.clients, client: broken})
 
 
 @pytest.mark.parametrize("phase", [0, 1])

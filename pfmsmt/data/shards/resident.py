@@ -3,7 +3,7 @@
 Legend: B batch, N rows of a shard, F categorical fields, M numerical fields, T tasks, S scenarios.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -136,13 +136,3 @@ def load_rows(source: RowGroups, window: int | None) -> Shard:
     codes, values, labels, groups = source.read(range(len(source.sizes)))
     order = RowOrder(Shuffle(source.sizes, window))
     return Shard(torch.from_numpy(codes), torch.from_numpy(values), torch.from_numpy(labels), groups, order)
-
-
-def private_shifts(schemas: Sequence[ScenarioSchema]) -> NDArray[np.int64]:
-    """Return the shift of fields' codes in a pooled table, [S, F].
-
-    It is 0 for federated fields.
-    """
-    sizes = np.array([[field.codes for field in schema.categorical] for schema in schemas], dtype=np.int64)
-    private = np.array([not field.federated for field in schemas[0].categorical])
-    return np.where(private, np.cumsum(sizes, axis=0) - sizes, 0)

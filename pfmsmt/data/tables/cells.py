@@ -40,6 +40,7 @@ def convert_cells(cells: Sequence[Any], column: Column) -> Converted:
 
     None is missing, where values may be.
     """
+    # Cells of one type, as they nearly always are, need one pass.
     found = set(map(type, cells))
     if fits(column, pa.null()):
         found.discard(type(None))

@@ -141,6 +141,7 @@ def convert(array: pa.Array, column: Column) -> Converted:
     """
     problems: list[Problem] = []
     array = _plain(array, column)
+    # Before gaps are filled, as a fill may lie below.
     if column.lowest is not None:
         below = np.asarray(pc.fill_null(pc.less(array, column.lowest), False))
         _note(problems, below, _number_of(array), f"is below {column.lowest}")
@@ -155,6 +156,7 @@ def convert(array: pa.Array, column: Column) -> Converted:
         missing = np.asarray(pc.is_null(array))
         if not column.optional:
             _note(problems, missing, lambda _: "the value", "is empty")
+        # Noted or the caller's to replace; the checks below shall find nothing wrong with it.
         array = pc.fill_null(array, _harmless(array.type))
     times = _form_of_times(array) if column.kind == "time" else ""
     return Converted(_KINDS[column.kind](array, column, problems), missing, problems, times)

@@ -1,4 +1,4 @@
-"""What the one who runs the server does: wait for it, register sites, start a run and watch it, ask how things are."""
+"""The server's operation: register sites, start runs and watch them."""
 
 import json
 import time
@@ -37,7 +37,9 @@ def wait_for_server(server: Server, seconds: float = START_SECONDS) -> None:
 
 
 def register_site(server: Server, scenario: str, public_key: Path) -> str:
-    """Let the holder of a key take part as `scenario`, and as no other; return the node's number.
+    """Register a key as `scenario`, and as no other.
+
+    Return the node's number.
 
     Raises:
         FederationError: no such scenario in params.yaml, a key that is registered already, or no server.
@@ -55,13 +57,18 @@ def register_site(server: Server, scenario: str, public_key: Path) -> str:
 
 
 def _registered(server: Server) -> dict[str, str]:
-    """Return node -> scenario: Flower knows the names, and tells them to a run alone."""
+    """Return node -> scenario.
+
+    From our own file: Flower knows the names, but gives them to a run alone.
+    """
     path = server.root / SITES
     return {str(k): str(v) for k, v in json.loads(path.read_text("utf-8")).items()} if path.exists() else {}
 
 
 def run_federation(server: Server, method: str, seed: int) -> str:
-    """Start a run of a method, or of `server_app.AGREE`, and show its log until it is over; return its number.
+    """Start a run, and show its log until it is over.
+
+    Of a method, or of `server_app.AGREE`. Return the run's number.
 
     Interrupted, it stops the run; the next run of this method and seed goes on after its last complete round.
 

@@ -1,4 +1,7 @@
-"""Who may talk to whom: a certificate for the server, signed by an authority of its own, and a key for each site."""
+"""Credentials: a certificate for the server, and a key per site.
+
+The certificate is signed by an authority of its own.
+"""
 
 import datetime
 import ipaddress
@@ -26,7 +29,7 @@ class Certificates(NamedTuple):
 
     @property
     def authority(self) -> Path:
-        """What sites need to know the server by; not secret."""
+        """The authority's certificate, by which sites know the server; not secret."""
         return self.folder / "ca.pem"
 
     @property
@@ -54,7 +57,9 @@ class Certificates(NamedTuple):
 
 
 def make_certificates(folder: Path, hosts: Sequence[str]) -> Certificates:
-    """Write an authority and a server's certificate for `hosts` (names or addresses) and loopback.
+    """Write an authority, and a server's certificate that it signs.
+
+    For `hosts` (names or addresses) and loopback.
 
     The authority's own key is forgotten: it signs this one certificate and no other.
 
@@ -93,7 +98,9 @@ def make_certificates(folder: Path, hosts: Sequence[str]) -> Certificates:
 
 
 def make_site_key(path: Path) -> Path:
-    """Write a site's secret key to `path`, and its public key to `path`.pub, which is returned.
+    """Write a site's secret key to `path`, and its public key.
+
+    The latter to `path`.pub, which is returned.
 
     Raises:
         FederationError: there is a key already.

@@ -1,4 +1,6 @@
-"""A whole federation on loopback, as separate processes with TLS and keys; all of it is taken down at the end.
+"""A whole federation on loopback, as processes with TLS and keys.
+
+All of it is taken down at the end.
 
 Gives every scenario's shards to a folder of its own, as they would lie at its site. For trials on one machine.
 """
@@ -33,7 +35,9 @@ PATIENCE = 20.0
 
 
 def demonstrate(root: Path, folder: Path, method: str, rounds: int, local_epochs: float) -> None:
-    """Train `method` for some rounds over one site per scenario of `root`'s data; everything lies in `folder`.
+    """Train `method` for some rounds over one site per scenario.
+
+    The scenarios are those of `root`'s data; all that is written lies in `folder`.
 
     Data are taken from `root` if the stage partition has written them, else made in `folder`.
 
@@ -44,7 +48,7 @@ def demonstrate(root: Path, folder: Path, method: str, rounds: int, local_epochs
     server = Server(folder / "server", port=free_port(), own_store=True)
     server.root.mkdir(parents=True)
     config = load_config(root / PARAMS_FILE)
-    sites = deal(_shards(root, config, folder), server.root, folder)
+    sites = share_out(_shards(root, config, folder), server.root, folder)
     # Each site would take all cores for itself; sites that do so on one machine take several times as long.
     _, threads = choose_workers(config.run, 1, torch.device("cpu"), trainings=len(sites))
     tree = yaml.safe_load((root / PARAMS_FILE).read_text(encoding="utf-8"))
@@ -66,10 +70,10 @@ def demonstrate(root: Path, folder: Path, method: str, rounds: int, local_epochs
         run_federation(server, method, 0)
     say("all processes have ended; what is left:")
     for scenario, place in sites.items():
-        kept = json.loads((place / RUNS / f"{run_name(method, 0)}.json").read_text(encoding="utf-8"))
+        saved = json.loads((place / RUNS / f"{run_name(method, 0)}.json").read_text(encoding="utf-8"))
         say(
-            f"  site {scenario}: pfmsmt-{scenario} version {kept['version']} in {place / 'mlflow.db'}, "
-            f"best round {kept['best']['round']}"
+            f"  site {scenario}: pfmsmt-{scenario} version {saved['version']} in {place / 'mlflow.db'}, "
+            f"best round {saved['best']['round']}"
         )
     say(f"  server: the run's metrics in {server.root / 'mlflow.db'}, what travelled in {server.root / 'models'}")
 
@@ -94,7 +98,7 @@ def process(command: Command, log: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def end_group(started: "subprocess.Popen[str]") -> None:
-    """Ask a program and its children to end, and make them after a while."""
+    """End a program and its children; kill them if they stay."""
     for word in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(started.pid, word)
@@ -107,8 +111,10 @@ def end_group(started: "subprocess.Popen[str]") -> None:
     started.wait()
 
 
-def deal(shards: Path, server: Path, sites: Path) -> dict[str, Path]:
-    """Write `<sites>/<scenario>/data/clients` for every scenario, and the server's schema; return the sites' folders.
+def share_out(shards: Path, server: Path, sites: Path) -> dict[str, Path]:
+    """Write every site's shards and the server's schema.
+
+    They lie in `<sites>/<scenario>/data/clients`. Return the sites' folders.
 
     A site gets its own shards, private vocabularies and counts; the server gets no rows and no private vocabulary.
 

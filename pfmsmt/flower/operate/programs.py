@@ -1,4 +1,4 @@
-"""Flower's programs with safe defaults: TLS, authenticated nodes, homes of their own, nothing sent home."""
+"""Flower's programs with safe defaults: TLS, authenticated nodes, no telemetry."""
 
 import ipaddress
 import json
@@ -18,7 +18,6 @@ from pfmsmt.tracking.connection import sqlite_uri, store_uri
 
 FEDERATION = Path("federation")
 """In the server's project: certificates, Flower's home and database, the app."""
-PORT = 9092
 CONNECTION = "pfmsmt"
 
 _QUIET = {
@@ -36,8 +35,8 @@ version = "1.0.0"
 publisher = "pfmsmt"
 
 [tool.flwr.app.components]
-serverapp = "pfmsmt.flower.server.server_app:app"
-clientapp = "pfmsmt.flower.site.client_app:app"
+serverapp = "pfmsmt.flower.server.server_app:server_app"
+clientapp = "pfmsmt.flower.site.client_app:client_app"
 
 [tool.flwr.app.config]
 method = "pf_msmtrec"
@@ -55,12 +54,15 @@ class Command(NamedTuple):
         """Run to the end."""
         return subprocess.run(self.words, env=self.environment, text=True, check=False, **options)
 
-    def become(self) -> NoReturn:
-        """Put it in the place of this process, so that whoever stops this one stops it."""
+    def replace_process(self) -> NoReturn:
+        """Run it in the place of this process, to stop together."""
         os.execve(self.words[0], self.words, self.environment)
 
     def start(self, **options: Any) -> "subprocess.Popen[str]":
-        """Start it as the leader of a group of its own, so that all that it starts can be ended with it."""
+        """Start it as the leader of a group of its own.
+
+        All that it starts can then be ended with it.
+        """
         return subprocess.Popen(self.words, env=self.environment, text=True, start_new_session=True, **options)
 
 
@@ -69,18 +71,20 @@ class Server(NamedTuple):
 
     root: Path
     host: str = "127.0.0.1"
-    port: int = PORT
+    port: int = 9092
     insecure: bool = False
     own_store: bool = False
     """Runs are tracked in the project's own `mlflow.db`, whatever MLFLOW_TRACKING_URI says."""
 
     @property
     def certificates(self) -> Certificates:
-        """What it is known by."""
+        """The certificates by which sites know it."""
         return Certificates(self.root / FEDERATION / "certificates")
 
     def superlink(self) -> Command:
-        """Return the program that sites connect to, and that starts the ServerApp of every run.
+        """Return the program that sites connect to.
+
+        It starts the ServerApp of every run.
 
         Raises:
             FederationError: no certificates, or --insecure on an address that others can reach.
@@ -114,7 +118,10 @@ class Server(NamedTuple):
         return self._command(["flwr", *words], {})
 
     def app(self) -> Path:
-        """Write the Flower app, which names the package's own apps and holds no code, and return its folder."""
+        """Write the Flower app, and return its folder.
+
+        It names the package's own apps, and holds no code.
+        """
         folder = self.root / FEDERATION / "app"
         write_text(folder / "pyproject.toml", _APP)
         return folder

@@ -1,4 +1,7 @@
-"""What the server takes from a site. Whatever is wrong with an answer is that site's failure, not the run's."""
+"""The server's checks of sites' answers.
+
+A wrong one is that site's failure, not the run's.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,17 +11,17 @@ import numpy as np
 
 from pfmsmt.core import arrays
 from pfmsmt.core.types import RUNNING_VARIANCE, NamedArrays, Role, Template
-from pfmsmt.flower.wire import Best
+from pfmsmt.flower.wire import SiteResult
 from pfmsmt.methods import Method, Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.scores import Validation
 
-MOST_RELEASES = 1_000_000
-"""Noised uploads that a site may say it made in a run: far more than any run has."""
+_MOST_RELEASES = 1_000_000
+"""Noised uploads that a site may report of a run: far more than any run has."""
 
 
 class Acceptance(NamedTuple):
-    """What is expected of every answer."""
+    """The checks of every answer, and the values that they need."""
 
     method: Method
     template: Template
@@ -29,11 +32,15 @@ class Acceptance(NamedTuple):
     noise: float
     """Standard deviation of the noise that uploads carry; 0: none"""
 
-    def refusal(self, client: str, request: Request | None, answer: Upload | Validation | Best) -> str | None:
-        """Return what is wrong with the answer to a request, or None; no request: what a site tells at the end."""
+    def refusal(self, client: str, request: Request | None, answer: Upload | Validation | SiteResult) -> str | None:
+        """Return why the answer to a request is refused, or None.
+
+        No request: the site's report at the end of the run.
+        """
         if request is None:
-            return None if isinstance(answer, Best) and self._best(client, answer) else "its answer does not fit"
-        if isinstance(answer, Best):
+            fits = isinstance(answer, SiteResult) and self._result(client, answer)
+            return None if fits else "its answer does not fit"
+        if isinstance(answer, SiteResult):
             return "its answer does not fit the question"
         if request.kind == "validate":
             return self._validation(client, answer)
@@ -50,18 +57,18 @@ class Acceptance(NamedTuple):
         for name, array in upload.arrays.items():
             if name.endswith(RUNNING_VARIANCE) and (array < 0).any():
                 return f"{name!r} is a variance, and below 0"
-        told = self._of(sent, phase.told)
-        if upload.by_task.keys() != (set(self.tasks) if phase.told else set()):
-            return f"it tells shares of the tasks {sorted(upload.by_task)}"
+        reported = self._of(sent, phase.reported)
+        if upload.by_task.keys() != (set(self.tasks) if phase.reported else set()):
+            return f"it reports shares of the tasks {sorted(upload.by_task)}"
         for task, part in upload.by_task.items():
-            if fault := _misshapen(part, told):
+            if fault := _misshapen(part, reported):
                 return f"share of task {task}: {fault}"
         if type(upload.examples) is not int or upload.examples != self.rows[client]:
             return f"it says {upload.examples!r} examples, the agreed schema {self.rows[client]}"
         if type(upload.loss) is not float or not math.isfinite(upload.loss):
             return f"its loss is {upload.loss!r}"
         releases = upload.releases
-        if type(releases) is not int or not (1 <= releases <= MOST_RELEASES if self.noise else releases == 0):
+        if type(releases) is not int or not (1 <= releases <= _MOST_RELEASES if self.noise else releases == 0):
             return f"it says {str(releases)[:20]} noised uploads"
         changes = self._of(upload.arrays, phase.changes)
         ends = {name: array for name, array in upload.arrays.items() if name not in changes}
@@ -91,7 +98,7 @@ class Acceptance(NamedTuple):
                 return wrong
         return None
 
-    def _best(self, client: str, best: Best) -> bool:
+    def _result(self, client: str, best: SiteResult) -> bool:
         return (
             type(best.round) is int
             and best.round > 0
@@ -102,7 +109,7 @@ class Acceptance(NamedTuple):
 
 
 def _is_share(value: object) -> bool:
-    """Tell whether a value is undefined, or from 0 to 1."""
+    """Return whether a value is undefined, or from 0 to 1."""
     return value is None or _within(value, 0, 1)
 
 
@@ -111,7 +118,10 @@ def _within(value: object, lowest: float, highest: float) -> bool:
 
 
 def _misshapen(found: NamedArrays, expected: NamedArrays) -> str | None:
-    """Return how names, shapes, types or values differ from what is expected."""
+    """Return a difference from what is expected, or None.
+
+    Of names, shapes, types or values.
+    """
     if found.keys() != expected.keys():
         lacking, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
         return f"it lacks {lacking[0]!r}" if lacking else f"it holds {extra[0]!r}, which is not to be uploaded"

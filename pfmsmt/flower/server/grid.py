@@ -1,32 +1,35 @@
-"""How requests reach sites and answers come back: as messages over Flower's Grid."""
+"""The exchange over Flower's Grid: requests and answers as its messages."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pfmsmt.flower.plan import Plan
+from pfmsmt.flower.plan import RunPlan
 from pfmsmt.flower.server.nodes import Nodes
-from pfmsmt.flower.wire import Best, pack_request, read_answer
+from pfmsmt.flower.wire import SAVE, SiteResult, pack_request, read_answer
 from pfmsmt.methods import Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.exchange import Answers, Failure
 from pfmsmt.training.scores import Validation
 
-KINDS = {"train": "train", "validate": "evaluate"}
+_MESSAGE_TYPES = {"train": "train", "validate": "evaluate"}
 """Kind of request -> Flower's message type."""
 
-Refusal = Callable[[str, Request | None, Any], str | None]
+_Refusal = Callable[[str, Request | None, Any], str | None]
 """(client, request, answer) -> what is wrong with the answer, or None; see `Acceptance.refusal`"""
 
 
 class OverGrid:
     """The exchange of one run with its sites."""
 
-    def __init__(self, nodes: Nodes, clients: Sequence[str], plan: Plan, refusal: Refusal) -> None:
+    def __init__(self, nodes: Nodes, clients: Sequence[str], plan: RunPlan, refusal: _Refusal) -> None:
         """`plan` goes with every request; `refusal` checks answers."""
         self._nodes, self._clients, self._plan, self._refusal = nodes, clients, plan, refusal
 
     def __enter__(self) -> "OverGrid":
-        """Wait until all sites are connected, at most until the deadline; then a quorum may go on."""
+        """Wait until all sites are connected, at most until the deadline.
+
+        A quorum may then go on.
+        """
         self._nodes.wait(self._clients)
         return self
 
@@ -34,8 +37,8 @@ class OverGrid:
         """Leave the Grid to Flower."""
 
     def __call__(self, requests: Mapping[str, Request]) -> Answers:
-        """Send every client its request and wait for all, at most until the deadline."""
-        (kind,) = {KINDS[request.kind] for request in requests.values()}
+        """Send every client its request and wait, until the deadline."""
+        (kind,) = {_MESSAGE_TYPES[request.kind] for request in requests.values()}
         found = self._ask(requests, kind)
         answers: dict[str, Upload | Validation] = {}
         failures: dict[str, Failure] = {}
@@ -47,15 +50,19 @@ class OverGrid:
                 failures[client] = fault if isinstance(fault, Failure) else Failure(fault)
         return answers, failures
 
-    def finish(self, clients: Iterable[str]) -> tuple[dict[str, Best], dict[str, str]]:
-        """Ask sites to keep their best models; return what they tell of them, and client -> why one did not."""
-        found = self._ask(dict.fromkeys(clients), "query.keep")
+    def finish(self, clients: Iterable[str]) -> tuple[dict[str, SiteResult], dict[str, str]]:
+        """Have sites save their best models.
+
+        Returns:
+            client -> its site's report, and client -> why a site did not save one.
+        """
+        found = self._ask(dict.fromkeys(clients), SAVE)
         faults = {
             client: answer.reason if isinstance(answer, Failure) else self._refusal(client, None, answer)
             for client, answer in found.items()
         }
-        kept = {client: found[client] for client, fault in faults.items() if fault is None}
-        return kept, {client: fault for client, fault in faults.items() if fault is not None}
+        saved = {client: found[client] for client, fault in faults.items() if fault is None}
+        return saved, {client: fault for client, fault in faults.items() if fault is not None}
 
     def _ask(self, requests: Mapping[str, Request | None], kind: str) -> dict[str, Any]:
         """Return what every client answered, or its failure."""

@@ -10,15 +10,18 @@ from pfmsmt.core.console import say
 from pfmsmt.flower.wire import NOTES, one_line
 from pfmsmt.training.exchange import Failure
 
-POLL_SECONDS = 0.5
-NOT_CONNECTED = Failure("its site is not connected")
-TWICE = Failure("two nodes are connected as it; stop one of them")
-NODE_GONE = 5
+_POLL_SECONDS = 0.5
+_NOT_CONNECTED = Failure("its site is not connected")
+_TWICE = Failure("two nodes are connected as it; stop one of them")
+_NODE_GONE = 5
 """Flower's error code for a node that stopped sending signs of life."""
 
 
 class Nodes:
-    """Who is connected; a site that fails, is late or is missing is a failure of its own."""
+    """Sites that are connected.
+
+    One that fails, is late or is missing is a failure of its own.
+    """
 
     def __init__(self, grid: Grid, *, deadline: float, trust_nodes: bool) -> None:
         """Reach sites through `grid`.
@@ -34,17 +37,20 @@ class Nodes:
     def wait(self, clients: Sequence[str]) -> None:
         """Wait until all of these are connected, at most until the deadline."""
         end = time.monotonic() + self._deadline
-        told: list[str] = []
+        reported: list[str] = []
         while missing := sorted(set(clients) - self.sites().keys()):
-            if missing != told:
+            if missing != reported:
                 say(f"waiting for sites {', '.join(missing)}")
-                told = missing
+                reported = missing
             if time.monotonic() >= end:
                 break
-            time.sleep(POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
     def sites(self) -> dict[str, int]:
-        """Return client -> node of the sites that are connected now, once; one that came back may have a new node."""
+        """Return client -> node of the sites that are connected now, once.
+
+        A site that came back may have a new node.
+        """
         return {name: nodes[0] for name, nodes in self._nodes().items() if len(nodes) == 1}
 
     def _nodes(self) -> dict[str, list[int]]:
@@ -59,16 +65,19 @@ class Nodes:
         return found
 
     def ask(self, questions: Mapping[str, RecordDict], kind: str) -> dict[str, RecordDict | Failure]:
-        """Send every client its question and wait for all, at most until the deadline; return client -> answer."""
+        """Send every client its question; return client -> answer or failure.
+
+        Waits for all, at most until the deadline.
+        """
         nodes = self._nodes()
         present = {client: nodes[client][0] for client in questions if len(nodes.get(client, ())) == 1}
         replies = self._send({node: questions[client] for client, node in present.items()}, kind)
         answers = {client: self._read(replies.get(node)) for client, node in present.items()}
-        absent = {client: TWICE if client in nodes else NOT_CONNECTED for client in questions}
+        absent = {client: _TWICE if client in nodes else _NOT_CONNECTED for client in questions}
         return {client: answers.get(client, absent[client]) for client in questions}
 
     def _send(self, contents: Mapping[int, RecordDict], kind: str) -> dict[int, Message]:
-        """Send each node its content; return node -> reply of those that came in time."""
+        """Send each node its content; return node -> reply in time."""
         end = time.monotonic() + self._deadline
         messages = [Message(content, node, kind, ttl=self._deadline) for node, content in contents.items()]
         waiting = dict(zip(self._grid.push_messages(messages), contents, strict=True)) if messages else {}
@@ -80,7 +89,7 @@ class Nodes:
                     replies[node] = reply
             if not waiting or time.monotonic() >= end:
                 break
-            time.sleep(POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return replies
 
     def _read(self, reply: Message | None) -> RecordDict | Failure:
@@ -88,12 +97,12 @@ class Nodes:
             return Failure(f"no answer within {self._deadline:g} s (federate.deadline)")
         if not reply.has_error():
             return reply.content
-        if reply.error.code == NODE_GONE:
+        if reply.error.code == _NODE_GONE:
             return Failure("its site went away")
         return Failure(f"Flower's error {reply.error.code}: {one_line(str(reply.error.reason))}")
 
     def _introduce(self, nodes: list[int]) -> dict[int, str]:
-        """Ask nodes without a name whose they are; known ones are not asked again."""
+        """Ask nodes without a name for their scenario, once each."""
         question = RecordDict({NOTES: ConfigRecord({"json": "{}"})})
         replies = self._send({node: question for node in nodes if node not in self._introduced}, "query")
         for node, reply in replies.items():

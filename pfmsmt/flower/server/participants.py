@@ -1,20 +1,24 @@
-"""The clients of a run as the server sees them: sites of their own, which keep what is theirs."""
+"""A federation over sites, as its server sees it.
+
+Sites have their models and their private state to themselves.
+"""
 
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pfmsmt.config import Config
 from pfmsmt.core.console import say
 from pfmsmt.core.errors import CheckpointError, FederationError
 from pfmsmt.core.files import new_folder
+from pfmsmt.core.layout import run_name
 from pfmsmt.data.schema import Schema
-from pfmsmt.flower.plan import Plan, make_plan
+from pfmsmt.flower.plan import RunPlan, make_plan
 from pfmsmt.flower.server.acceptance import Acceptance
 from pfmsmt.flower.server.grid import OverGrid
-from pfmsmt.methods.catalogue import POOLED, build_method, with_messages
+from pfmsmt.methods.catalogue import build_method, method_facts, with_messages
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.template import Binding
 from pfmsmt.training.exchange import Exchange
@@ -22,20 +26,19 @@ from pfmsmt.training.federation import build_specs
 from pfmsmt.training.history import History
 from pfmsmt.training.local import local_train
 from pfmsmt.training.results import write_results
-from pfmsmt.training.run import Job
 
-if TYPE_CHECKING:
-    from pfmsmt.tracking import TrainingRun
-
-RUN_FILE = "run.txt"
-
-Connect = Callable[[Plan, Acceptance], OverGrid]
+_RUN_FILE = "run.txt"
 
 
 class Sites:
-    """See `pfmsmt.running.Participants`. The server builds one model to know all names and initial values."""
+    """A federation over sites, as `run_training` drives it; see `FederationLike`.
 
-    def __init__(self, config: Config, schema: Schema, name: str, seed: int, connect: Connect) -> None:
+    The server builds one model, to know all names and initial values; it has no rows and trains nothing.
+    """
+
+    def __init__(
+        self, config: Config, schema: Schema, name: str, seed: int, connect: Callable[[RunPlan, Acceptance], OverGrid]
+    ) -> None:
         """Prepare a run of method `name`.
 
         Args:
@@ -49,7 +52,7 @@ class Sites:
             FederationError: the method pools all rows in one place.
             ConfigError: see `build_specs`.
         """
-        if name in POOLED:
+        if not method_facts(name, config.methods).deployable:
             raise FederationError(f"{name} needs everybody's rows in one place; sites keep theirs")
         self._config, self._schema, self._name, self._seed, self._connect = config, schema, name, seed, connect
         binding = Binding(MMoE(next(iter(build_specs(config, schema, name).values()))).initialise(seed, ""))
@@ -61,7 +64,10 @@ class Sites:
         self._exchange: OverGrid | None = None
 
     def open(self) -> AbstractContextManager[Exchange]:
-        """Connect with the sites; they keep their state under the run's own name."""
+        """Connect with the sites.
+
+        They save their state under the run's own name.
+        """
         rows = {name: counts["train"].rows for name, counts in self._schema.counts.items()}
         tasks = [task.name for task in self._schema.tasks]
         privacy = self._config.privacy
@@ -74,8 +80,8 @@ class Sites:
         return self._exchange
 
     def save(self, folder: Path, round: int) -> None:
-        """Write the run's name; sites keep their state themselves, step by step."""
-        (folder / RUN_FILE).write_text(self._run, encoding="utf-8")
+        """Write the run's name; sites save their state themselves, step by step."""
+        (folder / _RUN_FILE).write_text(self._run, encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Go on under the name of the run that was broken off.
@@ -84,20 +90,21 @@ class Sites:
             CheckpointError: the checkpoint is damaged, or of a run in one process.
         """
         try:
-            self._run = (folder / RUN_FILE).read_text(encoding="utf-8")
+            self._run = (folder / _RUN_FILE).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{folder / RUN_FILE} cannot be read; remove {folder} to start anew") from error
+            raise CheckpointError(f"{folder / _RUN_FILE} cannot be read; remove {folder} to start anew") from error
 
-    def keep(self, job: Job, history: History, tracked: "TrainingRun") -> dict[str, str]:
-        """Have every site keep its model; write what the server knows of the run."""
+    def save_models(self, folder: Path, history: History) -> dict[str, dict[str, Any]]:
+        """Have every site save its model; write the server's results.
+
+        Returns:
+            nothing: no model lies in the folder, as they are the sites' own.
+        """
         assert self._exchange is not None
-        kept, failures = self._exchange.finish(self.names)
+        saved, failures = self._exchange.finish(self.names)
         for client, reason in failures.items():
-            say(f"{job.name}: site {client} did not keep a model: {reason}")
-        best = {
-            client: {"round": found.round, "mean_auc": found.mean_auc, "validation": found.validation}
-            for client, found in sorted(kept.items())
-        }
-        with new_folder(job.folder) as temporary:
+            say(f"{run_name(self._name, self._seed)}: site {client} did not save a model: {reason}")
+        best = {client: found._asdict() for client, found in sorted(saved.items())}
+        with new_folder(folder) as temporary:
             write_results(temporary, best, self.template, history)
         return {}

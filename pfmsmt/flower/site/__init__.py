@@ -1,1 +1,1 @@
-"""One scenario's site: it answers the server and keeps its own state."""
+"""One scenario's site: it answers the server and saves its own state."""

@@ -1,4 +1,7 @@
-"""What a finished run leaves at a site: its personalised model, on its disk and in the site's own MLflow store."""
+"""A finished run at a site: its model, saved and registered.
+
+In the site's own MLflow store.
+"""
 
 import json
 
@@ -7,20 +10,21 @@ import pandas as pd
 from pfmsmt.core.files import write_json, write_text
 from pfmsmt.core.layout import CLIENTS, MODELS, RUNS, run_name
 from pfmsmt.data.schema import Schema
-from pfmsmt.flower.plan import Plan
+from pfmsmt.flower.plan import RunPlan
 from pfmsmt.flower.site.state import PLAN, STATE, Site
-from pfmsmt.flower.wire import Best
+from pfmsmt.flower.wire import SiteResult
 from pfmsmt.tracking import connect
+from pfmsmt.tracking.mlflow_run import training_run
 from pfmsmt.tracking.promotion import place
-from pfmsmt.tracking.registry import CHAMPION
+from pfmsmt.tracking.registry import CHAMPION, register_version
 from pfmsmt.training.history import History
-from pfmsmt.training.results import write_models
 
 
-def keep_model(site: Site, asked: str, plan: Plan, track: bool) -> Best:
-    """Write `models/<method>-seed<seed>/`; with `track`, log and register the model. Repeating it registers no more.
+def save_site_model(site: Site, asked: str, plan: RunPlan, track: bool) -> SiteResult:
+    """Write `models/<method>-seed<seed>/`; with `track`, log and register the model.
 
-    Private parts never leave the site, so neither does its model: the server learns round and validation alone.
+    Repeating it registers no more. Private parts never leave the site, so neither does its model: the server learns
+    round and validation alone.
 
     Raises:
         FederationError: see `Site.check` and `Site.last`.
@@ -32,10 +36,10 @@ def keep_model(site: Site, asked: str, plan: Plan, track: bool) -> Best:
     if done.exists():
         known = json.loads(done.read_text(encoding="utf-8"))
         if known["run"] == plan.run_id:
-            return Best(**known["best"])
+            return SiteResult(**known["best"])
     folder = site.folder / MODELS / run_name(plan.method, plan.seed)
-    found = write_models(folder, site.last(plan, schema), schema, History(), plan.train.calibration)[site.client]
-    best = Best(found["round"], found["mean_auc"], found["validation"])
+    found = site.last(plan, schema).save_models(folder, History())[site.client]
+    best = SiteResult(found["round"], found["mean_auc"], found["validation"])
     write_text(site.folder / STATE / plan.run_id / PLAN, plan.model_dump_json(indent=2) + "\n")
     ids = _register(site, plan, schema, best) if track else {}
     write_json(done, {"run": plan.run_id, "best": best._asdict(), **ids})
@@ -43,11 +47,14 @@ def keep_model(site: Site, asked: str, plan: Plan, track: bool) -> Best:
     return best
 
 
-def _register(site: Site, plan: Plan, schema: Schema, best: Best) -> dict[str, str]:
-    """Make the model the site's champion in its own MLflow store; return run, model and version."""
-    tracking = connect(site.folder)
-    with tracking.training_run(
-        method=plan.method, seed=plan.seed, dataset=schema.source, fingerprint=schema.fingerprint,
+def _register(site: Site, plan: RunPlan, schema: Schema, best: SiteResult) -> dict[str, str]:
+    """Make the model the champion in the site's own store.
+
+    Return run, model and version.
+    """
+    store = connect(site.folder)
+    with training_run(
+        store, method=plan.method, seed=plan.seed, dataset=schema.source, fingerprint=schema.fingerprint,
         params={"federation": plan.run_id, "scenario": site.client, "method": plan.method, "seed": plan.seed},
         config_file=site.folder / STATE / plan.run_id / PLAN,
     ) as tracked:  # fmt: skip
@@ -59,6 +66,6 @@ def _register(site: Site, plan: Plan, schema: Schema, best: Best) -> dict[str, s
             step=plan.train.rounds + 1,
         )
     chosen = {"method": plan.method, "seed": plan.seed, "federation": plan.run_id, "val_mean_auc": best.mean_auc}
-    version = tracking.register_version(site.client, model, chosen)
-    place(tracking, site.client, version, CHAMPION, margin=0.0)
+    version = register_version(store, site.client, model, chosen)
+    place(store, site.client, version, CHAMPION, margin=0.0)
     return {"run_id": tracked.id, "model_id": model, "version": version}

@@ -1,6 +1,7 @@
-"""The site's side: answers one request, with its private state on its own disk, tagged by run and round.
+"""A site: it answers one request, and saves its private state.
 
-Every message starts a new process, so nothing else survives from one to the next.
+The state lies on its own disk, by run and round. Every message starts a new process, so nothing else survives from one
+to the next.
 
     <site>/data/clients/    shards and schema.json, as `pfmsmt site prepare` or the stage partition write them
     <site>/state/<run>/<round>.<step>/    the client after that step of that round: its phases, then validation
@@ -25,7 +26,7 @@ from pfmsmt.core.errors import FederationError
 from pfmsmt.core.files import new_folder, recover, write_text
 from pfmsmt.core.layout import CLIENTS, SCHEMA, run_name
 from pfmsmt.data.schema import Schema, read_schema
-from pfmsmt.flower.plan import Plan
+from pfmsmt.flower.plan import RunPlan
 from pfmsmt.methods import Method, Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.devices import choose_device
@@ -34,9 +35,9 @@ from pfmsmt.training.federation import Federation, build_federation
 from pfmsmt.training.scores import Validation
 
 STATE = Path("state")
-RELEASES = "releases.txt"
+_RELEASES_FILE = "releases.txt"
 """In the state of a run: how many noised uploads the site made in it."""
-NAME = "name.txt"
+_NAME_FILE = "name.txt"
 """In the state of a run: its method and seed."""
 PLAN = "plan.json"
 """In the state of a run that is over."""
@@ -44,14 +45,19 @@ _STEP = re.compile(r"(\d{6})\.(\d)")
 
 
 class Site:
-    """One scenario's place: its shards, and the state of its client in each run."""
+    """One scenario's own machine: its shards and its client's states."""
 
     def __init__(self, client: str, folder: Path) -> None:
-        """`folder` holds `data/clients`; `client` is the scenario that the site's key is bound to."""
+        """Open a site's folder.
+
+        `folder` holds `data/clients`; `client` is the scenario that the site's key is bound to.
+        """
         self.client, self.folder = client, folder
 
-    def answer(self, asked: str, plan: Plan, request: Request) -> Upload | Validation:
-        """Carry out a request for client `asked`, from the state before it, and keep the state after it.
+    def answer(self, asked: str, plan: RunPlan, request: Request) -> Upload | Validation:
+        """Carry out a request for client `asked`.
+
+        From the state before it; the state after it is saved.
 
         Raises:
             FederationError: the site does not fit the plan; message says in what, and what to do.
@@ -66,26 +72,29 @@ class Site:
             before = self._latest(plan.run_id, now)
             if before is not None:
                 client.load(self._path(plan.run_id, before))
-            # In a thread, as where all clients are in one process: what torch is told there is not told elsewhere.
+            # In a thread, as where all clients are in one process: its settings of torch hold there and nowhere else.
             with ThreadPoolExecutor(1, "client", prepare_thread, (_threads(plan.run),)) as pool:
                 answer = pool.submit(client.answer, request).result()
             if isinstance(answer, Upload) and answer.releases:
                 answer = answer._replace(releases=self._release(plan.run_id))
-            write_text(self._place(f"{plan.run_id}/{NAME}"), run_name(plan.method, plan.seed))
+            write_text(self._place(f"{plan.run_id}/{_NAME_FILE}"), run_name(plan.method, plan.seed))
             with new_folder(self._path(plan.run_id, now)) as temporary:
                 client.save(temporary, request.round)
             self._forget(plan.run_id, now)
         return answer
 
     def _release(self, run: str) -> int:
-        """Count one more noised upload, before it leaves: a round that is repeated tells something anew."""
-        path = self.folder / STATE / run / RELEASES
+        """Count one more noised upload, before it leaves.
+
+        Every one counts: a round that is repeated reveals something anew.
+        """
+        path = self.folder / STATE / run / _RELEASES_FILE
         count = 1 + (int(path.read_text(encoding="utf-8")) if path.exists() else 0)
         write_text(path, str(count))
         return count
 
-    def check(self, asked: str, plan: Plan) -> Schema:
-        """Return the site's own schema if it may take part in the plan.
+    def check(self, asked: str, plan: RunPlan) -> Schema:
+        """Return the site's own schema, if it fits the plan.
 
         Raises:
             FederationError: another scenario, package version or schema, or more is to leave than params.yaml allows.
@@ -108,8 +117,8 @@ class Site:
             )
         return schema.only(self.client)
 
-    def _check_terms(self, plan: Plan) -> None:
-        """Hold the plan against what the site's own params.yaml allows to leave."""
+    def _check_terms(self, plan: RunPlan) -> None:
+        """Refuse a plan that sends more than the site's own params.yaml allows."""
         file = self.folder / PARAMS_FILE
         if not file.exists():
             return
@@ -128,7 +137,7 @@ class Site:
                 f"{plan.privacy.noise:g}"
             )
 
-    def last(self, plan: Plan, schema: Schema) -> Federation:
+    def last(self, plan: RunPlan, schema: Schema) -> Federation:
         """Return this site's client as the run left it.
 
         Raises:
@@ -137,23 +146,26 @@ class Site:
         federation = self.federation(plan, schema)
         steps = self._steps(plan.run_id)
         if not steps:
-            raise FederationError(f"site {self.client} took part in no round of this run, so it has no model to keep")
+            raise FederationError(f"site {self.client} took part in no round of this run, so it has no model to save")
         federation.load(self._path(plan.run_id, steps[-1]))
         return federation
 
-    def federation(self, plan: Plan, schema: Schema) -> Federation:
+    def federation(self, plan: RunPlan, schema: Schema) -> Federation:
         """Build the method and this site's one client."""
         device = choose_device(plan.run.device)
         return build_federation(
-            plan, schema, self.folder / CLIENTS, plan.method, plan.seed, device, mean_rows=plan.mean_rows,
+            plan.config, schema, self.folder / CLIENTS, plan.method, plan.seed, device, mean_rows=plan.mean_rows,
             # The server knows the seed, and could take seeded noise off again.
             entropy=lambda stream: os.urandom,
         )  # fmt: skip
 
     def forget_others(self, run: str, name: str) -> None:
-        """Remove the state of other runs that are over, or were broken off and begun anew under this name."""
+        """Remove the state of other runs that nobody will go on with.
+
+        They are over, or were broken off and begun anew under this name.
+        """
         for state in (self.folder / STATE).iterdir():
-            named = state / NAME
+            named = state / _NAME_FILE
             same = named.exists() and named.read_text(encoding="utf-8") == name
             if state.name != run and ((state / PLAN).exists() or same):
                 shutil.rmtree(state)
@@ -178,7 +190,10 @@ class Site:
         return max((step for step in self._steps(run) if step < now), default=None)
 
     def _forget(self, run: str, now: tuple[int, int]) -> None:
-        """Keep the last step before this round, and this round's: the server may go on from either."""
+        """Remove steps that the server can no longer go on from.
+
+        The last step before this round stays, and this round's.
+        """
         earlier = [step for step in self._steps(run) if step[0] < now[0]]
         for step in earlier[:-1]:
             shutil.rmtree(self._path(run, step))

@@ -13,8 +13,9 @@ from pfmsmt.data.schema import read_schema
 from pfmsmt.data.statistics import Moments
 from pfmsmt.flower.operate.control import run_federation
 from pfmsmt.flower.operate.programs import Server
-from pfmsmt.flower.preparing import agree_on_schema, prepare_site
+from pfmsmt.flower.server.agree import agree_on_schema
 from pfmsmt.flower.server.nodes import Nodes
+from pfmsmt.flower.site.prepare import prepare_site
 from tests.support.in_process_grid import InProcessGrid
 
 PRIVATE = "categorical_3"

@@ -1,0 +1,109 @@
+"""FedAvg and its relatives: clients share some roles, the server averages them.
+
+A round, for shared roles w and private roles v_k of client k (partial personalisation, algorithm FedSim of Pillutla et
+al. 2022); n_k are its examples:
+
+    broadcast        w to every client
+    client_update    w_k, v_k  <-  local training of F_k(w, v_k) + mu/2 |w - w_received|^2, from w_received and v_k
+    server_update    w         <-  opt(w, sum_k p_k (w_k - w)),   p_k = n_k / sum n
+
+opt is plain addition, or Adam on the server (FedOpt, Reddi et al. 2021). The methods differ in their shared roles alone
+(SHARED), and FedProx in mu > 0:
+
+    fedavg        McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data".
+                  Every tensor is averaged; only private ids and task-specific parts stay.
+    fedprox       Li et al. 2020, "Federated optimization in heterogeneous networks". FedAvg, but no client strays far:
+                  the pull of mu is on all that is learned and shared. BatchNorm's running statistics are measured, not
+                  learned, and not pulled.
+    fedbn         Li et al. 2021, "FedBN: Federated learning on non-IID features via local batch normalization".
+                  BatchNorm (scale, shift, running statistics) stays, and absorbs the shift between clients' features.
+    fedper        Arivazhagan et al. 2019, "Federated learning with personalization layers". The body is averaged
+                  (experts, federated tables, BatchNorm); the heads stay (towers and gates).
+    local         No federation: nothing is shared, every client trains its own model.
+    centralized   The non-private reference: `local`, for one client that holds everybody's rows
+                  (`pfmsmt.training.pooled`). The scenario is then a categorical feature.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pfmsmt.core import arrays
+from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
+from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
+from pfmsmt.methods.aggregation import shares
+from pfmsmt.methods.server_optimizer import PLAIN_STEP, FedOpt
+
+SHARED: Mapping[str, frozenset[Role]] = {
+    "fedavg": frozenset(Role) - NEVER_LEAVES,
+    "fedprox": frozenset(Role) - NEVER_LEAVES,
+    "fedbn": frozenset(Role) - NEVER_LEAVES - {Role.NORM},
+    "fedper": frozenset({Role.EXPERT, Role.EMBEDDING, Role.NORM}),
+    "local": frozenset(),
+    "centralized": frozenset(),
+}
+"""method -> the roles that its clients share; all others stay with the client"""
+
+
+def averaging(
+    name: str,
+    local_train: LocalTrain,
+    template: Template,
+    *,
+    learning_rate: float,
+    private_learning_rate: float,
+    private_weight_decay: float,
+    regularizer: float = 0.0,
+    optimizer: FedOpt = PLAIN_STEP,
+) -> Method:
+    """Build the method of this name in SHARED; the regularizer is mu.
+
+    Raises:
+        KeyError: SHARED has no such name.
+    """
+    shared = SHARED[name]
+    private = frozenset(Role) - shared
+
+    def init(parameters: NamedArrays, clients: tuple[str, ...]) -> ServerState:
+        common = arrays.select(parameters, template, shared)
+        return {"global": common, "optimizer": optimizer.start(without_norm(common))}
+
+    def init_client(parameters: NamedArrays) -> ClientState:
+        return ClientState(arrays.select(parameters, template, private), {})
+
+    def broadcast(server: ServerState, client: str) -> NamedArrays:
+        return dict(server["global"])
+
+    def client_update(
+        received: NamedArrays, state: ClientState, data: Any, stream: Stream
+    ) -> tuple[Upload, ClientState]:
+        result = local_train(
+            arrays.merge(state.private, received), state.optimizer, data, stream,
+            federated=shared, learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+            private_weight_decay=private_weight_decay, anchor=received, regularizer=regularizer,
+        )  # fmt: skip
+        upload = Upload(arrays.select(result.parameters, template, shared), result.examples, result.loss)
+        return upload, ClientState(arrays.select(result.parameters, template, private), result.optimizer)
+
+    def server_update(server: ServerState, uploads: Mapping[str, Upload]) -> ServerUpdate:
+        if not shared:
+            return ServerUpdate(server)
+        # Sorted, so that the sum does not depend on who answered first.
+        clients = sorted(uploads)
+        weights = shares(np.array([uploads[k].examples for k in clients], dtype=np.float64))
+        mean = arrays.combine([uploads[k].arrays for k in clients], weights)
+        before = without_norm(server["global"])
+        update = arrays.subtract({n: mean[n] for n in before}, before)
+        after, state = optimizer.step(before, update, server["optimizer"])
+        return ServerUpdate({"global": arrays.merge(mean, after), "optimizer": state})
+
+    def without_norm(common: NamedArrays) -> NamedArrays:
+        # An adaptive step would push running variances below zero: BatchNorm is averaged as it is.
+        return {n: a for n, a in common.items() if template[n].role is not Role.NORM}
+
+    def personalise(received: NamedArrays, state: ClientState) -> NamedArrays:
+        return arrays.merge(state.private, received)
+
+    phase = Phase("round", broadcast, client_update, server_update, uploads=shared)
+    return Method(name, init, init_client, (phase,), broadcast, personalise)

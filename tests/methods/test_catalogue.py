@@ -1,0 +1,37 @@
+"""Facts about methods, and the toy method of the interface's docstring."""
+
+import doctest
+from typing import get_args
+
+import pytest
+
+import pfmsmt.methods
+from pfmsmt.config import Deployable, MethodName, load_config
+from pfmsmt.core.types import NEVER_LEAVES
+from pfmsmt.methods.averaging import SHARED
+from pfmsmt.methods.catalogue import build_method, method_facts
+from tests.support.quadratic import PARAMS, quadratic_train
+
+
+def test_facts_about_the_methods():
+    """One pools all rows and none else, so all others can be deployed; phases are those of the method that is built."""
+    methods = load_config(PARAMS).methods
+    facts = {name: method_facts(name, methods) for name in get_args(MethodName)}
+    assert [name for name, found in facts.items() if found.pooled] == ["centralized"]
+    assert {name for name, found in facts.items() if found.deployable} == set(get_args(Deployable))
+    assert [name for name, found in facts.items() if found.two_models] == ["ditto"]
+    for steps in (0, 2):
+        own = methods.model_copy(update={"pf_msmtrec": methods.pf_msmtrec.model_copy(update={"tower_steps": steps})})
+        for name in facts:
+            assert method_facts(name, own).phases == len(build_method(name, own, quadratic_train, {}).phases)
+    with pytest.raises(ValueError, match="no method 'fedsgd'"):
+        method_facts("fedsgd", methods)
+
+
+def test_no_averaging_method_shares_what_never_leaves():
+    assert all(not shared & NEVER_LEAVES for shared in SHARED.values())
+
+
+def test_the_toy_method_of_the_docstring_runs_as_it_says():
+    outcome = doctest.testmod(pfmsmt.methods, raise_on_error=True)
+    assert outcome.attempted > 10
