@@ -75,7 +75,7 @@ def test_a_run_ends_near_that_in_full(name):
 def test_a_number_beyond_float16_is_named_and_what_is_not_finite_passes_on():
     big = {"tower/ctr/layers.0.bias": np.array([[-70000.0]], np.float32)}
     with pytest.raises(
-        TrainingError, match=r"'tower/ctr/layers.0.bias' holds 7e\+04, and float16 at most 65,504; set tr"
+        TrainingError, match=r"'tower/ctr/layers.0.bias' holds 7e\+04, and float16 at most 65,504; set pr"
     ):
         shorten(big, TEMPLATE)
     broken = {"tower/ctr/layers.0.bias": np.array([[np.nan]], np.float32)}
