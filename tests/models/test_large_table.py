@@ -138,7 +138,7 @@ def test_the_best_values_are_those_when_it_was_marked():
     np.testing.assert_array_equal(large.best(), marked)
     large.restore_best()
     np.testing.assert_array_equal(large.table.detach().numpy(), marked)
-    with pytest.raises(ValueError, match="not kept"):
+    with pytest.raises(ValueError, match="is gone"):
         large.begin(0, RATE, DECAY)
 
 
