@@ -14,6 +14,8 @@ PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DVC_NO_ANALYTICS ?= true
+# Tests are compiled once: anew at every start, it takes each process that runs them seconds.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help

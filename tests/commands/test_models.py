@@ -119,6 +119,7 @@ def test_what_is_not_there_is_named(run):
         assert text in str(run(*words).exception)
 
 
+@pytest.mark.slow(1)
 def test_list_show_and_diff(run, shelf):
     listed = run("list").output.splitlines()
     assert [line.split()[:3] for line in listed[1:]] == [
@@ -161,6 +162,7 @@ def test_rollback_after_a_rollback_from_what_was_moved_by_hand(run, shelf):
     assert run("rollback", "NL").output.endswith("-> 2\n")
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("text", ["n/a", "nan", "inf"])
 def test_a_metric_that_is_no_number_is_undefined(run, shelf, text):
     version = shelf.add("NL", val=text)

@@ -43,6 +43,7 @@ def test_the_page_is_that_of_the_documentation(project):
     assert call("show", "train", "--markdown").exit_code == 2
 
 
+@pytest.mark.slow(1)
 def test_upgrade_says_line_by_line_what_it_changed(tmp_path):
     path = shutil.copy(ROOT / "tests/support/params-0.1.0.yaml", tmp_path / "params.yaml")
     done = call("upgrade", "--file", str(path)).output.splitlines()

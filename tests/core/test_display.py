@@ -108,6 +108,7 @@ def test_a_row_must_fit_its_headings():
 words = st.text("abcXYZ-_", min_size=1, max_size=12)
 
 
+@pytest.mark.slow(1)
 @given(
     groups=st.dictionaries(words, st.lists(words, min_size=1, max_size=4), min_size=1, max_size=8),
     values=st.lists(st.floats(0, 1), min_size=1, max_size=4),

@@ -69,6 +69,7 @@ NOTED = (*COLUMNS, Column("note", "text"))
 NOTE = st.text('ab ",\n0', min_size=1, max_size=12).filter(lambda note: note.strip() and len(note.splitlines()) < 4)
 
 
+@pytest.mark.slow(1)
 @settings(deadline=None)
 @given(notes=st.lists(NOTE, min_size=1, max_size=20), block_bytes=st.integers(80, 400))
 def test_text_of_several_lines_comes_out_as_it_went_in(notes, block_bytes):
@@ -90,6 +91,7 @@ def test_text_of_several_lines_comes_out_as_it_went_in(notes, block_bytes):
     assert [row for block in held for row in block.rows] == list(range(2, len(notes) + 2))
 
 
+@pytest.mark.slow(1)
 @settings(max_examples=300)
 @given(st.text('a,"\n', max_size=16))
 def test_rows_end_where_pyarrow_ends_them(text):

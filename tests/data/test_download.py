@@ -49,7 +49,7 @@ def server():
             """Keep the test's output clean."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         httpd.answers, httpd.asked = answers, asked
         httpd.url = f"http://127.0.0.1:{httpd.server_address[1]}"

@@ -234,6 +234,7 @@ def test_negative_categories_are_kept_and_told(private, tmp_path):
     assert told[-1] == f"categorical_1 has {len(odd)} negative categories{shown}, {question}"
 
 
+@pytest.mark.slow(1)
 def test_the_same_input_gives_the_same_bytes_and_the_fingerprint_follows_the_content(tmp_path):
     config = two_scenarios(tmp_path)
     first = partition(config, 0, tmp_path / "raw", tmp_path / "a", quiet)

@@ -47,6 +47,7 @@ def rows_of(folder, scenario, part, split):
             return [line.split(",") for line in inner.read(f"{name}.csv").decode().splitlines()]
 
 
+@pytest.mark.slow(1)
 def test_the_files_have_the_published_form(tmp_path):
     generated(tmp_path / "raw", config())
     assert sorted(path.name for path in (tmp_path / "raw").iterdir()) == [
@@ -68,6 +69,7 @@ def test_the_files_have_the_published_form(tmp_path):
         assert np.mean((numbers >= 0) & (numbers <= 1)) > 0.9
 
 
+@pytest.mark.slow(1)
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     settings = make_config("synthetic").synthetic
     first = generated(tmp_path / "a", settings, seed=5)
@@ -86,6 +88,7 @@ def test_rows_and_rates_are_those_of_the_config(sample):
     assert rows["conversion"].sum() / rows["click"].sum() == pytest.approx(0.12, rel=0.15)
 
 
+@pytest.mark.slow(1)
 def test_the_oracle_scores_the_probabilities_of_the_features_as_written(sample):
     settings, folder = sample
     rows = collect(read_all("synthetic", folder, "NL", "test"))
@@ -151,6 +154,7 @@ def test_expected_auc_by_hand():
     assert expected_auc(np.asarray([0.6, 0.2])) == pytest.approx(0.48 / 0.56)
 
 
+@pytest.mark.slow(1)
 def test_one_row_a_search(tmp_path):
     generated(tmp_path / "raw", config(rows_per_search=1))
     assert [row[0] for row in rows_of(tmp_path / "raw", "NL", "item", "test")] == [str(i) for i in range(1, 301)]

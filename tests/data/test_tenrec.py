@@ -40,6 +40,7 @@ def parts_of(rows):
     return parts
 
 
+@pytest.mark.slow(1)
 @settings(max_examples=10, deadline=None)
 @given(st.lists(ROW, max_size=40))
 def test_what_goes_in_comes_out_under_either_name(log):

@@ -82,6 +82,7 @@ UPLOADS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize(("act", "fault"), UPLOADS.values(), ids=UPLOADS.keys())
 def test_an_upload_that_cannot_be_is_its_sites_failure(configure, grid, serve, capsys, act, fault):
     configure(ONE)
@@ -102,6 +103,7 @@ def test_so_many_noised_uploads_nobody_makes(configure, grid, serve, capsys):
     assert "client ES did not answer: upload rejected: it says 1000" in capsys.readouterr().out
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize(("auc", "logloss"), [(1.5, 0.2), (-0.1, 0.2), (0.5, -1.0)])
 def test_figures_that_cannot_be_are_rejected(configure, grid, serve, capsys, auc, logloss):
     configure(ONE)
@@ -126,6 +128,7 @@ def test_what_a_site_tells_at_the_end_is_checked(configure, grid, serve, project
     assert json.loads((project / "models/fedavg-seed0/result.json").read_text())["best"].keys() == ALL - {"ES"}
 
 
+@pytest.mark.slow(1)
 def test_a_site_that_is_connected_twice_is_left_out(configure, grid, serve, capsys):
     configure(ONE)
     node = next(n for n in grid.contexts if grid.site(n) == "US")
@@ -200,6 +203,7 @@ def test_an_answer_to_the_schema_that_cannot_be_is_refused_by_name(raw_sites, pr
 # -- what a site agrees to
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize(
     ("terms", "reason"),
     [
@@ -221,6 +225,7 @@ def test_no_more_leaves_than_a_sites_params_allow(configure, grid, serve, sites,
     assert not any("arrays" in m.content for m in up)
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("run", ["../../escaped", "", "e67ce88de15487c", "E67CE88DE15487CA", "e67ce88de15487ca/x"])
 def test_a_runs_name_is_no_path(configure, grid, serve, sites, capsys, run):
     configure(ONE)

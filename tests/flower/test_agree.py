@@ -48,6 +48,7 @@ def agree(sites, project) -> InProcessGrid:
     return grid
 
 
+@pytest.mark.slow(1)
 def test_sites_that_agree_have_the_shards_of_one_partition(raw_sites, project, serve):
     for scenario, folder in raw_sites.items():
         prepare_site(folder, scenario)
@@ -73,6 +74,7 @@ def test_sites_that_agree_have_the_shards_of_one_partition(raw_sites, project, s
     assert (project / "models/fedavg-seed0/history.csv").exists()
 
 
+@pytest.mark.slow(1)
 def test_nothing_private_is_told(raw_sites, project):
     for scenario, folder in raw_sites.items():
         prepare_site(folder, scenario)
@@ -127,6 +129,7 @@ def test_sites_that_differ_are_refused_by_name(raw_sites, project, make_tree, ch
     assert not any((folder / "data/clients").exists() for folder in raw_sites.values())
 
 
+@pytest.mark.slow(1)
 def test_a_site_without_proposal_or_raw_data_is_named(raw_sites, project):
     for scenario in ("NL", "US"):
         prepare_site(raw_sites[scenario], scenario)

@@ -135,6 +135,7 @@ def of_another_schema(plan):
     plan["agreement"] = "0" * 64
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -159,6 +160,7 @@ def test_a_site_that_does_not_fit_refuses(configure, grid, serve, capsys, change
     assert "site ES did not save a model" in said
 
 
+@pytest.mark.slow(1)
 def test_a_sites_own_errors_do_not_quote_its_data(configure, grid, serve, sites, capsys):
     configure({**CHANGES, "federate.rounds": 1})
     (sites["ES"] / "data/clients/ES/train.parquet").write_bytes(b"damaged")
@@ -168,6 +170,7 @@ def test_a_sites_own_errors_do_not_quote_its_data(configure, grid, serve, sites,
     assert "parquet" not in said
 
 
+@pytest.mark.slow(1)
 def test_a_key_that_is_registered_for_another_scenario_is_refused(configure, grid, serve, sites, capsys):
     configure({**CHANGES, "federate.rounds": 1})
     for context in grid.contexts.values():
@@ -177,6 +180,7 @@ def test_a_key_that_is_registered_for_another_scenario_is_refused(configure, gri
     assert "client ES did not answer: site ES holds data of NL; prepare its own\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow(1)
 def test_below_the_quorum_the_run_ends_and_says_why(configure, grid, serve):
     configure({**CHANGES, "train.quorum": 1.0})
     grid.before = at("ES", ("train", 2, 0), raises)

@@ -40,6 +40,7 @@ def conversation(name, grid, sites, project):
     return kept
 
 
+@pytest.mark.slow(6)
 @pytest.mark.parametrize("name", ["pf_msmtrec", "ditto"])
 def test_what_is_on_the_wire(configure, grid, sites, project, name):
     configure(CHANGES)

@@ -199,6 +199,7 @@ def test_reference_pages_are_current():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow(1)
 def test_help_is_shown_for_every_argument_and_option():
     for name in re.findall(r"^## pfmsmt (.+)$", PAGES["docs/reference/cli.md"], re.MULTILINE):
         command: Any = typer.main.get_command(app)

@@ -180,6 +180,7 @@ def test_without_federation_no_tensor_moves_at_all(overheard, name):
     assert not [array for result in found.rounds for array in leaves(result.server)]
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize(
     ("changes", "allowed"),
     [
@@ -257,6 +258,7 @@ def uploading(take):
     return change
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("name", ["fedavg", "pf_msmtrec"])
 def test_a_table_hidden_in_an_experts_weights_is_found(listen, name):
     found = listen(name, change=uploading(lambda state, data: state.private["private/table"]))
@@ -265,6 +267,7 @@ def test_a_table_hidden_in_an_experts_weights_is_found(listen, name):
     assert leaked(found, rows(found)) == 0
 
 
+@pytest.mark.slow(1)
 def test_adapters_and_moments_hidden_in_an_experts_weights_are_found(listen):
     for take in (
         lambda state, data: state.private["task/layers.0.adapter_up"],

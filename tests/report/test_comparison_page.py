@@ -4,6 +4,8 @@ import dataclasses
 import re
 from html.parser import HTMLParser
 
+import pytest
+
 from pfmsmt.core.display import UNDEFINED
 from pfmsmt.report.comparison.comparison_page import comparison_page
 from pfmsmt.report.comparison.metric_tables import auc_table, other_tables, terminal_comparison, undefined_notes
@@ -111,6 +113,7 @@ class Tags(HTMLParser):
 
 
 class TestPage:
+    @pytest.mark.slow(2)
     def test_is_self_contained_and_well_formed(self, load):
         results = load()
         page = html(results, [auc_picture(results)])

@@ -12,6 +12,7 @@ from pfmsmt.report.comparison.comparison_page import write_comparison
 PICTURES = ["auc", "rounds", "roc", "calibration", "listening-pf_msmtrec", "cosine-pf_msmtrec", "course-pf_msmtrec"]
 
 
+@pytest.mark.slow(3)
 def test_every_picture_is_a_png_that_shows_something(report):
     pictures = [path for path in report if path.suffix == ".png"]
     assert [path.stem for path in pictures] == PICTURES
@@ -22,6 +23,7 @@ def test_every_picture_is_a_png_that_shows_something(report):
         assert pixels[..., :3].std() > 0.01
 
 
+@pytest.mark.slow(1)
 def test_all_files_and_no_others(report):
     folder = report[0].parent
     expected = {"metrics.json", "summary.json", "comparison.md", "comparison.html"}
@@ -35,6 +37,7 @@ def test_all_files_and_no_others(report):
     assert "(pictures/roc.png)" in (folder / "comparison.md").read_text()
 
 
+@pytest.mark.slow(3)
 def test_same_results_same_bytes(report, load, tmp_path):
     again = write_comparison(load(seeds=(0, 1)), tmp_path / "again")
     assert [path.name for path in again] == [path.name for path in report]
@@ -42,6 +45,7 @@ def test_same_results_same_bytes(report, load, tmp_path):
         assert one.read_bytes() == two.read_bytes(), one.name
 
 
+@pytest.mark.slow(1)
 def test_old_pictures_go_and_foreign_files_stay(load, inputs):
     for path in inputs.rglob("metrics.json"):  # also: one scenario, one method, no oracle
         tree = json.loads(path.read_text())

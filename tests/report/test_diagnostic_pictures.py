@@ -10,6 +10,7 @@ from pfmsmt.report.comparison.diagnostic_pictures import diagnostic_pictures
 from pfmsmt.report.comparison.inputs import Diagnostics
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("clients", [1, 14])
 def test_diagnostics_of_one_client_or_of_many_with_one_that_never_answers(clients):
     names, last = [f"site-{number:02d}" for number in range(clients)], f"site-{clients:02d}"

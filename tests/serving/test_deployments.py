@@ -123,6 +123,7 @@ def test_not_ready_while_a_scenario_has_no_model(start, shelf):
     assert server.client.post(PATH, json=BODY).status_code == 200
 
 
+@pytest.mark.slow(1)
 def test_a_lost_alias_or_registry_leaves_all_in_service(start, shelf):
     server = start()
     shelf.tracking.client.delete_registered_model_alias("pfmsmt-NL", "champion")

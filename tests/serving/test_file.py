@@ -20,6 +20,7 @@ def rows(shelf):
     return table
 
 
+@pytest.mark.slow(1)
 def test_predictions_come_row_by_row_in_order(shelf, rows):
     target = shelf.root / "out.parquet"
     done = predict_file(shelf.tracking, "NL", shelf.root / "in.parquet", target, keep=("search",), rows_at_once=64)

@@ -254,6 +254,7 @@ def test_truth_values():
         assert served(b'{"records": [{"cell": true}, {"cell": false}]}', bodies.JSON, own) == REFUSED
 
 
+@pytest.mark.slow(4)
 @MANY
 @given(st.lists(CELLS, min_size=1, max_size=4), KIND)
 def test_the_fast_way_of_json_is_never_another_way(cells, kind):

@@ -73,6 +73,7 @@ def test_four_processes_race_on_a_fresh_store(tmp_path: Path, clean_environment:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses", "never answers"])
 def test_an_unreachable_server_is_named_soon(silent: bool, tmp_path: Path, clean_environment: None) -> None:
     with socket.socket() as listener:

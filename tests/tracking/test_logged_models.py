@@ -22,6 +22,9 @@ from pfmsmt.tracking.promotion import set_champion
 from pfmsmt.tracking.registry import register_version
 from pfmsmt.tracking.store import deep_links
 
+pytestmark = pytest.mark.slow(1)
+"""Nearly every test logs two models."""
+
 
 @pytest.fixture
 def logged(start, model_folder: Path, rows: pd.DataFrame) -> tuple[str, str]:

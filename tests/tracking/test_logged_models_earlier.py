@@ -36,6 +36,7 @@ TRAINED = {
 """What version 0.1.0 predicted for these rows."""
 
 
+@pytest.mark.slow(6)
 def test_a_model_of_version_0_1_0_loads_and_predicts(tmp_path: Path, clean_environment: None) -> None:
     """In a process of its own, which has imported nothing of pfmsmt before MLflow runs the model's code."""
     done = subprocess.run(

@@ -86,6 +86,7 @@ def test_a_round_of_more_metrics_than_one_call_takes(tracking: Store, start) -> 
     assert len(tracking.client.get_run(run.id).data.metrics) == 1001
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("name", ["auc@5", "f(x)", "a=b", "/a", "a//b", ""])
 def test_a_name_that_mlflow_refuses_is_refused_at_once(name: str, start) -> None:
     with start() as run, pytest.raises(TrackingError, match="metric name"):

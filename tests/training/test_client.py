@@ -65,6 +65,7 @@ def test_requests_change_neither_themselves_nor_earlier_answers(make_federation,
     assert all(equal_arrays(now, then) for now, then in seen)
 
 
+@pytest.mark.slow(3)
 def test_best_is_the_round_with_the_best_validation(make_federation, equal_arrays):
     federation = make_federation("local", {"methods.local.learning_rate": 0.02})
     client = federation.clients["NL"]

@@ -82,6 +82,7 @@ def itertuples(table):
     return list(table.itertuples(index=False))
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", ["pf_msmtrec", "fedavg", "local", "centralized"])
 def test_the_ledger_is_what_passed(make_federation, method):
     federation = make_federation(method)
@@ -129,6 +130,7 @@ def test_a_tensor_that_the_template_does_not_know_is_called_unlabelled(make_fede
     assert "unlabelled" in ledger.summary(short)
 
 
+@pytest.mark.slow(1)
 def test_what_was_saved_goes_on(make_federation):
     """After a load nothing is entered twice, and what comes later is added."""
     federation = broken_in(make_federation("pf_msmtrec"), "ES", rounds=(1, 2))

@@ -31,6 +31,7 @@ def build(make_config, shards):
     return make
 
 
+@pytest.mark.slow(1)
 def test_every_scenario_has_the_one_client_and_a_model_of_its_own(build, tmp_path):
     federation = build("centralized")
     assert federation.names == (POOLED_CLIENT,)

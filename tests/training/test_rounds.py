@@ -44,6 +44,7 @@ def assert_same(equal_arrays, first, second):
         assert one.clients[name].best.round == two.clients[name].best.round
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", [*METHODS, "centralized"])
 def test_repeated_and_in_parallel_the_result_is_the_same(make_federation, equal_arrays, method):
     first = make_federation(method)
@@ -53,6 +54,7 @@ def test_repeated_and_in_parallel_the_result_is_the_same(make_federation, equal_
         assert_same(equal_arrays, expected, (other, run(other, workers=workers)))
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_order_of_clients_does_not_matter(make_federation, equal_arrays, method):
     first, other = (make_federation(method) for _ in range(2))
@@ -100,6 +102,7 @@ def test_what_a_round_reports(make_federation):
         }  # fmt: skip
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("phase", [0, 1])
 def test_a_client_that_fails_keeps_its_parameters(make_federation, equal_arrays, phase):
     federation = broken_in(make_federation("pf_msmtrec"), "ES", rounds=(2, 3), phase=phase)
@@ -126,6 +129,7 @@ def test_a_client_that_fails_keeps_its_parameters(make_federation, equal_arrays,
             assert same == (heads if phase == 1 else set(before) - heads)
 
 
+@pytest.mark.slow(1)
 def test_others_are_not_disturbed_by_a_failing_client(make_federation, equal_arrays):
     """Local training: nobody hears of anybody else."""
     healthy = make_federation("local")
@@ -138,6 +142,7 @@ def test_others_are_not_disturbed_by_a_failing_client(make_federation, equal_arr
     assert results[1].validation["ES"] == results[0].validation["ES"]
 
 
+@pytest.mark.slow(1)
 def test_a_failing_client_is_the_same_with_a_model_that_held_something_else(make_federation, equal_arrays):
     """What a client does after a failure depends on its state and what it is sent, not on what its model held."""
     results = []

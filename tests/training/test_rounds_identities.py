@@ -76,6 +76,7 @@ def assert_same(equal_arrays):
     return check
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("server", [PLAIN, ADAM])
 def test_fedprox_without_its_term_is_fedavg(train, assert_same, server):
     prox = train("fedprox", **RATES, **server, regularizer=0.0)
@@ -92,6 +93,7 @@ def test_a_huge_mu_keeps_fedprox_where_it_starts(train):
     assert np.abs(moved).max() > 1e-3
 
 
+@pytest.mark.slow(1)
 def test_ditto_without_its_term_is_local(train, assert_same):
     ditto = train("ditto", **RATES, **ADAM, regularizer=0.0)
     alone = train("local", learning_rate=RATES["private_learning_rate"], weight_decay=RATES["private_weight_decay"])
@@ -100,6 +102,7 @@ def test_ditto_without_its_term_is_local(train, assert_same):
     assert_same(*({k: c.best.parameters for k, c in run.federation.clients.items()} for run in (ditto, alone)))
 
 
+@pytest.mark.slow(1)
 def test_the_federation_under_ditto_is_fedavg(train, equal_arrays):
     ditto = train("ditto", **RATES, **ADAM, regularizer=1.0)
     plain = train("fedavg", **RATES, **ADAM)

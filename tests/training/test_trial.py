@@ -9,6 +9,7 @@ from pfmsmt.training.federation import load_data
 from pfmsmt.training.trial import Trial, run_trial
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
 def test_a_trial_is_the_run_of_the_pipeline_without_its_files(project, configure, train_all, schema, shards, method):
     config = configure({"train.methods": [method]})
@@ -24,6 +25,7 @@ def test_a_trial_is_the_run_of_the_pipeline_without_its_files(project, configure
     assert trial.best_validation() == pytest.approx(rounds.max(), abs=1e-12)
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
 def test_trials_share_loaded_data_and_leave_it_as_it_was(make_config, schema, shards, tmp_path, method):
     config, cpu = make_config(), torch.device("cpu")

@@ -79,6 +79,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow(1)
 def test_a_process_killed_while_it_writes_does_not_hold_up_the_others(tmp_path):
     path = tmp_path / "a.journal"
     done = subprocess.run([sys.executable, "-c", KILLED_IN_THE_LOCK, str(path)], timeout=60)
