@@ -102,6 +102,7 @@ def test_rollback_goes_back_champion_by_champion(run, shelf):
     ]  # fmt: skip
 
 
+@pytest.mark.slow(1)
 def test_rollback_after_an_alias_was_moved_by_hand(run, shelf):
     run("promote", "NL")
     registry.set_alias(shelf.tracking, "NL", "champion", shelf.add("NL"))

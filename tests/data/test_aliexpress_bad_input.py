@@ -315,6 +315,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow(0.1)
 @pytest.mark.parametrize(
     ("form", "fault", "damage", "message"), CASES, ids=lambda value: value if isinstance(value, str) else ""
 )

@@ -225,6 +225,7 @@ def good_then(tmp_path, form):
     return tmp_path / "raw" / f"{form.zip}.zip"
 
 
+@pytest.mark.slow(0.1)
 @pytest.mark.parametrize(
     ("form", "fault"),
     [*((Form100k, fault) for fault in TEXT_FAULTS_100K), *((Form1m, fault) for fault in TEXT_FAULTS_1M)],
@@ -254,6 +255,7 @@ def test_a_fault_in_the_text_is_named_or_its_row_set_aside(form, fault, tmp_path
     assert sum(count.rows for counts in schema.counts.values() for count in counts.values()) == lines - ratings_left_out
 
 
+@pytest.mark.slow(1)
 def test_the_faults_of_a_large_file_are_counted_through(tmp_path):
     """More than one block of pyarrow's: row numbers go on, with rows of another width between."""
     path = good_then(tmp_path, Form100k)

@@ -108,6 +108,7 @@ def test_users_with_too_few_rows_leave_validation_empty(tmp_path):
 # -- where it does not
 
 
+@pytest.mark.slow(0.4)
 @pytest.mark.parametrize("name", ["synthetic", "aliexpress"])
 def test_without_a_place_whole_groups_are_drawn(name, tmp_path):
     """A row is in validation if its search's hash says so, and the seed moves it."""

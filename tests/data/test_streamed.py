@@ -69,6 +69,7 @@ def same(first, second):
     return all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.slow(0.4)
 @pytest.mark.parametrize("client", ["ES", POOLED_CLIENT])
 @pytest.mark.parametrize("window", [1, 80, 10_000])
 def test_batches_are_those_of_rows_in_memory(folder, cut_schema, client, window):

@@ -295,6 +295,7 @@ OTHERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(0.3)
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_fault_of_several_files_or_the_whole(name, tmp_path):
     files, message = OTHERS[name]

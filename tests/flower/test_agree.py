@@ -112,6 +112,7 @@ def test_of_a_column_that_varies_no_extreme_is_told():
     np.testing.assert_allclose(whole.result(), [[3, 7], [spread, 0]])
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -72,6 +72,7 @@ def test_local_and_centralized_are_plain_gradient_descent():
 PERSONAL = {**PLAIN, **RATES, "tower_steps": 0, "regularizer": 0.0, "conflict": 0.4}
 
 
+@pytest.mark.slow(0.1)
 @pytest.mark.parametrize("aggregation", ["similarity", "learned", "uniform", "identity"])
 @pytest.mark.parametrize("gate", ["federated", "private"])
 @pytest.mark.parametrize("batch_norm", [True, False])

@@ -124,6 +124,7 @@ def leaked(found: Overheard, secrets: dict[str, list[np.ndarray]]) -> int:
     return len(np.intersect1d(hidden, pairs(seen), assume_unique=True))
 
 
+@pytest.mark.slow(0.2)
 @each_method
 def test_messages_are_parameters_counts_and_metrics(overheard, name):
     """Nothing but arrays, the number of training rows and the loss goes up in training; metrics in validation."""
@@ -277,6 +278,7 @@ def test_adapters_and_moments_hidden_in_an_experts_weights_are_found(listen):
         assert leaked(found, tables(found)) > 0
 
 
+@pytest.mark.slow(0.4)
 @pytest.mark.parametrize("part", ["values", "codes"])
 def test_rows_hidden_in_an_experts_weights_are_found(listen, part):
     found = listen("fedavg", change=uploading(lambda state, data: getattr(data.data.train, part).numpy()))

@@ -150,6 +150,7 @@ def test_a_resumed_run_has_every_model_once(tracking: Store, start, model_folder
     assert [output.model_id for output in outputs] == [model_id]
 
 
+@pytest.mark.slow(1)
 def test_a_value_that_changed_after_resuming_counts(tracking: Store, start) -> None:
     with start() as first:
         first.log_round(1, {"val/mean_auc": 0.9})

@@ -130,6 +130,7 @@ def test_the_state_after_the_last_round_can_be_saved_in_the_middle_of_the_next(
         assert equal_arrays(expected.arrays, found.arrays)
 
 
+@pytest.mark.slow(1)
 def test_a_client_that_never_trained_can_be_saved(make_federation, equal_arrays, tmp_path):
     federation, fresh = (make_federation("pf_msmtrec") for _ in range(2))
     federation.clients["NL"].save(tmp_path, 0)

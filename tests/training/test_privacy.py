@@ -20,6 +20,7 @@ def exact(noise, releases, delta):
     return brentq(over, 0, 50 * mu * (mu + 10)) if over(0) > 0 else 0.0
 
 
+@pytest.mark.slow(0.1)
 @pytest.mark.filterwarnings("error")  # opacus's, of orders that end too early
 @pytest.mark.parametrize("noise", [0.001, 0.5, 1.0, 5.0, 50.0, 10_000.0])
 @pytest.mark.parametrize("releases", [1, 40, 400])

@@ -85,6 +85,7 @@ def test_fedprox_without_its_term_is_fedavg(train, assert_same, server):
     assert prox.heard == plain.heard
 
 
+@pytest.mark.slow(0.4)
 def test_a_huge_mu_keeps_fedprox_where_it_starts(train):
     prox = train("fedprox", **RATES, **PLAIN, regularizer=1e6, rounds=1)
     for n in prox.learned(set(Role) - NEVER_LEAVES):
@@ -121,6 +122,7 @@ def test_a_huge_lambda_makes_dittos_models_what_was_received_last(train):
         assert np.abs(parameters["private/table"] - ditto.start[k]["private/table"]).max() > 1e-3
 
 
+@pytest.mark.slow(0.4)
 @pytest.mark.parametrize(("server", "rounds", "atol"), [(PLAIN, 3, 1e-6), (ADAM, 1, 1e-5)])
 def test_pf_msmtrec_with_everything_off_is_fedavg(train, server, rounds, atol):
     """Up to rounding: one matrix product is not summed as a mean is. Where nobody trained a number, Adam makes a step
@@ -150,6 +152,7 @@ def test_fedbn_and_fedper_share_all_but_what_they_keep(train, name, kept):
     assert not any(np.array_equal(second[n], a) for n, a in arrays.select(first, template, kept).items())
 
 
+@pytest.mark.slow(0.4)
 @pytest.mark.parametrize("conflict", [0.0, 0.4])
 def test_tasks_told_apart_add_up_to_the_update(train, conflict):
     """Without a pull, what the tasks moved is the update; with c = 0 coordination of both is the clients' mean.
