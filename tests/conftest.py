@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from pfmsmt.config import Config, parse_config
 from pfmsmt.config.keys import set_values
@@ -149,14 +150,18 @@ def clean_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's slow migration runs once; tests copy its file."""
-    import mlflow
+    """MLflow's slow migration runs once, whatever the number of workers; tests copy its file."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "store"
+    path = folder / "mlflow.db"
+    with FileLock(folder.with_suffix(".lock")):
+        if not path.exists():
+            import mlflow
 
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    before = Path.cwd()
-    os.chdir(path.parent)  # MLflow makes a folder mlruns where it is
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    os.chdir(before)
+            unfinished = tmp_path_factory.mktemp("unfinished")
+            with contextlib.chdir(unfinished):  # MLflow makes a folder mlruns where it is
+                mlflow.MlflowClient(f"sqlite:///{unfinished / 'mlflow.db'}").search_experiments()
+            unfinished.rename(folder)
     return path
 
 
