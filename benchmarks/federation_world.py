@@ -106,5 +106,5 @@ class Run:
         return "; ".join(found) or "nothing"
 
     def seconds(self, number: int) -> float:
-        """The seconds of a round, by part."""
+        """Return the seconds that a round took."""
         return self.rounds()[number] - self.rounds()[number - 1]
