@@ -106,5 +106,5 @@ class Run:
         return "; ".join(found) or "nothing"
 
     def seconds(self, number: int) -> float:
-        """What a round took."""
+        """The seconds of a round, by part."""
         return self.rounds()[number] - self.rounds()[number - 1]

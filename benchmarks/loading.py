@@ -1,4 +1,4 @@
-"""How fast shards become batches, beside the usual ways, in one run.
+"""Speed of turning shards into batches, beside the usual ways, in one run.
 
     python benchmarks/loading.py [--rows 1000000] [--batch 256] [--steps 50] [--turns 3]
 

@@ -1,4 +1,4 @@
-"""What half precision, clipping and noise cost: test AUC, bytes and epsilon of pf_msmtrec, beside local training.
+"""The cost of half precision, clipping and noise: test AUC, bytes and epsilon of pf_msmtrec, beside local training.
 
     python benchmarks/messages.py [--seeds 0 1 2] [--rounds 20] [--local-steps 24] [--quick]
 
@@ -51,12 +51,12 @@ SETTINGS = [
 
 
 class Found(NamedTuple):
-    """What one run came to."""
+    """The figures of one run."""
 
     ctr: float
     ctcvr: float
     kib_up: float
-    """Of all clients in a round"""
+    """All clients together, in a round"""
     releases: int
 
 

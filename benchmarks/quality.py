@@ -77,7 +77,7 @@ STRIPPED: dict[str, dict[str, Any]] = {
     "all shared, private experts": {**ALL_SHARED, "private_experts": 4},
     "all shared, adapters (rank 4)": {**ALL_SHARED, "rank": 4},
 }
-"""What each module does where clients keep little."""
+"""Each module alone, where clients keep little."""
 VARIANTS = MODULES | STRIPPED
 GROUPS = {"modules": tuple(MODULES), "stripped": tuple(STRIPPED)}
 
@@ -217,7 +217,7 @@ SPACE: dict[str, tuple[str, ...]] = {
     "model": ("model.dropout",),
     **{method: tuple(f"methods.{method}.{key}" for key in keys) for method, keys in _KEYS.items()},
 }
-"""What is tuned for every method (model), and for each."""
+"""Keys that are tuned: for every method (model), and for each."""
 RANGES = {
     "dropout": (0.3, 0.65),
     "private_learning_rate": (0.003, 0.03),

@@ -20,9 +20,9 @@ PAIRS = (
     ("conflict coordination", "coordinated mean", "plain mean"),
     ("conflict coordination (c = 0.8)", "coordinated mean (c = 0.8)", "plain mean"),
 )
-"""What differs between two variants, and how their names go on."""
+"""The difference between two variants, and the rest of their names."""
 STRIPPED = ("all shared", "nothing private")
-"""How the names of these variants begin."""
+"""The beginning of these variants' names."""
 ORDER = (OURS, "ditto", "fedper", "fedbn", "fedprox", "fedavg", "local", "centralized", ORACLE)
 
 

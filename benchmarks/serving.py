@@ -45,7 +45,7 @@ OURS, PEER = "/v1/scenarios/NL/predict", "/invocations"
 
 
 class Goal(NamedTuple):
-    """What is timed, and how many times faster it shall be than the peer."""
+    """A timed request, and its goal: times faster than the peer."""
 
     name: str
     rows: int

@@ -1,4 +1,4 @@
-"""What tuning costs beside the training, and whether its workers keep their size.
+"""The cost of tuning beside the training, and the size of its workers.
 
     python benchmarks/tuning.py [--trials 200] [--workers 1] [--method pf_msmtrec] [--storage URL]
 

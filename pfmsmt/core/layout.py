@@ -31,7 +31,7 @@ quarantine.json: counts of these rows by kind and file
 SCHEMA = CLIENTS / "schema.json"
 """Fields, vocabularies, means and deviations, tasks, counts, fingerprint."""
 MODELS = Path("models")
-"""What trainings leave, a folder for each run.
+"""The outputs of trainings, a folder for each run.
 
 <method>-seed<seed>/<scenario>/weights.safetensors: the scenario's best model
 <method>-seed<seed>/<scenario>/model.json: its shape, schema and calibration
@@ -73,7 +73,7 @@ CHECKPOINTS = Path("checkpoints")
 TUNING_JOURNAL = Path("tuning/optuna.journal")
 """All studies of this machine, in one journal of Optuna."""
 CHAMPIONS = Path("champions.json")
-"""What the stage register chose for each scenario; not in DVC's cache."""
+"""The choice of the stage register for each scenario; not in DVC's cache."""
 
 
 def run_name(method: str, seed: int) -> str:

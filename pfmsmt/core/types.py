@@ -44,7 +44,7 @@ class Slot(NamedTuple):
 
     role: Role
     group: str
-    """What is aggregated together: one expert (`expert/2`), one task's tower (`tower/ctr`), ..."""
+    """The tensors that are aggregated together: one expert (`expert/2`), one task's tower (`tower/ctr`), ..."""
 
 
 Template = Mapping[str, Slot]

@@ -24,7 +24,7 @@ class RunPlan(BaseModel):
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     """Unique to the run; a site's private state is saved under it."""
     version: str
-    """Of this package, at the server."""
+    """This package's version, at the server."""
     agreement: str
     """See `Schema.agreement`."""
     method: str

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pfmsmt.methods.aggregation import progress, similarity_rows
 
 AttentionState = dict[str, NDArray[Any]]
-"""What a rule remembers of one group: nothing, or {logits [S, S], sent [S, P], seen [S]} where it is learned."""
+"""A rule's memory of one group: nothing, or {logits [S, S], sent [S, P], seen [S]} where it is learned."""
 
 
 class AttentionRule(NamedTuple):

@@ -19,7 +19,7 @@ CalibrationName = Literal["platt", "temperature"]
 _Floats = NDArray[np.float64]
 
 PRIOR_DEVIATION = 1.0
-"""Of log a and of b around 0, in the fit (ours): a few positives move a task a little, none at all hardly."""
+"""The prior deviation of log a and of b around 0 (ours): few positives move a task a little, none hardly."""
 _FLAT = 1e-5
 """Largest slope of the mean loss, per unit of log a or b, at which a fit counts as converged."""
 

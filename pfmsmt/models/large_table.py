@@ -26,7 +26,7 @@ from pfmsmt.core.errors import CheckpointError
 from pfmsmt.core.files import new_file
 
 _EPSILON = 1e-8
-"""Of Adam."""
+"""Keeps Adam from dividing by zero."""
 
 SUFFIX = ".table.npz"
 """Ends the name of the file in a checkpoint."""
@@ -48,7 +48,7 @@ class _Training(NamedTuple):
     """The log of one training, which undoes it."""
 
     step: int
-    """Of Adam, before."""
+    """Steps that Adam had taken before it."""
     rows: list[_Rows]
     """Each row once."""
     new: list[Tensor]

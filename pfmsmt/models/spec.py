@@ -28,9 +28,9 @@ class ModelSpec(BaseModel):
     tower_layers: tuple[int, ...]
     dropout: float
     rank: int
-    """Of the task-specific adapters in the experts; 0: none."""
+    """Rank of the task-specific adapters in the experts; 0: none."""
     private_experts: int
-    """Of each task, beside the `experts` that all tasks share; 0: none."""
+    """Experts of each task, beside the `experts` that all tasks share; 0: none."""
 
     @property
     def inputs(self) -> int:

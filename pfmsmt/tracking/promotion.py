@@ -34,7 +34,7 @@ class Promotion(NamedTuple):
     after: str
     forced: bool
     objections: tuple[str, ...]
-    """What spoke against it; only a forced promotion, or the pipeline's own, has any."""
+    """Reasons against it; only a forced promotion, or the pipeline's own, has any."""
     user: str
 
 

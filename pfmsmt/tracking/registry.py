@@ -26,7 +26,7 @@ PREFIX = "pfmsmt-"
 
 _SUFFIXES = frozenset({".pkl", ".pickle", ".pck", ".joblib", ".dill", ".cloudpickle", ".pt", ".pth", ".pt2", ".ckpt"})
 _PROTOCOLS = tuple(bytes((0x80, version)) for version in range(2, 6))
-"""How pickles of protocol 2 to 5 begin."""
+"""The first bytes of pickles of protocol 2 to 5."""
 
 
 class Version(NamedTuple):
@@ -37,7 +37,7 @@ class Version(NamedTuple):
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
     source: str
-    """Of the logged model: `models:/<id>`."""
+    """Address of the logged model: `models:/<id>`."""
     created: int
     """Milliseconds since 1970."""
 

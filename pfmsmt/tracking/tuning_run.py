@@ -35,7 +35,7 @@ class TrialRecord:
     rounds: Iterable[tuple[int, Mapping[str, float | None]]]
     """(round, metrics)"""
     metrics: Mapping[str, float | None]
-    """Of the whole trial."""
+    """Seconds of the whole trial."""
     began: datetime
     ended: datetime
 

@@ -25,7 +25,7 @@ from pfmsmt.models.template import Binding
 
 PRIVATE_TABLE = "private_embedding.table"
 TABLE_VERSION = f"{PRIVATE_TABLE}/version"
-"""Of a large table, among the optimiser's state: it stands for the table and for its moments."""
+"""A large table's version, among the optimiser's state: it stands for the table and its moments."""
 
 _DECAY_FLOOR = 0.1
 """The cosine decay ends at this share of the learning rate."""

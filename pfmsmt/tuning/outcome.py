@@ -55,7 +55,7 @@ class _Place(NamedTuple):
     missing: Sequence[str]
     """Parts of the key that are not there."""
     column: int
-    """Of keys in the node, where it is a block."""
+    """The column of keys in the node, where it is a block."""
     within_flow: bool
     """Whether the node lies within braces."""
 
@@ -156,9 +156,9 @@ class Outcome(NamedTuple):
     study: str
     objective: str
     states: Mapping[str, int]
-    """How many trials ended complete, pruned, failed, or were tried again after their worker was killed."""
+    """Numbers of trials that ended complete, pruned, failed, or were tried again after their worker was killed."""
     elsewhere: int
-    """How many still run, on other machines or in other processes."""
+    """The number that still run, on other machines or in other processes."""
     start: Mapping[str, Any]
     """params.yaml's own values."""
     start_value: float | None

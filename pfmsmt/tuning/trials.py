@@ -39,7 +39,7 @@ CAUSE = "cause"
 REASON = "reason"
 """Why it failed, in full; absent where it died with its worker."""
 RETRIES = "retries"
-"""How often its values have been tried before."""
+"""The number of earlier tries of a trial's values."""
 RETRY_OF = "retry_of"
 """Number of the trial that was killed."""
 

@@ -417,7 +417,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 def test_dvc_knows_every_parameter_that_decides_a_training():
-    """What is left out only names what else runs, or how fast."""
+    """Keys that are left out only say what else runs, or how fast."""
     fields = Config.model_fields["train"].annotation.model_fields
     keys = {f"train.{key}" for key in fields if key not in ("methods", "seeds")}
     blocks = {"model", "privacy", "methods.shared", "methods.${item.method}", "run.device", "run.memory"}

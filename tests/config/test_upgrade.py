@@ -40,7 +40,7 @@ CHANGES = {
 
 
 def effective(old):
-    """What the values of an old file meant: every method had its own, under the old keys."""
+    """The meaning of an old file: every method had its own values, under the old keys."""
     tree = copy.deepcopy(old)
     for key, new in MOVED.items():
         set_values(tree, {new: tree["train"].pop(key.partition(".")[2])})

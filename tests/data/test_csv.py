@@ -111,7 +111,7 @@ def test_rows_end_where_pyarrow_ends_them(text):
 
 @pytest.mark.parametrize("line", ["a,b,c,1,d", "1,2,3,45,d", "1,2,,nan,", "1,2,3,,d", "1,2,3,1", "1,2,3,1,d,e"])
 def test_a_line_of_text_that_is_no_row(line):
-    """Of as many cells as a row has, but with no number, or no label, where one should be; or of fewer or more."""
+    """Lines with as many cells as a row, but no number, or no label, where one should be; or with fewer or more."""
     text = f'1,2,3,1,"see\n{line}\nthere"\n'.encode()
     (block,) = read_blocks(io.BytesIO(text), "x.csv", NOTED, Faults(), quoted=True)
     assert block.columns["note"].tolist() == [f"see\n{line}\nthere"]

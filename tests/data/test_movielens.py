@@ -141,7 +141,7 @@ def test_the_declared_types_and_nesting(tmp_path):
 
 
 def test_the_last_fifth_of_each_user_in_time_is_the_test_part(tmp_path):
-    """Of 5 and 9 ratings one, of 4 none, of 10 two; in one second the higher item is the later one."""
+    """One of 5 and of 9 ratings, none of 4, two of 10; in one second the higher item is the later one."""
     sizes = {3: 5, 6: 9, 9: 4, 12: 10}
     contents = logs()
     contents["u.data"] = [[u, i, 3, 1000 - i if u == 3 else 7] for u, n in sizes.items() for i in range(1, n + 1)]
@@ -179,7 +179,7 @@ LOG = st.dictionaries(  # (user, item): (rating, time)
 
 
 def parts_of(log):
-    """Of a user's n ratings the last floor(n / 5) are test, of the m others the last floor(2 m / 5) validation."""
+    """The last floor(n / 5) of a user's n ratings are test, the last floor(2 m / 5) of the m others validation."""
     parts = {split: set() for split in SPLITS}
     for user in {user for user, _ in log}:
         own = sorted((time, item, rating) for (u, item), (rating, time) in log.items() if u == user)

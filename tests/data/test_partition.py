@@ -1,4 +1,4 @@
-"""What goes into partition comes out of it: rows, labels, categories and numbers."""
+"""Partition loses nothing: rows, labels, categories and numbers come out as they went in."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""How validation is drawn: whole groups by a hash, or the last part of every group where a source knows the order."""
+"""Validation is whole groups, drawn by a hash, or the last part of every group where a source knows the order."""
 
 import random
 

@@ -28,7 +28,7 @@ EACH_PART = [(name, 9, at, (0, 0), "1", float(at)) for name in SCENARIOS for at 
 
 
 def parts_of(rows):
-    """Of each user's n rows the last floor(n / 5) are test, and of the m others the last floor(3 m / 10) validation."""
+    """The last floor(n / 5) of each user's n rows are test, the last floor(3 m / 10) of the m others validation."""
     parts = {split: [] for split in SPLITS}
     for user in {row[1] for row in rows}:
         own = [row for row in rows if row[1] == user]
@@ -106,7 +106,7 @@ def cut(tmp_path, held, **tenrec):
 
 
 def test_the_last_rows_of_each_user_are_the_test_part(tmp_path):
-    """Of user u's 10 - u rows: a fifth, rounded down, then three tenths of the rest, rounded down."""
+    """A fifth of user u's 10 - u rows, rounded down, then three tenths of the rest, rounded down."""
     held = [row for at, row in enumerate(rows(users=8)) if at == 0 or int(row[1]) < 10 - int(row[0])]
     schema, shards = cut(tmp_path, held)
     items = [None, *schema.scenario("QB-video").categorical[1].vocabulary]

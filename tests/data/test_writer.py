@@ -1,4 +1,4 @@
-"""What a shard file looks like, and categories of text."""
+"""Shard files, and categories of text."""
 
 import numpy as np
 import pandas as pd

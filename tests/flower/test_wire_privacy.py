@@ -1,4 +1,4 @@
-"""What leaves a site, proven on the messages as Flower sends them, over two rounds with private fields."""
+"""Nothing private leaves a site: proven on messages as Flower sends them, over two rounds with private fields."""
 
 import json
 

@@ -24,7 +24,7 @@ COMMON = {
     "fedbn": set(Role) - NEVER_LEAVES - {Role.NORM},
     "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
 }
-"""What all clients serve alike, whoever took part; with the other methods nothing is."""
+"""Roles that all clients serve alike, whoever took part; with the other methods none are."""
 
 
 def of_roles(parameters, roles):
@@ -33,7 +33,7 @@ def of_roles(parameters, roles):
 
 @pytest.mark.parametrize("name", EVERY_METHOD)
 def test_a_client_that_misses_a_round_keeps_what_is_its_own(name):
-    """What the others agree on reaches it all the same; the rest is as it was, bit for bit."""
+    """The part that the others agree on reaches it all the same; the rest is as it was, bit for bit."""
     method, start, data = build(name), values(0), federation(3)
     before = run(method, start, data, rounds=1)
     after = run(method, start, data, rounds=2, absent={(2, 0, "FR"), (2, 1, "FR")})

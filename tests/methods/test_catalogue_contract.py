@@ -1,4 +1,4 @@
-"""What every method owes to the driver: pure functions, no dependence on order, state that survives the disk."""
+"""The contract of every method with the driver: pure functions, no order, state that survives the disk."""
 
 import copy
 from pathlib import Path

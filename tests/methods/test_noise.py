@@ -15,7 +15,7 @@ FEDAVG = {"server_optimizer": "plain", "server_learning_rate": 1.0}
 
 
 def uploads(method, phase=0, round=1):
-    """What client ES receives and uploads, without and with `change` of the method."""
+    """Client ES's download and upload, without and with `change` of the method."""
     data = federation(3, dtype=np.float32)
     start = values(0, dtype=np.float32)
     server = locked(method.init(start, tuple(data)))

@@ -31,7 +31,7 @@ def test_zeroes_a_share_and_scales_up_the_rest():
 
 @pytest.mark.parametrize("rate", [1e-9, 1e-6, 0.9999999])
 def test_extreme_rates_neither_zero_everything_nor_blow_up(rate):
-    """Of 2^16 numbers one at least is kept, and one dropped: kept values are 1 / (1 - 2^-16) or 2^16."""
+    """At least one of 2^16 numbers is kept, and one dropped: kept values are 1 / (1 - 2^-16) or 2^16."""
     dropout = Dropout(rate).train()
     dropout.generator = seeded(0)
     y = dropout(torch.ones(1000, 300))

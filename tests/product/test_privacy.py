@@ -1,4 +1,4 @@
-"""What leaves a client, proven for every method from the messages themselves, over two rounds of real training."""
+"""Nothing private leaves a client: proven for every method from its messages, over two rounds of real training."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

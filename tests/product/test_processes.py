@@ -35,7 +35,7 @@ def data(make_data):
 
 @pytest.fixture
 def expected(configure, project):
-    """What two rounds in this process leave."""
+    """The outputs of two rounds in this process."""
     config, shards = configure(CHANGES), project / "data/clients"
     schema = read_schema(shards / "schema.json")
     config = across_sites(config, schema)

@@ -1,4 +1,4 @@
-"""What the comparison reads, and what it refuses."""
+"""The inputs of the comparison: read, or refused."""
 
 import json
 

@@ -37,7 +37,7 @@ def test_predictions_come_row_by_row_in_order(shelf, rows):
 
 @pytest.mark.slow(1)
 def test_memory_does_not_grow_with_rows(shelf, rows):
-    """Of ten times as many batches, Arrow never holds more than one batch more."""
+    """Arrow never holds more than one batch more, for ten times as many batches."""
     default, peaks = pa.default_memory_pool(), []
     for repeats in (20, 200):
         pd.concat([rows] * repeats, ignore_index=True).to_parquet(shelf.root / "in.parquet", row_group_size=2000)

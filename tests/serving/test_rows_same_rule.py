@@ -127,7 +127,7 @@ def folder(tmp_path_factory):
 
 
 def outcome(read):
-    """What a way makes of the rows: the code or number of each, or that it refuses them."""
+    """A way's result for the rows: the code or number of each, or a refusal."""
     try:
         found = read()
     except (PfmsmtError, Refusal):
@@ -214,7 +214,7 @@ def test_cells_without_a_type(folder, cells, kind, filled):
 
 
 def _of_one(folder, cell, own, column: Column):
-    """What partition makes of a cell: in Parquet of its own type, and the same in a CSV if it can stand there."""
+    """Partition's result for a cell: in Parquet of its own type, and the same in a CSV if it can stand there."""
     if isinstance(cell, bool):
         return REFUSED  # as in a CSV: see `test_truth_values`
     try:
@@ -257,7 +257,7 @@ def test_truth_values():
 @MANY
 @given(st.lists(CELLS, min_size=1, max_size=4), KIND)
 def test_the_fast_way_of_json_is_never_another_way(cells, kind):
-    """What it reads, the slow one reads alike; what it leaves, is left to the slow one."""
+    """The slow path reads alike whatever the fast one reads; the rest is left to the slow one."""
     own = SCHEMAS[kind, False]
     reader = RowReader(own)
     fast = reader._usual_records([{"cell": cell} for cell in cells])

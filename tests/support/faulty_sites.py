@@ -21,7 +21,7 @@ def at(site, when, act):
 
 
 def final(grid):
-    """What every site was sent last, to be validated."""
+    """Each site's last download, to be validated."""
     found = [(m.site, read_request(m.content).request) for m in grid.passed if m.direction == "down"]
     return {site: request.arrays for site, request in found if request and request.kind == "validate"}
 

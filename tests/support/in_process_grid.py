@@ -23,7 +23,7 @@ class Passed(NamedTuple):
     direction: str
     content: RecordDict
     wire: dict[str, bytes]
-    """What Flower sends: the message's parts, serialised"""
+    """The message's parts as Flower sends them, serialised"""
 
 
 class InProcessGrid(Grid):

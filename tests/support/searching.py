@@ -1,4 +1,4 @@
-"""What the tests of whole searches share."""
+"""Helpers that the tests of whole searches share."""
 
 from pathlib import Path
 

@@ -33,7 +33,7 @@ TRAINED = {
     "ctr": [0.513223722635402, 0.648652898124958, 0.648652898124958],
     "ctcvr": [0.017313426486088, 0.164752481729185, 0.131219330196551],
 }
-"""What version 0.1.0 predicted for these rows."""
+"""Version 0.1.0's predictions for these rows."""
 
 
 def test_a_model_of_version_0_1_0_loads_and_predicts(tmp_path: Path, clean_environment: None) -> None:

@@ -13,7 +13,7 @@ PRIVATE = {"data.private_fields": ["categorical_3"]}
 
 
 def requests(federation, client, round=1):
-    """What the server would ask for in a round in which it changes nothing."""
+    """The server's request in a round in which it changes nothing."""
     parameters = federation.clients[client].initial_parameters
     server = federation.method.init(parameters, federation.names)
     train = [Request("train", round, i, p.broadcast(server, client)) for i, p in enumerate(federation.method.phases)]

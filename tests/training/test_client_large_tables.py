@@ -129,7 +129,7 @@ def test_each_step_from_what_the_one_before_has_saved(build, tmp_path, method):
 @pytest.mark.slow(1)
 @pytest.mark.parametrize("method", [*METHODS, "centralized"])
 def test_the_model_that_is_kept_is_the_best_rounds(build, tmp_path, method):
-    """What is written predicts what the best round predicted on validation rows, large table included."""
+    """The written model predicts what the best round predicted on validation rows, large table included."""
     federation = build(method, {"train.averaging": 0.0})
     server = federation.method.init(federation.clients[federation.names[0]].initial_parameters, federation.names)
     history, seen = History(), {}

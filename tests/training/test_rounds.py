@@ -139,7 +139,7 @@ def test_others_are_not_disturbed_by_a_failing_client(make_federation, equal_arr
 
 
 def test_a_failing_client_is_the_same_with_a_model_that_held_something_else(make_federation, equal_arrays):
-    """What a client does after a failure depends on its state and what it is sent, not on what its model held."""
+    """A client after a failure depends on its state and what it is sent, not on what its model held."""
     results = []
     for disturb in (False, True):
         federation = broken_in(make_federation("pf_msmtrec"), "ES", rounds=(1,))

@@ -33,7 +33,7 @@ class Run(NamedTuple):
 
     @property
     def heard(self):
-        """What the driver got to know: losses and validation."""
+        """The driver's knowledge: losses and validation."""
         losses = [{key: x for key, x in r.metrics.items() if key.startswith("train/")} for r in self.rounds]
         return losses, [r.validation for r in self.rounds]
 

@@ -1,4 +1,4 @@
-"""What a study found, where other machines take part."""
+"""The outcome of a study in which other machines take part."""
 
 from pathlib import Path
 

@@ -81,7 +81,7 @@ class Results:
     references: frozenset[str] = frozenset()
     """Methods that nobody could deploy (pooled data): shown, never marked best."""
     confidence: float | None = None
-    """Of the AUC intervals."""
+    """Confidence of the AUC intervals."""
 
     @property
     def methods(self) -> tuple[str, ...]:

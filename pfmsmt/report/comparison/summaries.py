@@ -12,7 +12,7 @@ import pandas as pd
 from pfmsmt.report.comparison.inputs import Results, RunResult
 
 METRICS = ("auc", "gauc", "logloss", "ece")
-"""What metrics.json holds for each scenario and task."""
+"""Metrics in metrics.json for each scenario and task."""
 
 Place = tuple[str, str]
 """scenario, task"""
