@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from pfmsmt.core.display import markdown_table, text_table
 
@@ -107,7 +107,7 @@ def _interval(differences: "pd.Series[float]") -> str:
     paired = differences.dropna()
     if len(paired) < 2:
         return f"{paired.mean():+.4f}"
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(paired) - 1) * paired.std(ddof=1) / math.sqrt(len(paired))
+    half = stdtrit(len(paired) - 1, (1 + CONFIDENCE) / 2) * paired.std(ddof=1) / math.sqrt(len(paired))
     return f"{paired.mean():+.4f} [{paired.mean() - half:+.4f}, {paired.mean() + half:+.4f}]"
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from pfmsmt.commands.compare import compare
 from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main
 from pfmsmt.core.layout import SCHEMA
@@ -12,7 +11,11 @@ from pfmsmt.tracking import connect
 
 def main() -> None:
     """Write reports/ and give every MLflow run the pictures."""
-    compare(load_config(), read_schema(SCHEMA), connect(Path.cwd()), Path.cwd())
+    config, schema = load_config(), read_schema(SCHEMA)
+    # Not at the top: libraries take seconds to load, and wrong settings are named at once.
+    from pfmsmt.commands.compare import compare
+
+    compare(config, schema, connect(Path.cwd()), Path.cwd())
 
 
 if __name__ == "__main__":

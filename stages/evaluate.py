@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from pfmsmt.commands.evaluate import evaluate
 from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main
 from pfmsmt.core.layout import SCHEMA
@@ -14,7 +13,11 @@ from stages.choice import choose_run
 def main() -> None:
     """Write evaluation/<run>/ and log the test metrics to MLflow."""
     method, seed = choose_run(__doc__)
-    evaluate(load_config(), read_schema(SCHEMA), method, seed, connect(Path.cwd()), Path.cwd())
+    config, schema = load_config(), read_schema(SCHEMA)
+    # Not at the top: torch takes seconds to load, and wrong settings are named at once.
+    from pfmsmt.commands.evaluate import evaluate
+
+    evaluate(config, schema, method, seed, connect(Path.cwd()), Path.cwd())
 
 
 if __name__ == "__main__":

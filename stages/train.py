@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from pfmsmt.commands.train import train
 from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main
 from pfmsmt.core.files import write_json
@@ -18,6 +17,9 @@ def main() -> None:
     config, schema = load_config(), read_schema(SCHEMA)
     # Before any work: a store that cannot be reached must not cost a training.
     tracking = connect(Path.cwd())
+    # Not at the top: torch takes seconds to load, and wrong settings are named at once.
+    from pfmsmt.commands.train import train
+
     ids = train(config, schema, method, seed, tracking, Path.cwd())
     write_json(RUNS / f"{run_name(method, seed)}.json", ids)
 

@@ -28,7 +28,8 @@ class FieldTable(nn.Module):
         self.sparse = False
         """Gradients hold the rows of the batch alone, for `LargeTable`."""
         self.table = nn.Parameter(torch.empty(sum(codes), dim))
-        offsets = torch.tensor([0, *codes[:-1]], dtype=torch.int64).cumsum(0)
+        # Summed in Python: on the device meta, torch loads its compiler for a sum.
+        offsets = torch.tensor(list(itertools.accumulate([0, *codes[:-1]])), dtype=torch.int64)
         self.register_buffer("offsets", offsets, persistent=False)
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from pfmsmt.config import METHOD_NAMES
@@ -18,7 +19,35 @@ from pfmsmt.training.privacy import epsilon
 REPOSITORY = Path(__file__).parents[2]
 
 
-def run(*words):
+@pytest.fixture(scope="module")
+def benchmark():
+    """Import one of the scripts."""
+    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    try:
+        yield importlib.import_module
+    finally:
+        sys.path.remove(str(REPOSITORY / "benchmarks"))
+
+
+@pytest.fixture
+def run(benchmark, monkeypatch, capsys, tmp_path, clean_environment):
+    """Return a function that runs a script's main in this process, which has loaded what it needs already."""
+    monkeypatch.chdir(tmp_path)
+    # Compiling in this process: each process that helped would load torch first.
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    threads = torch.get_num_threads()
+
+    def run_here(script, *words):
+        monkeypatch.setattr(sys, "argv", [f"benchmarks/{script}.py", *words])
+        benchmark(script).main()
+        return capsys.readouterr().out
+
+    yield run_here
+    torch.set_num_threads(threads)
+
+
+def run_process(*words):
+    """Run a script whose memory is measured: in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, *words]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
@@ -26,9 +55,9 @@ def run(*words):
     return done.stdout
 
 
-@pytest.mark.slow(5)
-def test_server_step():
-    out = run("benchmarks/server_step.py", "--quick")
+@pytest.mark.slow(2)
+def test_server_step(run):
+    out = run("server_step", "--quick")
     rows = re.findall(r"^(adam|plain) +(\d+) +(\de\+\d+) +(\d+\.\d+) +(\d+\.\d+)$", out, re.MULTILINE)
     assert [row[:3] for row in rows] == [
         (optimizer, clients, parameters)
@@ -44,10 +73,9 @@ def test_server_step():
     assert 0 < float(share[1]) <= float(share[2]) < 100
 
 
-@pytest.mark.slow(4)
-def test_server_step_skips_what_does_not_fit():
+def test_server_step_skips_what_does_not_fit(run):
     """0.0007 GiB are 751,619 bytes; a client needs 46.4 bytes a parameter with Adam, 30.4 with plain steps."""
-    out = run("benchmarks/server_step.py", "--quick", "--memory", "0.0007", "--rounds", "0")
+    out = run("server_step", "--quick", "--memory", "0.0007", "--rounds", "0")
     fits = re.findall(r"^(adam|plain) +(\d) +(\de\+\d+) +\d+\.\d+ ", out, re.MULTILINE)
     skipped = re.findall(
         r"^(adam|plain) +(\d) +(\de\+\d+) +skipped: needs \d+\.\d GiB, 0\.0 GiB are free", out, re.MULTILINE
@@ -60,17 +88,15 @@ def test_server_step_skips_what_does_not_fit():
     assert "too few sizes" in out
 
 
-@pytest.mark.slow(4)
-def test_experts():
-    out = run("benchmarks/experts.py", "--only", "default", "--steps", "1", "--turns", "1")
+def test_experts(run):
+    out = run("experts", "--only", "default", "--steps", "1", "--turns", "1")
     found = re.search(r"^default +batched +([\d,]+) +list +([\d,]+) +ratio (\d+\.\d\d)", out, re.MULTILINE)
     ours, peer = (int(found[i].replace(",", "")) for i in (1, 2))
     assert float(found[3]) == pytest.approx(ours / peer, abs=0.01)
 
 
-@pytest.mark.slow(6)
-def test_loading():
-    out = run("benchmarks/loading.py", "--rows", "3000", "--steps", "2", "--turns", "1")
+def test_loading(run):
+    out = run("loading", "--rows", "3000", "--steps", "2", "--turns", "1")
     loading = re.search(
         r"^loading +shard to tensors +([\d,]+) +pandas +([\d,]+) +ratio (\d+\.\d\d)$", out, re.MULTILINE
     )
@@ -85,9 +111,9 @@ def test_loading():
         assert float(times) == pytest.approx(rate / model, rel=0.02, abs=0.06)
 
 
-@pytest.mark.slow(5)
+@pytest.mark.slow(4)
 def test_large_table():
-    out = run("benchmarks/large_table.py", "--only", "in_place", "--methods", "local", "--table-rows", "3000",
+    out = run_process("benchmarks/large_table.py", "--only", "in_place", "--methods", "local", "--table-rows", "3000",
               "--dim", "2", "--rounds", "2")  # fmt: skip
     assert out.startswith("local, in place: built in ")
     found = re.search(r"a round (\d\.\d{3}) s, (\d\.\d{3}) s of it training; .* peak memory (-?\d+) MB above", out)
@@ -97,9 +123,9 @@ def test_large_table():
     assert re.search(r"model written in \d+\.\d s, loaded in \d+\.\d s; peak memory \d+ MB in all$", out, re.MULTILINE)
 
 
-@pytest.mark.slow(8)
-def test_served_forms():
-    out = run("benchmarks/served_forms.py", "--rows", "1", "3", "--turns", "2")
+@pytest.mark.slow(5)
+def test_served_forms(run):
+    out = run("served_forms", "--rows", "1", "3", "--turns", "2")
     assert re.search(r"^ms for rows +1 +3 +ready after$", out, re.MULTILINE)
     names = ["as it is"] + ["torch.compile"] * any(map(shutil.which, ("g++", "clang++")))
     for name in names:
@@ -107,9 +133,9 @@ def test_served_forms():
     assert ("torch.compile is left out" in out) == (len(names) == 1)
 
 
-@pytest.mark.slow(15)
-def test_tuning():
-    out = run("benchmarks/tuning.py", "--trials", "11")
+@pytest.mark.slow(10)
+def test_tuning(run):
+    out = run("tuning", "--trials", "11")
     assert re.search(r"^11 trials of 4 rounds, 1 at a time: \d+\.\d s, \d+\.\d s of training$", out, re.MULTILINE)
     found = re.search(r"^overhead per trial: (\d+\.\d{3}) s, all included; -?\d+\.\d{3} s without", out, re.MULTILINE)
     assert found is not None
@@ -119,21 +145,10 @@ def test_tuning():
     assert all(int(size) > 50 for _, *both in sizes for size in both)
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    """Import one of the scripts."""
-    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(REPOSITORY / "benchmarks"))
-
-
-@pytest.mark.slow(8)
-def test_messages(benchmark, capsys):
+@pytest.mark.slow(4)
+def test_messages(benchmark, run):
     messages = benchmark("messages")
-    messages.main(["--quick", "--seeds", "0"])
-    _, head, *lines = capsys.readouterr().out.splitlines()
+    _, head, *lines = run("messages", "--quick", "--seeds", "0").splitlines()
     assert head.split() == ["CTR", "CTCVR", "std", "KiB", "up", "a", "round", "epsilon"]
     found = {line[:26].rstrip(): line[26:].split() for line in lines}
     assert list(found) == [setting.name for setting in messages.SETTINGS]
@@ -148,23 +163,16 @@ def test_messages(benchmark, capsys):
 
 
 @pytest.fixture
-def quality(benchmark, monkeypatch, capsys, tmp_path):
-    """Return a function that runs the benchmark's main in this process, which has loaded what it needs already."""
+def quality(run, tmp_path):
+    """Return a function that runs the benchmark in folders of its own."""
     places = ("--results", str(tmp_path / "results"), "--work", str(tmp_path / "work"))
-
-    def run_here(*words):
-        monkeypatch.setattr(sys, "argv", ["quality.py", *words, *places, "--quick", "--processes", "1"])
-        benchmark("quality").main()
-        return capsys.readouterr().out
-
-    run_here.places = places
-    return run_here
+    return lambda *words: run("quality", *words, *places, "--quick", "--processes", "1")
 
 
-@pytest.mark.slow(25)
+@pytest.mark.slow(20)
 def test_quality_tunes_runs_and_prints(quality, tmp_path):
     chosen = ("--settings", "default", "--methods", "pf_msmtrec", "local")
-    run("benchmarks/quality.py", "tune", *chosen, "--trials", "2", *quality.places, "--quick", "--processes", "1")
+    quality("tune", *chosen, "--trials", "2")
     study = yaml.safe_load((tmp_path / "results/tuned/default/local.yaml").read_text())
     assert study["study"]["trials"] == 2
     assert set(study["params"]) == {"model.dropout", "methods.local.learning_rate", "methods.local.weight_decay"}
@@ -271,9 +279,9 @@ def test_the_results_page_shows_the_tables_of_the_committed_runs(quality_table):
     assert missing == [], "print them with: python benchmarks/quality.py table"
 
 
-@pytest.mark.slow(5)
-def test_data(tmp_path):
-    out = run("benchmarks/data.py", "--quick", "--folder", str(tmp_path))
+@pytest.mark.slow(3)
+def test_data(run, tmp_path):
+    out = run("data", "--quick", "--folder", str(tmp_path))
     lines = re.findall(r"^(pfmsmt|usual) +([\d,]+) +(\d+\.\d\d) +([\d,]+) +([\d,]+)$", out, re.MULTILINE)
     assert [line[:2] for line in lines] == [("pfmsmt", "3,000"), ("pfmsmt", "6,000"), ("usual", "3,000")]
     for _, rows, seconds, speed, _ in lines:
@@ -284,9 +292,9 @@ def test_data(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw-3000", "raw-6000"]
 
 
-@pytest.mark.slow(10)
-def test_serving():
-    out = run("benchmarks/serving.py", "--quick")
+@pytest.mark.slow(14)
+def test_serving(run):
+    out = run("serving", "--quick")
     assert re.search(r"^largest difference of the two servers' probabilities: \d\.\de-\d\d$", out, re.MULTILINE)
     rows = re.findall(
         r"^(\S.*?) +([\d.]+) ms +[\d.]+ ms.* ([\d.]+) \(goal (\d): (reached|missed)\)$", out, re.MULTILINE

@@ -50,7 +50,6 @@ def test_the_stages_one_after_the_other(project, configure, run_python):
     assert {path.name for path in logged} == {"data.md", "data.html"}
 
 
-@pytest.mark.slow(5)
 def test_a_misspelt_key_names_the_nearest(project, run_python):
     tree = yaml.safe_load((project / "params.yaml").read_text())
     tree["train"]["round"] = tree["train"].pop("rounds")
@@ -75,7 +74,7 @@ def test_a_tracking_server_that_is_not_there_is_named_before_training(project, r
     assert listing(project) == before
 
 
-@pytest.mark.slow(4)
+@pytest.mark.slow(1)
 def test_stages_in_the_wrong_order(project, run_python):
     shutil.rmtree(project / "data/clients")
     assert_readable(run_python("-m", "stages.train", "fedavg", "0"), "run `dvc repro partition` first")
@@ -83,7 +82,6 @@ def test_stages_in_the_wrong_order(project, run_python):
     assert_readable(run_python("-m", "stages.partition"), "run `dvc repro download` first")
 
 
-@pytest.mark.slow(2)
 def test_an_unknown_method(project, run_python):
     done = run_python("-m", "stages.train", "fedavgg", "0")
     assert done.returncode == 2
