@@ -116,7 +116,7 @@ def test_a_single_class_is_undefined_all_the_way(project, configure, train_all, 
         frame[tasks] = np.uint8(0)
         frame.to_parquet(path)
     config = configure({"train.methods": ["fedavg"], "register.methods": ["fedavg"]})
-    tracking = train_all(config)
+    tracking = train_all(config, "all")
     output = capsys.readouterr().out
     assert "fedavg-seed0: US: test AUC ctr undefined (one class)  ctcvr undefined (one class)" in output
     history = pd.read_csv(project / "models/fedavg-seed0/history.csv")
@@ -146,7 +146,7 @@ def test_a_scenario_without_any_defined_auc_still_has_a_champion(project, config
     frame = pd.read_parquet(path)
     frame[["ctr", "ctcvr"]] = np.uint8(0)
     frame.to_parquet(path)
-    train_all(configure({"train.methods": ["fedavg", "local"], "register.methods": ["fedavg", "local"]}))
+    train_all(configure({"train.methods": ["fedavg", "local"], "register.methods": ["fedavg", "local"]}), "all")
     best = {
         m: json.loads((project / f"models/{m}-seed0/result.json").read_text())["best"]["US"]
         for m in ("fedavg", "local")

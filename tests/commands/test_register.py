@@ -25,7 +25,7 @@ def test_champions_are_chosen_by_validation_and_predict_what_was_evaluated(
     import mlflow
 
     config = configure({"train.methods": ["centralized", "fedavg", "local"]})
-    tracking = train_all(config)
+    tracking = train_all(config, "all")
     assert len(tracking.client.search_runs([tracking.experiment_id])) == 3
     champions = json.loads((project / "champions.json").read_text())
     found = {

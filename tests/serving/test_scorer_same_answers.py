@@ -31,7 +31,7 @@ from pfmsmt.serving.deployments import Fleet
 from pfmsmt.serving.file import predict_file
 from tests.support.shelves import SETTINGS, STREAM, Server, as_stream
 
-pytestmark = pytest.mark.slow(5)
+pytestmark = pytest.mark.slow(16)
 CLIENTS = Path("data/clients")
 
 

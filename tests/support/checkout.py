@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 SMALL: dict[str, Any] = {
     "data.synthetic.scenarios": {
-        name: {"train_rows": 400, "test_rows": 300} for name in ("NL", "ES", "FR", "US")
+        name: {"train_rows": 400, "test_rows": 300} for name in ("NL", "US")
     },
     "train.methods": ["pf_msmtrec", "local"],
     "train.rounds": 3,
