@@ -5,6 +5,7 @@
     python benchmarks/quality.py run  --variants modules [stripped]          -> pf_msmtrec with modules switched off
     python benchmarks/quality.py table                                       -> the tables of docs/results.md
 
+--methods takes the floors as well (`floors.py`: linear models and trees), which are tuned and run in the same way.
 Data and training are drawn anew with every seed (MovieLens: training alone). Tuning draws with another seed, 1000, and
 sees validation rows alone: the mean AUC of the best round. Test rows are scored once, with each client's best round on
 validation. A setting without studies of its own takes the default setting's. Runs that are in quality.csv are not
@@ -27,12 +28,15 @@ import optuna
 import pandas as pd
 import torch
 import yaml
+from floors import FLOORS, START, Floor, validation_auc
+from floors import space as floor_space
 from quality_table import tables
 from worlds import DEFAULT, HERE, Bench, check_studies, configure, settings, shards
 
 from pfmsmt.config import METHOD_NAMES
 from pfmsmt.config.keys import value_at
 from pfmsmt.core.errors import TrainingError
+from pfmsmt.data.schema import Schema
 from pfmsmt.training.trial import Aucs, Trial, run_trial
 
 COLUMNS = ("setting", "seed", "method", "variant", "scenario", "task", "auc", "rows", "positives", "seconds")
@@ -96,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("tune", "run", "table"))
     parser.add_argument("--settings", nargs="+", default=list(PLANTED), choices=list(settings()))
-    parser.add_argument("--methods", nargs="+", default=list(METHOD_NAMES), choices=METHOD_NAMES)
+    parser.add_argument("--methods", nargs="+", default=list(METHOD_NAMES), choices=[*METHOD_NAMES, *FLOORS])
     variants = [*GROUPS, *VARIANTS]
     parser.add_argument("--variants", nargs="+", choices=variants, help="run these variants of pf_msmtrec instead")
     parser.add_argument("--seeds", type=int, default=5)
@@ -149,6 +153,8 @@ def run(bench: Bench, job: Job) -> list[dict[str, Any]]:
     """Train and test once; return rows of quality.csv, with the oracle's beside the first method's."""
     torch.set_num_threads(1)
     schema, folder, oracle = shards(bench, job.setting, job.seed)
+    if job.method in FLOORS:
+        return _run_floor(bench, job)
     variant = {} if job.variant == FULL else VARIANTS[job.variant]
     changes = bench.tuned(job.setting, job.method) | {
         key if "." in key else f"methods.pf_msmtrec.{key}": value for key, value in variant.items()
@@ -159,6 +165,19 @@ def run(bench: Bench, job: Job) -> list[dict[str, Any]]:
     found: dict[str, Aucs] = {job.method: trial.test(schema, folder)}
     if oracle is not None and job.method == "local":
         found["oracle"] = {s: {t: values["auc"] for t, values in tasks.items()} for s, tasks in oracle.items()}
+    return _rows(schema, job, seconds, found)
+
+
+def _run_floor(bench: Bench, job: Job) -> list[dict[str, Any]]:
+    schema, folder, _ = shards(bench, job.setting, job.seed)
+    start = time.perf_counter()
+    floor = Floor(job.method, schema, folder, bench.tuned(job.setting, job.method))
+    seconds = round(time.perf_counter() - start, 1)
+    return _rows(schema, job, seconds, {job.method: floor.aucs("test")})
+
+
+def _rows(schema: Schema, job: Job, seconds: float, found: dict[str, Aucs]) -> list[dict[str, Any]]:
+    """Return rows of quality.csv."""
     return [
         {
             **job._asdict(), "method": method, "scenario": scenario, "task": task, "auc": value,
@@ -177,12 +196,18 @@ def tune(bench: Bench, setting: str, method: str, trials: int) -> str:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def objective(trial: optuna.Trial) -> float:
+        if method in FLOORS:
+            schema, folder, _ = shards(bench, setting, TUNING_SEED)
+            return validation_auc(method, schema, folder, floor_space(trial, method))
         return _trial(bench, Job(setting, TUNING_SEED, method, FULL), space(trial, method)).best_validation()
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5))
-    # Every search starts from params.yaml, with what lies outside of a range at its edge; then comes the best of the
-    # default setting.
-    study.enqueue_trial({key: _at(bench, setting, key) for key in SPACE["model"] + SPACE[method]})
+    # Every method's search starts from params.yaml, with what lies outside of a range at its edge; then comes the best
+    # of the default setting.
+    first = (
+        {key: _at(bench, setting, key) for key in SPACE["model"] + SPACE[method]} if method in SPACE else START[method]
+    )
+    study.enqueue_trial(first)
     if setting != DEFAULT and bench.tuned_file(DEFAULT, method).exists():
         study.enqueue_trial(bench.tuned(DEFAULT, method))
     # A trial whose training diverges counts, and is no candidate.
@@ -197,7 +222,7 @@ def tune(bench: Bench, setting: str, method: str, trials: int) -> str:
     }  # fmt: skip
     path = bench.tuned_file(setting, method)
     path.parent.mkdir(parents=True, exist_ok=True)
-    rounded = {key: value if key in CHOICES else float(f"{value:.3g}") for key, value in best.params.items()}
+    rounded = {k: float(f"{value:.3g}") if isinstance(value, float) else value for k, value in best.params.items()}
     path.write_text(yaml.safe_dump({"study": figures, "params": rounded}, sort_keys=False), encoding="utf-8")
     return f"{study.best_value:.4f} (start {'diverged' if start is None else f'{start:.4f}'})"
 

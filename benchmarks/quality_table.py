@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from floors import FLOORS
 from scipy.special import stdtrit
 
 from pfmsmt.core.display import markdown_table, text_table
@@ -23,7 +24,7 @@ PAIRS = (
 """The difference between two variants, and the rest of their names."""
 STRIPPED = ("all shared", "nothing private")
 """The beginning of these variants' names."""
-ORDER = (OURS, "ditto", "fedper", "fedbn", "fedprox", "fedavg", "local", "centralized", ORACLE)
+ORDER = (OURS, "ditto", "fedper", "fedbn", "fedprox", "fedavg", "local", *FLOORS, "centralized", ORACLE)
 
 
 def tables(runs: pd.DataFrame) -> str:

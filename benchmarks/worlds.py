@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import id_world
 import yaml
 
 from pfmsmt.config import PARAMS_FILE, Config, parse_config
@@ -18,6 +19,8 @@ from pfmsmt.data.schema import Schema, read_schema
 
 HERE = Path(__file__).parent
 DEFAULT = "default"
+MANY_IDS = "many_ids"
+"""The setting whose log is made here, and read as one's own tables are."""
 QUICK_ROWS = {"train_rows": 1000, "test_rows": 1000}
 
 
@@ -97,15 +100,21 @@ def shards(bench: Bench, setting: str, seed: int) -> tuple[Schema, Path, dict[st
     seed = 0 if setting == "movielens" else seed
     folder = bench.work / f"{setting}-{seed}{'-quick' if bench.quick else ''}"
     if not folder.exists():
-        config = configure(bench, setting, seed, {})
         making = bench.work / f".{folder.name}-{os.getpid()}"
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
+        changes: dict[str, Any] = {}
+        if setting == MANY_IDS:
+            sizes = dict.fromkeys(id_world.SCENARIOS, tuple(QUICK_ROWS.values())) if bench.quick else id_world.SCENARIOS
+            id_world.generate(seed, making, sizes)
+            changes = {"data.tabular.path": str((making / "tables").resolve())}
+        config = configure(bench, setting, seed, changes)
         obtain(config.data, seed, making / "raw", lambda _: None)
         partition(config.data, seed, making / "raw", making / "clients", lambda _: None)
         if (making / "raw" / "oracle.json").exists():
             shutil.copy(making / "raw" / "oracle.json", making)
         shutil.rmtree(making / "raw")
+        shutil.rmtree(making / "tables", ignore_errors=True)
         making.rename(folder)
     oracle = folder / "oracle.json"
     truth = json.loads(oracle.read_text(encoding="utf-8"))["scenarios"] if oracle.exists() else None

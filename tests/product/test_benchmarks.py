@@ -191,6 +191,21 @@ def test_quality_tunes_runs_and_prints(quality, tmp_path):
     assert "Modules of pf_msmtrec, default" in table
 
 
+@pytest.mark.slow(6)
+def test_quality_tunes_and_runs_floors_like_methods(quality, tmp_path):
+    chosen = ("--settings", "default", "--methods", "linear_local", "linear_shared")
+    quality("tune", *chosen, "--trials", "2")
+    study = yaml.safe_load((tmp_path / "results/tuned/default/linear_shared.yaml").read_text())
+    assert study["study"]["trials"] == 2
+    assert set(study["params"]) == {"form", "l2_shared", "l2_own", "l2_shared_within", "l2_own_within"}
+    out = quality("run", *chosen, "--seeds", "1")
+    assert len(re.findall(r"^default 0 linear_(?:local|shared) full 0\.\d{4} ", out, re.MULTILINE)) == 2
+    runs = pd.read_csv(tmp_path / "results/quality.csv")
+    assert runs.groupby("method").size().to_dict() == {"linear_local": 4 * 2, "linear_shared": 4 * 2}
+    assert runs.groupby("method")["auc"].mean().gt(0.55).all()
+    assert set(runs["rows"]) == {1000}
+
+
 @pytest.fixture(scope="module")
 def quality_table(benchmark):
     return benchmark("quality_table")
