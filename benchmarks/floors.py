@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import optimize, sparse
@@ -77,7 +78,11 @@ class Rows(NamedTuple):
 
     def and_those_of(self, other: "Rows") -> "Rows":
         """Return both's rows."""
-        return Rows(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+        return Rows(
+            np.concatenate([self.codes, other.codes]),
+            np.concatenate([self.numbers, other.numbers]),
+            np.concatenate([self.labels, other.labels]),
+        )
 
 
 Scorer = Callable[[str, Rows], _Floats]
@@ -135,10 +140,13 @@ class Floor:
         train, validation = (load(schema, folder, split) for split in ("train", "val"))
         self._scorers: list[Scorer] = []
         for task in range(len(schema.tasks)):
-            parts = (train, validation)
+            fitted, held_out = train, validation
             if (outer := self._outer(task)) is not None:
-                parts = tuple({s: rows.where(rows.labels[:, outer] == 1) for s, rows in part.items()} for part in parts)
-            self._scorers.append(_FITS[floor](Examples(schema, *parts, task, refit), params))
+                fitted, held_out = (
+                    {scenario: rows.where(rows.labels[:, outer] == 1) for scenario, rows in part.items()}
+                    for part in (train, validation)
+                )
+            self._scorers.append(_FITS[floor](Examples(schema, fitted, held_out, task, refit), params))
 
     def aucs(self, split: str) -> Aucs:
         """Return the AUC of every scenario and task on a split's rows."""
@@ -167,16 +175,21 @@ class Floor:
 
 def load(schema: Schema, folder: Path, split: str, *scenarios: str) -> dict[str, Rows]:
     """Read one split's rows of these scenarios, or of all."""
-    fields, numbers = ([field.name for field in kind] for kind in (schema.categorical, schema.numerical))
     found = {}
     for scenario in scenarios or schema.scenarios:
         table = pq.read_table(folder / scenario / f"{split}.parquet")
-        parts = ((fields, np.int32), (numbers, np.float32), ([task.name for task in schema.tasks], np.uint8))
-        found[scenario] = Rows(*(
-            np.stack([table[name].to_numpy() for name in names], axis=1).astype(kind)
-            if names else np.zeros((len(table), 0), kind)
-            for names, kind in parts
-        ))  # fmt: skip
+
+        def columns(names: Sequence[str], kind: Any, table: pa.Table = table) -> NDArray[Any]:
+            held = np.zeros((len(table), len(names)), kind)
+            for place, name in enumerate(names):
+                held[:, place] = table[name].to_numpy()
+            return held
+
+        found[scenario] = Rows(
+            columns([field.name for field in schema.categorical], np.int32),
+            columns([field.name for field in schema.numerical], np.float32),
+            columns([task.name for task in schema.tasks], np.uint8),
+        )
     return found
 
 
@@ -316,10 +329,10 @@ def _fit_trees(examples: Examples, params: Mapping[str, Any], *, alone: bool) ->
         if alone:
             return np.concatenate([codes, rows.numbers], axis=1, dtype=np.float32)
         before = names[: names.index(scenario)]
-        for place, field in enumerate(schema.categorical):
+        for at, field in enumerate(schema.categorical):
             if not field.federated:
-                shift = sum(schema.scenario(other).categorical[place].codes for other in before)
-                codes[:, place] += np.where(codes[:, place] >= 0, shift, 0)
+                shift = sum(schema.scenario(other).categorical[at].codes for other in before)
+                codes[:, at] += np.where(codes[:, at] >= 0, shift, 0)
         place = np.full((len(codes), 1), len(before))
         return np.concatenate([place, codes, rows.numbers], axis=1, dtype=np.float32)
 
@@ -332,7 +345,7 @@ def _fit_trees(examples: Examples, params: Mapping[str, Any], *, alone: bool) ->
     fixed = {"objective": "binary", "seed": 0, "deterministic": True, "force_col_wise": True, "num_threads": 1,
              "verbosity": -1, "bagging_fraction": 0.8, "bagging_freq": 1}  # fmt: skip
     options = {**fixed, **{key: value for key, value in params.items() if key != "form"}}
-    boosters = {}
+    boosters: dict[str, Any] = {}
     for group in [[name] for name in names] if alone else [names]:
         train = dataset(examples.train, group)
         stop = lightgbm.early_stopping(PATIENCE, verbose=False)

@@ -1,6 +1,5 @@
 """The benchmarks run at tiny sizes and print what they promise."""
 
-import importlib
 import os
 import re
 import shutil
@@ -17,16 +16,6 @@ from pfmsmt.config import METHOD_NAMES
 from pfmsmt.training.privacy import epsilon
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    """Import one of the scripts."""
-    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(REPOSITORY / "benchmarks"))
 
 
 @pytest.fixture

@@ -99,9 +99,9 @@ def plant(config: Synthetic, seed: int, scenario: str) -> PlantedScenario:
 def solve_logits(
     click: _Floats, conversion: _Floats, ctr: float, cvr: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return intercept and slope of both logits, from a scenario's z of click and conversion [B].
+    """Return intercept and slope of click's and of conversion's logit.
 
-    They reach the rates, and AUCs of CTR_AUC and CTCVR_AUC.
+    They reach the rates, and AUCs of CTR_AUC and CTCVR_AUC, over a sample of z of click and of conversion, each [B].
     """
     click_logit = _solve(click, np.ones(len(click)), ctr, lambda probability: probability, CTR_AUC)
     clicked = _probability(click, *click_logit)
