@@ -56,8 +56,8 @@ START: dict[str, dict[str, Any]] = {
 MOST_TREES, PATIENCE = 2000, 50
 INTERCEPT_L2 = 1e-3
 """So that rows without a positive have a minimum, too."""
-TOLERANCE = 1e-3
-"""The largest slope of the summed loss (nats), in coordinates of curvature 1: within about P * 5e-7 of the minimum."""
+TOLERANCE = 0.01
+"""The largest slope of the summed loss (nats), in coordinates of curvature 1: within about P * 5e-5 of the minimum."""
 
 _Floats = NDArray[np.float64]
 
@@ -287,7 +287,7 @@ def logistic_regression(
             slope[:common] += part[:common]
         return total, slope * scale
 
-    options = {"gtol": TOLERANCE, "ftol": 0.0, "maxiter": 5000, "maxfun": 10_000, "maxcor": 20}
+    options = {"gtol": TOLERANCE, "ftol": 0.0, "maxiter": 5000, "maxfun": 10_000, "maxcor": 50}
     found = optimize.minimize(loss, np.zeros(len(scale)), jac=True, method="L-BFGS-B", options=options)
     if not found.success:
         raise RuntimeError(f"logistic regression after {found.nit} steps: {found.message}")

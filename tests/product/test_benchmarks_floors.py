@@ -107,7 +107,7 @@ def test_shared_and_own_weights_are_the_logistic_regression_of_stacked_features(
     if form == "product":
         wanted[1] = wanted[0] * wanted[1]
     found = np.concatenate([model.probabilities(scenario, held) for scenario, held in test.items()])
-    np.testing.assert_allclose(found, np.stack(wanted, axis=1), atol=2e-4)
+    np.testing.assert_allclose(found, np.stack(wanted, axis=1), atol=2e-3)
 
 
 def test_local_weights_know_their_own_scenario_alone(floors, made):
@@ -123,7 +123,7 @@ def test_local_weights_know_their_own_scenario_alone(floors, made):
     peer = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-8, max_iter=10_000)
     peer.fit(features(held), held.labels[:, 0])
     found = model.probabilities("B", test)[:, 0]
-    np.testing.assert_allclose(found, peer.predict_proba(features(test))[:, 1], atol=2e-4)
+    np.testing.assert_allclose(found, peer.predict_proba(features(test))[:, 1], atol=2e-3)
 
 
 def test_refitting_takes_validation_rows_as_well(floors, made, tmp_path):
