@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pfmsmt import __version__
 from pfmsmt.config import Config, Methods, Model, Privacy, Run, Train
+from pfmsmt.core.errors import ConfigError
 from pfmsmt.data.schema import Schema
 
 
@@ -48,7 +49,14 @@ def across_sites(config: Config, schema: Schema) -> Config:
 
     A round costs seconds of transport, so clients do more in it; all still take the same number of steps. A checkpoint
     is written every round, so that sites need the state of the last round alone.
+
+    Raises:
+        ConfigError: a second training is asked for.
     """
+    if config.train.refit:
+        raise ConfigError(
+            "train.refit trains again where all rows are, on one machine; sites train once: set train.refit to false"
+        )
     steps = math.ceil(config.federate.local_epochs * mean_rows(schema) / config.train.batch_size)
     budget = {"rounds": config.federate.rounds, "local_steps": steps}
     run = config.run.model_copy(update={"checkpoint_every": 1})

@@ -25,6 +25,7 @@ from pfmsmt.training.exchange import Exchange
 from pfmsmt.training.federation import build_specs
 from pfmsmt.training.history import History
 from pfmsmt.training.local import local_train
+from pfmsmt.training.refit import Refit
 from pfmsmt.training.results import write_results
 
 _RUN_FILE = "run.txt"
@@ -93,6 +94,14 @@ class Sites:
             self._run = (folder / _RUN_FILE).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{folder / _RUN_FILE} cannot be read; remove {folder} to start anew") from error
+
+    def findings(self) -> Refit:
+        """Refuse: `across_sites` leaves no run to a second training.
+
+        Raises:
+            FederationError: always.
+        """
+        raise FederationError("sites train once; what they found for a second training stays with them")
 
     def save_models(self, folder: Path, history: History) -> dict[str, dict[str, Any]]:
         """Have every site save its model; write the server's results.

@@ -53,7 +53,7 @@ def federate(grid: Grid, method: str, seed: int, store: "Store", root: Path, *, 
     are the sites' own.
 
     Raises:
-        ConfigError: see `load_config` and `build_specs`.
+        ConfigError: see `load_config`, `across_sites` and `build_specs`.
         DataError: there is no agreed schema.
         FederationError: the method cannot be federated.
         TrainingError: see `run_rounds`; the last complete round stays in `checkpoints/`, and the next run goes on.
@@ -68,7 +68,7 @@ def federate(grid: Grid, method: str, seed: int, store: "Store", root: Path, *, 
     def connect_sites(plan: RunPlan, acceptance: Acceptance) -> OverGrid:
         return OverGrid(nodes, schema.scenarios, plan, acceptance.refusal)
 
-    ids = run_training(job, Sites(config, schema, method, seed, connect_sites), store)
+    ids = run_training(job, lambda _: Sites(config, schema, method, seed, connect_sites), store)
     write_json(root / RUNS / f"{run_name(method, seed)}.json", ids)
     return ids
 
