@@ -87,7 +87,7 @@ def _refits(results: Results) -> list[str]:
         return []
     who = "All models" if len(rows) == len(results.methods) else f"The models of {', '.join(rows)}"
     own = next((found for method, found in rows.items() if results.deployable(method)), next(iter(rows.values())))
-    counts = ", ".join(f"{scenario} {count:,}" for scenario, count in own.items())
+    counts = ", ".join(f"{scenario} {own[scenario]:,}" for scenario in results.scenarios if scenario in own)
     return [
         f"{who} were trained again, on training and validation rows ({counts}). Best rounds, validation figures and "
         "calibration are of the training before, to which validation rows were unknown."
