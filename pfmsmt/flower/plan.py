@@ -4,14 +4,17 @@ A site has no settings of a run of its own.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pfmsmt import __version__
 from pfmsmt.config import Config, Methods, Model, Privacy, Run, Train
-from pfmsmt.core.errors import ConfigError
 from pfmsmt.data.schema import Schema
+
+_REFIT = "refit"
+"""The folder of a second training, within that of its run."""
 
 
 class RunPlan(BaseModel):
@@ -32,11 +35,18 @@ class RunPlan(BaseModel):
     seed: int
     mean_rows: float
     """Training rows of a client on average: batches are in proportion to rows."""
+    refits: bool
+    """Whether this is the run's second training, on training and validation rows."""
     model: Model
     train: Train
     run: Run
     privacy: Privacy
     methods: Methods
+
+    @property
+    def place(self) -> str:
+        """The folder of this training's state, among all of a site's state."""
+        return f"{self.run_id}/{_REFIT}" if self.refits else self.run_id
 
     @property
     def config(self) -> Config:
@@ -49,30 +59,30 @@ def across_sites(config: Config, schema: Schema) -> Config:
 
     A round costs seconds of transport, so clients do more in it; all still take the same number of steps. A checkpoint
     is written every round, so that sites need the state of the last round alone.
-
-    Raises:
-        ConfigError: a second training is asked for.
     """
-    if config.train.refit:
-        raise ConfigError(
-            "train.refit trains again where all rows are, on one machine; sites train once: set train.refit to false"
-        )
-    steps = math.ceil(config.federate.local_epochs * mean_rows(schema) / config.train.batch_size)
+    steps = math.ceil(config.federate.local_epochs * _mean(rows_of(schema)) / config.train.batch_size)
     budget = {"rounds": config.federate.rounds, "local_steps": steps}
     run = config.run.model_copy(update={"checkpoint_every": 1})
     return config.model_copy(update={"train": config.train.model_copy(update=budget), "run": run})
 
 
-def mean_rows(schema: Schema) -> float:
-    """Return the training rows of a client on average."""
-    rows = [counts["train"].rows for counts in schema.counts.values()]
-    return sum(rows) / len(rows)
+def rows_of(schema: Schema, *, refits: bool = False) -> dict[str, int]:
+    """Return client -> rows that it trains on; with `refits` in the second training."""
+    splits = ("train", "val") if refits else ("train",)
+    return {client: sum(counts[split].rows for split in splits) for client, counts in schema.counts.items()}
 
 
-def make_plan(config: Config, schema: Schema, method: str, seed: int, run_id: str) -> RunPlan:
-    """Return the plan of a run; `config` is what `across_sites` returned."""
+def _mean(rows: Mapping[str, int]) -> float:
+    return sum(rows.values()) / len(rows)
+
+
+def make_plan(config: Config, schema: Schema, method: str, seed: int, run_id: str, *, refits: bool) -> RunPlan:
+    """Return the plan of a run's first or second training.
+
+    `config` is what `across_sites` returned.
+    """
     return RunPlan(
         run_id=run_id, version=__version__, agreement=schema.agreement, method=method, seed=seed,
-        mean_rows=mean_rows(schema), model=config.model, train=config.train, run=config.run, privacy=config.privacy,
-        methods=config.methods,
+        mean_rows=_mean(rows_of(schema, refits=refits)), refits=refits, model=config.model, train=config.train,
+        run=config.run, privacy=config.privacy, methods=config.methods,
     )  # fmt: skip

@@ -13,7 +13,6 @@ from pfmsmt.core.errors import ConfigError
 from pfmsmt.data.schema import read_schema
 from pfmsmt.data.shards.budget import GIB
 from pfmsmt.data.shards.streamed import StreamedShard
-from pfmsmt.flower.plan import across_sites
 from pfmsmt.models.calibration import Calibration
 from pfmsmt.training.client import Best
 from pfmsmt.training.exchange import InProcess
@@ -158,9 +157,7 @@ def test_findings_come_back_from_a_checkpoint_to_the_bit():
     assert Refit.load(json.loads(json.dumps(refit.save()))) == refit
 
 
-def test_noise_and_sites_are_refused(make_config, schema):
+def test_noise_is_refused(make_config):
     with pytest.raises(ConfigError, match=r"train\.refit trains twice, .* set train\.refit to false, or"):
         make_config({"train.refit": True, "privacy.clip": 1.0, "privacy.noise": 0.5})
     assert make_config({"train.refit": True, "privacy.clip": 1.0}).train.refit
-    with pytest.raises(ConfigError, match=r"on one machine; sites train once: set train\.refit to false"):
-        across_sites(make_config({"train.refit": True}), schema)

@@ -31,6 +31,8 @@ class Acceptance(NamedTuple):
     largest_update: float
     noise: float
     """Standard deviation of the noise that uploads carry; 0: none"""
+    validates: bool = True
+    """Whether sites have rows to validate on; not so in a second training"""
 
     def refusal(self, client: str, request: Request | None, answer: Upload | Validation | SiteResult) -> str | None:
         """Return why the answer to a request is refused, or None.
@@ -42,6 +44,8 @@ class Acceptance(NamedTuple):
             return None if fits else "its answer does not fit"
         if isinstance(answer, SiteResult):
             return "its answer does not fit the question"
+        if request.kind == "validate" and not self.validates:
+            return None if answer == {} else "its answer does not fit the question"
         if request.kind == "validate":
             return self._validation(client, answer)
         if not isinstance(answer, Upload):
