@@ -28,6 +28,8 @@ class Acceptance(NamedTuple):
     tasks: Sequence[str]
     rows: Mapping[str, int]
     """Training rows of each client, as its site declared them when the schema was agreed on"""
+    rounds: int
+    """Rounds of the run"""
     largest_update: float
     noise: float
     """Standard deviation of the noise that uploads carry; 0: none"""
@@ -105,7 +107,7 @@ class Acceptance(NamedTuple):
     def _result(self, client: str, best: SiteResult) -> bool:
         return (
             type(best.round) is int
-            and best.round > 0
+            and 0 < best.round <= self.rounds
             and _is_share(best.mean_auc)
             and isinstance(best.validation, Mapping)
             and self._validation(client, {client: best.validation}) is None

@@ -86,8 +86,8 @@ class Sites:
         silent = not any(phase.uploads for phase in self.method.phases)
         noise = 0.0 if silent or privacy.clip is None else privacy.noise * privacy.clip
         acceptance = Acceptance(
-            self.method, self.template, tasks, self._rows, self._config.federate.largest_update, noise,
-            validates=not self._refits,
+            self.method, self.template, tasks, self._rows, self._config.train.rounds,
+            self._config.federate.largest_update, noise, validates=not self._refits,
         )  # fmt: skip
         plan = make_plan(self._config, self._schema, self._name, self._seed, self._run, refits=self._refits)
         self._exchange = self._connect(plan, acceptance)
