@@ -67,7 +67,10 @@ def across_sites(config: Config, schema: Schema) -> Config:
 
 
 def rows_of(schema: Schema, *, refits: bool = False) -> dict[str, int]:
-    """Return client -> rows that it trains on; with `refits` in the second training."""
+    """Return client -> rows that it trains on.
+
+    In the second training (`refits`) these are its validation rows as well.
+    """
     splits = ("train", "val") if refits else ("train",)
     return {client: sum(counts[split].rows for split in splits) for client, counts in schema.counts.items()}
 

@@ -52,7 +52,7 @@ class Checkpoint:
             write_tree(temporary / "server.safetensors", {"server": result.server, "history": seen}, notes)
 
     def refit(self) -> Refit | None:
-        """Return what the first training found, where the run is in its second.
+        """Return the first training's findings; None within that training.
 
         Raises:
             CheckpointError: see `load`.

@@ -110,6 +110,9 @@ class Client:
         # A large table is in no array: it is brought to the version that the latest state names.
         learner.rewind(self._states[max(self._states)].optimizer)
         if self._chosen is not None:
+            # No prediction is made that would show it.
+            if (bad := arrays.first_not_finite(parameters)) is not None:
+                raise TrainingError(f"round {request.round}, client {self.name}: {bad!r} is not finite")
             # Up to the chosen round, as that one itself may fail to reach this client.
             if request.round <= self._chosen.round:
                 self._keep(self._chosen._replace(parameters=parameters))

@@ -90,9 +90,9 @@ def write_models(
 
 
 def fit_calibrations(kind: CalibrationChoice, clients: Mapping[str, Client], schema: Schema) -> dict[str, Calibration]:
-    """Return scenario -> calibration of its best model; {} with the kind none.
+    """Return scenario -> calibration of its best model.
 
-    Each is fitted to the scenario's own validation rows.
+    Each is fitted to the scenario's own validation rows; with the kind none there are none.
 
     Args:
         kind: of every calibration.

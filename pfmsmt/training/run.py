@@ -112,7 +112,7 @@ _Found = TypeVar("_Found")
 
 
 class _Run(NamedTuple):
-    """What both trainings of a run write to."""
+    """The job, and the places to which both of its trainings write."""
 
     job: Job
     history: History
@@ -187,7 +187,10 @@ def _begin(federation: FederationLike, refit: Refit | None = None) -> _Start:
 
 
 def _numbered(round: int, config: Config, refit: Refit | None) -> int:
-    """Return a round's number in the run: a second training's rounds follow the first's."""
+    """Return a round's number in the run.
+
+    A second training's rounds follow the first's.
+    """
     return round if refit is None else config.train.rounds + round
 
 

@@ -76,7 +76,7 @@ def run_trial(
     data: Mapping[str, ClientData] | None = None,
     on_round: Callable[[RoundResult], None] = lambda _: None,
 ) -> Trial:
-    """Run all rounds of method `name`; with `train.refit`, train again on training and validation rows.
+    """Run all rounds of method `name`, and with `train.refit` a second training.
 
     Args:
         data: what `load_data` returned, to share it between trials; loaded from `shards` if left out.

@@ -109,7 +109,7 @@ class Sites:
             raise CheckpointError(f"{folder / _RUN_FILE} cannot be read; remove {folder} to start anew") from error
 
     def findings(self) -> Refit:
-        """Have every site save what its second training needs; return their best rounds.
+        """Have every site save its findings; return the best rounds.
 
         Calibrations are the sites' own.
 
@@ -139,7 +139,7 @@ class Sites:
         return {}
 
     def _finish(self, task: str) -> dict[str, SiteResult]:
-        """End a training at all sites; say which did not do their task."""
+        """End a training at all sites, and say who failed."""
         assert self._exchange is not None
         done, failures = self._exchange.finish(self.names)
         for client, reason in failures.items():
