@@ -1,4 +1,4 @@
-"""The findings of a first training, for a second one on all rows.
+"""Findings of a first training, for a second one on all rows.
 
 The first training validates, and so finds each client's best round and its calibration. The second one starts anew,
 with the same seed and rounds but with all rows, and each client keeps its model of the round that the first one chose.
