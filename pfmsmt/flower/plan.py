@@ -4,7 +4,6 @@ A site has no settings of a run of its own.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,7 +33,7 @@ class RunPlan(BaseModel):
     method: str
     seed: int
     mean_rows: float
-    """Training rows of a client on average: batches are in proportion to rows."""
+    """Training rows of a client on average, in the first training: batches are in proportion to rows."""
     refits: bool
     """Whether this is the run's second training, on training and validation rows."""
     model: Model
@@ -60,7 +59,7 @@ def across_sites(config: Config, schema: Schema) -> Config:
     A round costs seconds of transport, so clients do more in it; all still take the same number of steps. A checkpoint
     is written every round, so that sites need the state of the last round alone.
     """
-    steps = math.ceil(config.federate.local_epochs * _mean(rows_of(schema)) / config.train.batch_size)
+    steps = math.ceil(config.federate.local_epochs * mean_rows(schema) / config.train.batch_size)
     budget = {"rounds": config.federate.rounds, "local_steps": steps}
     run = config.run.model_copy(update={"checkpoint_every": 1})
     return config.model_copy(update={"train": config.train.model_copy(update=budget), "run": run})
@@ -75,7 +74,9 @@ def rows_of(schema: Schema, *, refits: bool = False) -> dict[str, int]:
     return {client: sum(counts[split].rows for split in splits) for client, counts in schema.counts.items()}
 
 
-def _mean(rows: Mapping[str, int]) -> float:
+def mean_rows(schema: Schema) -> float:
+    """Return the training rows of a client on average."""
+    rows = rows_of(schema)
     return sum(rows.values()) / len(rows)
 
 
@@ -86,6 +87,6 @@ def make_plan(config: Config, schema: Schema, method: str, seed: int, run_id: st
     """
     return RunPlan(
         run_id=run_id, version=__version__, agreement=schema.agreement, method=method, seed=seed,
-        mean_rows=_mean(rows_of(schema, refits=refits)), refits=refits, model=config.model, train=config.train,
+        mean_rows=mean_rows(schema), refits=refits, model=config.model, train=config.train,
         run=config.run, privacy=config.privacy, methods=config.methods,
     )  # fmt: skip

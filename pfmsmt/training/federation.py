@@ -235,7 +235,10 @@ def build_federation(
         specs = {POOLED_CLIENT: reference.spec(specs[schema.scenarios[0]])}
         batch = reference.batch_size(batch)
     if mean_rows is None:
-        mean_rows = sum(part.train.rows for part in data.values()) / len(data)
+        # Of the first training in the second as well: a batch grows with its client's rows, so a round takes as many
+        # steps, and each row is met as often, as when rounds were counted.
+        first = [counts["train"].rows for counts in schema.counts.values()]
+        mean_rows = sum(first if refit else (part.train.rows for part in data.values())) / len(data)
     # Shapes may differ between clients, in their private tables; names and roles are the same.
     template = template_of(next(iter(specs.values())))
     plain = build_method(name, config.methods, local_train, template)

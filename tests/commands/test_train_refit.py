@@ -119,7 +119,8 @@ def row_of(config, round_):
 
     def met(*splits):
         rows = {name: sum(cell[split].rows for split in splits) for name, cell in counts.items()}
-        size = client_batch_size(config.train.batch_size, rows["ES"], sum(rows.values()) / len(rows))
+        mean = sum(cell["train"].rows for cell in counts.values()) / len(rows)
+        size = client_batch_size(config.train.batch_size, rows["ES"], mean)
         return [set(b.tolist()) for b in batch_rows(Stream(0, "ES", 1), rows["ES"], size, 0, config.train.rounds)]
 
     earlier = set().union(*met("train"), *met("train", "val")[: round_ - 1])

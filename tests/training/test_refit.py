@@ -66,7 +66,10 @@ def models_by_round(make_config, schema, joined):
 
     def run(method, changes):
         config = make_config({**REFIT, **changes, "train.refit": False})
-        federation = build_federation(config, schema, joined, method, 0, CPU)
+        rows = [counts["train"].rows for counts in schema.counts.values()]
+        # Batches grow with rows: their mean stays that of the first training.
+        mean = sum(rows) / (1 if method == "centralized" else len(rows))
+        federation = build_federation(config, schema, joined, method, 0, CPU, mean_rows=mean)
         server = federation.method.init(federation.initial_parameters, federation.names)
         found = {}
         with InProcess(federation.clients, 1, 1) as exchange:
