@@ -83,6 +83,12 @@ class Train(Frozen):
     calibration: CalibrationChoice = Field(
         default="platt", description="Calibration of probabilities, fitted on validation rows and kept with each model."
     )
+    refit: bool = Field(
+        default=False,
+        description=(
+            "true: once the best rounds are known, train again on training and validation rows, and serve that model."
+        ),
+    )
 
     @field_validator("task_weights")
     @classmethod
