@@ -1,5 +1,6 @@
 """The `methods` block: one for each method, and one that is shared."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -36,13 +37,9 @@ class ServerOptimizer(Frozen):
         return self
 
 
-class Federated(ServerOptimizer):
-    """Settings of every federated method.
+class PrivateTraining(Frozen):
+    """How clients train what stays with them."""
 
-    `methods.fedavg`, `fedbn` and `fedper` have no others: they differ in the shared roles alone.
-    """
-
-    learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
     private_learning_rate: Positive = Field(default=0.01, description="Rate of clients' Adam on private parameters.")
     private_weight_decay: NonNegative = Field(
         default=2.0, description="Decay of that Adam, decoupled: a step also takes rate x this x the parameter."
@@ -52,6 +49,19 @@ class Federated(ServerOptimizer):
     def _clients_keep_parameters(self) -> Self:
         _keeps(self, "private_learning_rate", "private_weight_decay")
         return self
+
+
+class FederatedTraining(Frozen):
+    """How clients train what is shared."""
+
+    learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
+
+
+class Federated(PrivateTraining, FederatedTraining, ServerOptimizer):
+    """Settings of every federated method whose server averages.
+
+    `methods.fedavg`, `fedbn` and `fedper` have no others: they differ in the shared roles alone.
+    """
 
 
 class Proximal(Federated):
@@ -70,6 +80,68 @@ class Ditto(Proximal):
     """The block `methods.ditto`."""
 
     regularizer: NonNegative = Field(default=0.1, description="lambda of lambda/2 |personal - received|^2; 0 is local.")
+
+
+class FedRep(Federated):
+    """The block `methods.fedrep`."""
+
+    head_share: Fraction = Field(
+        default=0.5,
+        description="Share of a round's steps, the first ones, in which towers and gates train; the body has the rest.",
+    )
+
+
+class FedAvgFinetune(Federated):
+    """The block `methods.fedavg_finetune`."""
+
+    finetune_steps: int = Field(
+        default=16, ge=0, description="Steps from the received model to the one that a client serves; 0 is fedavg."
+    )
+
+
+class Apfl(Federated):
+    """The block `methods.apfl`."""
+
+    alpha: Fraction = Field(
+        default=0.5,
+        description="Weight of the personal part at the start; 0 is fedavg, 1 the personal part alone.",
+    )
+    alpha_rate: NonNegative = Field(
+        default=0.1, description="Rate of alpha's own gradient steps, at each client; 0 leaves alpha as it is."
+    )
+
+
+class FedAmp(PrivateTraining):
+    """The block `methods.fedamp`: no server optimiser, and no parameters that all clients hold alike."""
+
+    attraction: Fraction = Field(
+        default=0.5,
+        description="Weight of the others together in a client's cloud model, were they equal to it.",
+    )
+    sigma: Positive = Field(
+        default=100.0, description="Squared distance between models at which their weight has fallen to 1/e."
+    )
+    regularizer: NonNegative = Field(
+        default=1.0, description="lambda / alpha of lambda/(2 alpha) |w - cloud model|^2; 0 is local."
+    )
+
+
+class FedHca2(PrivateTraining, FederatedTraining):
+    """The block `methods.fedhca2`: its server has steps of its own in place of an optimiser."""
+
+    conflict: float = Field(
+        default=0.4, ge=0, lt=1, description="c of the conflict-averse update, the radius around the plain mean."
+    )
+    alpha: Fraction = Field(
+        default=0.1, description="Weight of the conflict-averse update at the start; each client learns its own."
+    )
+    beta: Fraction = Field(
+        default=0.1,
+        description="Weight of towers' attention at the start; each layer of each tower learns its own.",
+    )
+    hyper_rate: NonNegative = Field(
+        default=0.01, description="Rate of alpha's and beta's SGD, a round; 0 leaves them as they are."
+    )
 
 
 class PfMsmtrec(Proximal):
@@ -128,8 +200,12 @@ class PlainLearning(Frozen):
         return self
 
 
-WITH_SHARED = ("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto")
+WITH_SHARED = (
+    "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "fedrep", "fedavg_finetune", "apfl",
+)  # fmt: skip
 """Names of the methods that have what `methods.shared` has."""
+WITH_PART_OF_SHARED: Mapping[str, type[BaseModel]] = {"fedamp": FedAmp, "fedhca2": FedHca2}
+"""Blocks of the methods without a server optimiser, which have those of its keys that are about training."""
 
 
 class Methods(Frozen):
@@ -145,6 +221,15 @@ class Methods(Frozen):
     fedbn: Federated = Field(default=Federated(), description="All parameters but BatchNorm are averaged.")
     fedper: Federated = Field(default=Federated(), description="The body is averaged; towers and gates are private.")
     ditto: Ditto = Field(default=Ditto(), description="Personal models beside fedavg's global one.")
+    fedrep: FedRep = Field(default=FedRep(), description="fedper that trains heads first, then the body.")
+    fedavg_finetune: FedAvgFinetune = Field(
+        default=FedAvgFinetune(), description="fedavg; clients serve its model fine-tuned on their rows."
+    )
+    apfl: Apfl = Field(default=Apfl(), description="Each client learns how to mix fedavg's model with its own.")
+    fedamp: FedAmp = Field(default=FedAmp(), description="Clients' models attract those that are near to them.")
+    fedhca2: FedHca2 = Field(
+        default=FedHca2(), description="Own updates, and learned shares of a conflict-averse one and of other towers."
+    )
     local: PlainLearning = Field(default=PlainLearning(), description="Every client for itself.")
     centralized: PlainLearning = Field(
         default=PlainLearning(), description="One model on everybody's rows: a reference, not a federated method."
@@ -161,6 +246,19 @@ class Methods(Frozen):
             # It is reported where it stands, not at every method as well.
             return tree
         common = {key: getattr(shared, key) for key in shared.model_fields_set}
-        blocks = {name: tree.get(name, {}) for name in WITH_SHARED}
-        merged = {name: {**common, **block} for name, block in blocks.items() if isinstance(block, dict)}
+        blocks = {name: tree.get(name, {}) for name in (*WITH_SHARED, *WITH_PART_OF_SHARED)}
+        merged = {
+            name: {**{key: value for key, value in common.items() if key in shared_keys(name)}, **block}
+            for name, block in blocks.items()
+            if isinstance(block, dict)
+        }
         return {**tree, **merged}
+
+
+def shared_keys(method: str) -> frozenset[str]:
+    """Return the keys of `methods.shared` that a method has as well; none of a method that is not federated."""
+    if method in WITH_SHARED:
+        return frozenset(Federated.model_fields)
+    if method in WITH_PART_OF_SHARED:
+        return frozenset(Federated.model_fields) & frozenset(WITH_PART_OF_SHARED[method].model_fields)
+    return frozenset()

@@ -12,7 +12,7 @@ import yaml
 
 from pfmsmt.config.keys import MOVED
 from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config
-from pfmsmt.config.methods import WITH_SHARED, Federated
+from pfmsmt.config.methods import WITH_PART_OF_SHARED, WITH_SHARED, shared_keys
 from pfmsmt.core.errors import ConfigError
 
 JsonSchema = Mapping[str, Any]
@@ -79,6 +79,9 @@ def reference_page() -> str:
         lines += ["", title, "", _meaning(part)]
         if block == "methods":
             lines += ["", f"{', '.join(WITH_SHARED)} also take every key of `shared`, in place of what stands there."]
+            for name in WITH_PART_OF_SHARED:
+                keys = ", ".join(f"`{key}`" for key in sorted(shared_keys(name)))
+                lines.append(f"{name} takes those that are about training: {keys}.")
         lines += ["", "| Key | Value | Default | Meaning |", "|---|---|---|---|"]
         for setting in rows:
             key = setting.key.removeprefix("tune.")
@@ -105,7 +108,7 @@ def _settings(schema: JsonSchema, place: str) -> Iterator[Setting]:
             yield from _settings(block, key)
             continue
         default = as_yaml(part["default"]) if "default" in part else ""
-        if place in (f"methods.{method}" for method in WITH_SHARED) and name in Federated.model_fields:
+        if name in shared_keys(place.removeprefix("methods.")):
             default = f"methods.shared.{name}"
         yield Setting(key, _kind(part), default, part["description"])
         for inner, mark in ((part.get("additionalProperties"), "<name>"), (part.get("items"), "<n>")):
