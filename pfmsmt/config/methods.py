@@ -38,7 +38,7 @@ class ServerOptimizer(Frozen):
 
 
 class PrivateTraining(Frozen):
-    """How clients train what stays with them."""
+    """Training of what stays with the clients."""
 
     private_learning_rate: Positive = Field(default=0.01, description="Rate of clients' Adam on private parameters.")
     private_weight_decay: NonNegative = Field(
@@ -52,7 +52,7 @@ class PrivateTraining(Frozen):
 
 
 class FederatedTraining(Frozen):
-    """How clients train what is shared."""
+    """Training of what is shared, at the clients."""
 
     learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
 
@@ -112,7 +112,10 @@ class Apfl(Federated):
 
 
 class FedAmp(PrivateTraining):
-    """The block `methods.fedamp`: no server optimiser, and no parameters that all clients hold alike."""
+    """The block `methods.fedamp`.
+
+    No server optimiser, as there are no parameters that all clients hold alike.
+    """
 
     attraction: Fraction = Field(
         default=0.5,
@@ -127,7 +130,10 @@ class FedAmp(PrivateTraining):
 
 
 class FedHca2(PrivateTraining, FederatedTraining):
-    """The block `methods.fedhca2`: its server has steps of its own in place of an optimiser."""
+    """The block `methods.fedhca2`.
+
+    Its server has steps of its own in place of an optimiser.
+    """
 
     conflict: float = Field(
         default=0.4, ge=0, lt=1, description="c of the conflict-averse update, the radius around the plain mean."
@@ -256,7 +262,10 @@ class Methods(Frozen):
 
 
 def shared_keys(method: str) -> frozenset[str]:
-    """Return the keys of `methods.shared` that a method has as well; none of a method that is not federated."""
+    """Return the keys of `methods.shared` that a method has as well.
+
+    None of a method that is not federated.
+    """
     if method in WITH_SHARED:
         return frozenset(Federated.model_fields)
     if method in WITH_PART_OF_SHARED:

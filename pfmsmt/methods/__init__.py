@@ -59,7 +59,10 @@ class ClientState(NamedTuple):
 
 
 class Blend(NamedTuple):
-    """Local training of one part theta of a blend, a theta + (1 - a) other, whose loss it is."""
+    """A blend, a theta + (1 - a) other, whose theta is trained.
+
+    The loss is the blend's.
+    """
 
     other: NamedArrays
     """Whole roles; tensors of other roles are not blended."""

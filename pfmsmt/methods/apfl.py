@@ -1,4 +1,4 @@
-"""APFL: each client learns how to blend a model of its own with the common one.
+"""APFL: clients blend the common model with one of their own.
 
 Deng et al. 2020, "Adaptive personalized federated learning", algorithm 1.
 

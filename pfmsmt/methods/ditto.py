@@ -67,7 +67,7 @@ def ditto(
 
 
 def join_states(common: ClientState, own: ClientState) -> ClientState:
-    """Return the state of a client with a common model and one of its own."""
+    """Return the state of a client that has two models."""
     pairs = zip(common, own, strict=True)
     return ClientState(*({**{GLOBAL + n: a for n, a in w.items()}, **v} for w, v in pairs))
 

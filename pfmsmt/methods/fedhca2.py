@@ -1,4 +1,4 @@
-"""FedHCA2: clients keep their whole own updates, and learn how much of others' they add.
+"""FedHCA2: clients keep their own updates, and add learned shares of others'.
 
 Lu et al. 2024, "FedHCA2: Towards hetero-client federated multi-task learning" (CVPR). D_k is what client k's parameters
 moved by in a round, W_k what they were before.
@@ -54,7 +54,10 @@ def fedhca2(
     beta: float,
     hyper_rate: float,
 ) -> Method:
-    """Build FedHCA2; alpha and beta are the weights at the start, `conflict` is c."""
+    """Build FedHCA2.
+
+    alpha and beta are the weights at the start, `conflict` is c, and `hyper_rate` that of both weights' steps.
+    """
     private = frozenset(Role) - _SENT
 
     def init(parameters: NamedArrays, clients: tuple[str, ...]) -> ServerState:
@@ -120,7 +123,10 @@ def fedhca2(
 
 
 def _units(sent: NamedArrays, template: Template) -> dict[str, list[str]]:
-    """Return the names that share a weight: the encoder's, and those of each tower's layers."""
+    """Return the names that share a weight.
+
+    Those of the encoder do, and those of each layer of each tower.
+    """
     units: dict[str, list[str]] = {}
     for name in sorted(sent):
         tower = template[name].role is Role.TOWER
@@ -142,7 +148,10 @@ def _common_update(
 
 
 def _attended(moved: Mapping[str, NamedArrays], units: Mapping[str, list[str]]) -> dict[str, dict[str, NDArray[Any]]]:
-    """Return what every tower's layers hear from all towers' layers of the same place and shape."""
+    """Return what attention between towers gives each of their layers.
+
+    It is between layers of the same place in a tower, and of the same shape.
+    """
     alike: dict[Any, list[tuple[str, list[str]]]] = {}
     for k, update in moved.items():
         for unit, names in units.items():
@@ -174,6 +183,6 @@ def _along(update: NamedArrays, added: NamedArrays, names: list[str]) -> float:
 def _learn(
     server: ServerState, client: str, unit: str, progress: float, rate: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a weight and its velocity after a step of SGD with momentum."""
+    """Return a weight and its velocity after a step of SGD."""
     velocity = _MOMENTUM * server["velocities"][client][unit] + progress
     return np.asarray(np.clip(server["weights"][client][unit] + rate * velocity, 0.0, 1.0)), np.asarray(velocity)

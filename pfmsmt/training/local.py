@@ -252,7 +252,10 @@ class _Blending:
 
     @torch.no_grad()
     def part(self) -> None:
-        """Put the parameters back, with their own gradients; the weight takes its step."""
+        """Put the parameters back, with gradients of their own.
+
+        The weight takes its step.
+        """
         slope = torch.zeros_like(self.weight)
         for tensor, saved, other in zip(self._own, self._saved, self._others, strict=True):
             if tensor.grad is not None:
