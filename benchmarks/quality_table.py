@@ -23,7 +23,10 @@ PAIRS = (
 """The difference between two variants, and the rest of their names."""
 STRIPPED = ("all shared", "nothing private")
 """The beginning of these variants' names."""
-ORDER = (OURS, "ditto", "fedper", "fedbn", "fedprox", "fedavg", "local", "centralized", ORACLE)
+ORDER = (
+    OURS, "fedhca2", "fedamp", "apfl", "ditto", "fedavg_finetune", "fedrep", "fedper", "fedbn", "fedprox", "fedavg",
+    "local", "centralized", ORACLE,
+)  # fmt: skip
 
 
 def tables(runs: pd.DataFrame) -> str:

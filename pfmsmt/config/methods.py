@@ -97,6 +97,7 @@ class FedAvgFinetune(Federated):
     finetune_steps: int = Field(
         default=16, ge=0, description="Steps from the received model to the one that a client serves; 0 is fedavg."
     )
+    finetune_rate: Positive = Field(default=0.2, description="Rate of SGD in these steps.")
 
 
 class Apfl(Federated):

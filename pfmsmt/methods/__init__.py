@@ -59,7 +59,7 @@ class ClientState(NamedTuple):
 
 
 class Blend(NamedTuple):
-    """A blend, a theta + (1 - a) other, whose theta is trained.
+    """The blend a theta + (1 - a) other, trained in theta.
 
     The loss is the blend's.
     """

@@ -7,9 +7,9 @@ The standard baseline of personalisation (e.g. Yu et al. 2020, "Salvaging federa
             part
 
 Client k evaluates and serves v_k; only FedAvg's upload leaves, and FedAvg goes on from w as if there were no v_k. With
-0 steps v_k is FedAvg's model. The steps are those of local training: SGD on what is averaged, Adam with FedAvg's
-moments on private tables, on the batches from the round's first one on. So with as many steps as a round has, v_k is
-the model that client k uploads in that round.
+0 steps v_k is FedAvg's model. The steps are those of local training, with a rate of their own: SGD on what is averaged,
+Adam with FedAvg's moments on private tables, on the batches from the round's first one on. So with FedAvg's rate, and
+as many steps as a round has, v_k is the model that client k uploads in that round.
 
 Departure: a client fine-tunes what it received at the beginning of a round, not the mean at its end, which would need
 another exchange. It serves the fine-tuned model of the round before.
@@ -33,6 +33,7 @@ def fedavg_finetune(
     private_learning_rate: float,
     private_weight_decay: float,
     finetune_steps: int,
+    finetune_rate: float,
     optimizer: FedOpt,
 ) -> Method:
     """Build FedAvg with fine-tuning."""
@@ -54,7 +55,7 @@ def fedavg_finetune(
         common, _ = split_state(state)
         tuned = local_train(
             arrays.merge(common.private, received), common.optimizer, data, stream,
-            federated=round_.uploads, learning_rate=learning_rate, private_learning_rate=private_learning_rate,
+            federated=round_.uploads, learning_rate=finetune_rate, private_learning_rate=private_learning_rate,
             private_weight_decay=private_weight_decay, steps=finetune_steps,
         )  # fmt: skip
         upload, common = round_.client_update(received, common, data, stream)

@@ -331,7 +331,7 @@ def test_rivals_have_fedavgs_keys_and_a_regularizer_only_where_it_is_used():
     assert keys["fedbn"] == keys["fedper"] == keys["fedavg"]
     assert keys["fedprox"] == keys["ditto"] == keys["fedavg"] | {"regularizer"}
     assert keys["fedrep"] == keys["fedavg"] | {"head_share"}
-    assert keys["fedavg_finetune"] == keys["fedavg"] | {"finetune_steps"}
+    assert keys["fedavg_finetune"] == keys["fedavg"] | {"finetune_steps", "finetune_rate"}
     assert keys["apfl"] == keys["fedavg"] | {"alpha", "alpha_rate"}
     private = {"private_learning_rate", "private_weight_decay"}
     assert keys["fedamp"] == private | {"attraction", "sigma", "regularizer"}, "nothing is averaged, so there is no SGD"

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from pfmsmt.core.types import NEVER_LEAVES, Role
+from pfmsmt.tracking.logged_metrics import OF_FEDHCA2
 from tests.support.quadratic import RATES, TEMPLATE, Quadratic, assert_close, build, federation, run, same, values
 
 STILL = {**RATES, "alpha": 0.0, "beta": 0.0, "hyper_rate": 0.0}
@@ -150,3 +151,9 @@ def test_an_absent_clients_weights_wait_for_it():
         assert same(second.server[part]["FR"], first.server[part]["FR"])
         assert not same(second.server[part]["ES"], first.server[part]["ES"])
     assert NEVER_LEAVES.isdisjoint(TEMPLATE[n].role for n in second.server["clients"]["FR"])
+
+
+def test_metrics_are_those_that_are_listed():
+    (metrics,) = run(build("fedhca2", **RATES), values(0), federation(2), rounds=1).metrics
+    assert all(any(listed.matches(f"server/{name}") for name in metrics) for listed in OF_FEDHCA2)
+    assert all(any(listed.matches(f"server/{name}") for listed in OF_FEDHCA2) for name in metrics)

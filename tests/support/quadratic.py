@@ -233,7 +233,7 @@ TRAINING_ALONE = {
 TRAINING_ALONE["pf_msmtrec"] |= {"regularizer": 0.0, "tower_steps": 0, "conflict": 0.0}
 TRAINING_ALONE["ditto"] |= {"regularizer": 0.0}
 TRAINING_ALONE["fedprox"] |= {"regularizer": 0.0}
-TRAINING_ALONE["fedavg_finetune"] |= {"finetune_steps": 3}
+TRAINING_ALONE["fedavg_finetune"] |= {"finetune_steps": 3, "finetune_rate": 0.1}
 TRAINING_ALONE["apfl"] |= {"alpha": 1.0, "alpha_rate": 0.0}
 EVERYTHING_OFF = {
     **PLAIN, **RATES, "rank": 0, "private_experts": 0, "federated_batch_norm": False, "conflict": 0.0,

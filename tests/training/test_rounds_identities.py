@@ -140,8 +140,8 @@ def test_the_federation_under_a_rival_with_two_models_is_fedavg(train, equal_arr
 
 
 def test_fine_tuning_for_a_rounds_steps_serves_what_is_uploaded(train):
-    """With a plain server at rate 1, the mean of what clients serve is the server's model, but for BatchNorm's none."""
-    run = train("fedavg_finetune", **RATES, **PLAIN, finetune_steps=3, rounds=1)
+    """With a plain server at rate 1, the mean of what clients serve is the server's model."""
+    run = train("fedavg_finetune", **RATES, **PLAIN, finetune_steps=3, finetune_rate=0.1, rounds=1)
     counts = {k: client.learner.data.train.rows for k, client in run.federation.clients.items()}
     for n, array in run.rounds[0].server["global"].items():
         mean = sum(counts[k] / sum(counts.values()) * run.served[k][n].astype(float) for k in counts)
