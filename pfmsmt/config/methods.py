@@ -1,6 +1,5 @@
 """The `methods` block: one for each method, and one that is shared."""
 
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -51,17 +50,13 @@ class PrivateTraining(Frozen):
         return self
 
 
-class FederatedTraining(Frozen):
-    """Training of what is shared, at the clients."""
-
-    learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
-
-
-class Federated(PrivateTraining, FederatedTraining, ServerOptimizer):
-    """Settings of every federated method whose server averages.
+class Federated(PrivateTraining, ServerOptimizer):
+    """Settings of every federated method with a server optimiser.
 
     `methods.fedavg`, `fedbn` and `fedper` have no others: they differ in the shared roles alone.
     """
+
+    learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
 
 
 class Proximal(Federated):
@@ -97,7 +92,7 @@ class FedAvgFinetune(Federated):
     finetune_steps: int = Field(
         default=16, ge=0, description="Steps from the received model to the one that a client serves; 0 is fedavg."
     )
-    finetune_rate: Positive = Field(default=0.2, description="Rate of SGD in these steps.")
+    finetune_rate: Positive = Field(default=1.0, description="Rate of SGD in these steps.")
 
 
 class Apfl(Federated):
@@ -130,11 +125,16 @@ class FedAmp(PrivateTraining):
     )
 
 
-class FedHca2(PrivateTraining, FederatedTraining):
+class FedHca2(PrivateTraining):
     """The block `methods.fedhca2`.
 
-    Its server has steps of its own in place of an optimiser.
+    Its server has steps of its own in place of an optimiser, so clients' rate is not that of the others.
     """
+
+    learning_rate: Positive = Field(
+        default=1.5,
+        description="Rate of clients' SGD on federated parameters, which no server optimiser scales.",
+    )
 
     conflict: float = Field(
         default=0.4, ge=0, lt=1, description="c of the conflict-averse update, the radius around the plain mean."
@@ -147,7 +147,7 @@ class FedHca2(PrivateTraining, FederatedTraining):
         description="Weight of towers' attention at the start; each layer of each tower learns its own.",
     )
     hyper_rate: NonNegative = Field(
-        default=0.01, description="Rate of alpha's and beta's SGD, a round; 0 leaves them as they are."
+        default=10.0, description="Rate of alpha's and beta's SGD, a round; 0 leaves them as they are."
     )
 
 
@@ -211,8 +211,8 @@ WITH_SHARED = (
     "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "fedrep", "fedavg_finetune", "apfl",
 )  # fmt: skip
 """Names of the methods that have what `methods.shared` has."""
-WITH_PART_OF_SHARED: Mapping[str, type[BaseModel]] = {"fedamp": FedAmp, "fedhca2": FedHca2}
-"""Blocks of the methods without a server optimiser, which have those of its keys that are about training."""
+WITH_PRIVATE_SHARED = ("fedamp", "fedhca2")
+"""Names of those without a server optimiser, which have its keys of private training alone."""
 
 
 class Methods(Frozen):
@@ -253,7 +253,7 @@ class Methods(Frozen):
             # It is reported where it stands, not at every method as well.
             return tree
         common = {key: getattr(shared, key) for key in shared.model_fields_set}
-        blocks = {name: tree.get(name, {}) for name in (*WITH_SHARED, *WITH_PART_OF_SHARED)}
+        blocks = {name: tree.get(name, {}) for name in (*WITH_SHARED, *WITH_PRIVATE_SHARED)}
         merged = {
             name: {**{key: value for key, value in common.items() if key in shared_keys(name)}, **block}
             for name, block in blocks.items()
@@ -269,6 +269,4 @@ def shared_keys(method: str) -> frozenset[str]:
     """
     if method in WITH_SHARED:
         return frozenset(Federated.model_fields)
-    if method in WITH_PART_OF_SHARED:
-        return frozenset(Federated.model_fields) & frozenset(WITH_PART_OF_SHARED[method].model_fields)
-    return frozenset()
+    return frozenset(PrivateTraining.model_fields if method in WITH_PRIVATE_SHARED else ())

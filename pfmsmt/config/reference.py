@@ -12,7 +12,7 @@ import yaml
 
 from pfmsmt.config.keys import MOVED
 from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config
-from pfmsmt.config.methods import WITH_PART_OF_SHARED, WITH_SHARED, shared_keys
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, shared_keys
 from pfmsmt.core.errors import ConfigError
 
 JsonSchema = Mapping[str, Any]
@@ -79,9 +79,8 @@ def reference_page() -> str:
         lines += ["", title, "", _meaning(part)]
         if block == "methods":
             lines += ["", f"{', '.join(WITH_SHARED)} also take every key of `shared`, in place of what stands there."]
-            for name in WITH_PART_OF_SHARED:
-                keys = ", ".join(f"`{key}`" for key in sorted(shared_keys(name)))
-                lines.append(f"{name} takes those that are about training: {keys}.")
+            keys = " and ".join(sorted(shared_keys(WITH_PRIVATE_SHARED[0])))
+            lines.append(f"{', '.join(WITH_PRIVATE_SHARED)} take {keys} of it.")
         lines += ["", "| Key | Value | Default | Meaning |", "|---|---|---|---|"]
         for setting in rows:
             key = setting.key.removeprefix("tune.")

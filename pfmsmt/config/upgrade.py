@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from pfmsmt.config.keys import MOVED, set_values
 from pfmsmt.config.loading import TUNE_FILE, load_config, parse_config, read_mapping
-from pfmsmt.config.methods import WITH_PART_OF_SHARED, WITH_SHARED, Federated
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, Federated
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.files import write_text
 
@@ -203,7 +203,7 @@ def _check(path: Path, old: dict[str, Any], done: Rewritten) -> None:
     after = yaml.safe_load(done.params) | ({} if done.tune is None else {"tune": yaml.safe_load(done.tune)})
     found = parse_config(after, str(path))
     # What the old file has in common is also what methods have that it does not know.
-    later = {*WITH_SHARED, *WITH_PART_OF_SHARED} - {*_FEDERATED_BEFORE, *(before.get("methods") or ())}
+    later = {*WITH_SHARED, *WITH_PRIVATE_SHARED} - {*_FEDERATED_BEFORE, *(before.get("methods") or ())}
     common = {"methods": {"shared", *later}}
     if found.model_dump(exclude=common) != expected.model_dump(exclude=common):
         raise ConfigError(f"{path} is in a form that cannot be rewritten without changing a value; nothing was written")

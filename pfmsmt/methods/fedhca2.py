@@ -16,10 +16,11 @@ rows.
 Here the encoder is all that leaves but towers: experts and federated tables. The decoders are the towers; one attends
 to those whose layer has the same shape. Gates, which the paper's models have not, stay, and so does BatchNorm.
 
-Of the authors' released code are beta's start (0.1, as alpha's), the momentum and the rate of 0.01. Departures: it
-takes a layer's weight and bias apart in the attention; it clips a weight where it is used, here it stays clipped; its
-decay of the weights (0.0001) is left out, and so is its averaging of clients that have the same data set and tasks, as
-no two scenarios have. Local training is what it is for all methods: SGD on what leaves.
+Of the authors' released code are c, the start of alpha and beta (both 0.1) and the momentum. Departures: it takes a
+layer's weight and bias apart in the attention; it clips a weight where it is used, here it stays clipped; its decay of
+the weights (0.0001) is left out, and so is its averaging of clients that have the same data set and tasks, as no two
+scenarios have. Its rate of 0.01 is for other updates: <D_k, G> grows with their length and number, so the rate is tuned
+here. Local training is what it is for all methods: SGD on what leaves.
 
 Legend: S clients that answered, K towers' layers of one shape, P and d numbers of an update.
 """

@@ -11,7 +11,7 @@ import yaml
 
 from pfmsmt.config import METHOD_NAMES, Config, Federated, load_config, parse_config
 from pfmsmt.config.keys import MOVED, set_values, value_at
-from pfmsmt.config.methods import WITH_PART_OF_SHARED, WITH_SHARED
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, PrivateTraining
 from pfmsmt.config.reference import reference
 from pfmsmt.config.upgrade import upgrade
 from pfmsmt.core.errors import ConfigError
@@ -380,8 +380,8 @@ def test_what_federated_methods_share_is_theirs_unless_they_say_otherwise():
     methods = parse_config(tree).methods
     assert {name: getattr(methods, name).learning_rate for name in METHOD_NAMES if name != "fedamp"} == {
         **dict.fromkeys(("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper"), 0.125),
-        **dict.fromkeys(("fedrep", "fedavg_finetune", "apfl", "fedhca2"), 0.125),
-        "ditto": 0.25, "local": 0.008, "centralized": 0.008,
+        **dict.fromkeys(("fedrep", "fedavg_finetune", "apfl"), 0.125),
+        "fedhca2": 1.5, "ditto": 0.25, "local": 0.008, "centralized": 0.008,
     }  # fmt: skip
     assert {getattr(methods, name).server_beta1 for name in WITH_SHARED} == {0.5}
     tree = changed("methods.shared", {"private_learning_rate": 0.125, "server_beta1": 0.5})
@@ -397,7 +397,9 @@ def test_methods_with_shared_values_are_those_that_have_its_keys():
     models = Config.model_fields["methods"].annotation.model_fields
     federated = [name for name, field in models.items() if name != "shared" and issubclass(field.annotation, Federated)]
     assert tuple(federated) == WITH_SHARED
-    assert {name: models[name].annotation for name in WITH_PART_OF_SHARED} == WITH_PART_OF_SHARED
+    private = {*PrivateTraining.model_fields}
+    others = [name for name in models if name not in federated and private <= {*models[name].annotation.model_fields}]
+    assert tuple(name for name in others if name != "shared") == WITH_PRIVATE_SHARED
     assert {*models} == {*METHOD_NAMES, "shared"}
 
 
