@@ -114,14 +114,14 @@ class FedAmp(PrivateTraining):
     """
 
     attraction: Fraction = Field(
-        default=0.5,
+        default=0.9,
         description="Weight of the others together in a client's cloud model, were they equal to it.",
     )
     sigma: Positive = Field(
         default=100.0, description="Squared distance between models at which their weight has fallen to 1/e."
     )
     regularizer: NonNegative = Field(
-        default=1.0, description="lambda / alpha of lambda/(2 alpha) |w - cloud model|^2; 0 is local."
+        default=10.0, description="lambda / alpha of lambda/(2 alpha) |w - cloud model|^2; 0 is local."
     )
 
 
