@@ -235,6 +235,11 @@ _KEYS = {
     "fedbn": ("private_learning_rate", "private_weight_decay", *_SERVER),
     "fedper": ("private_learning_rate", "private_weight_decay", *_SERVER),
     "ditto": ("private_learning_rate", "private_weight_decay", "regularizer", *_SERVER),
+    "fedrep": ("head_share", "private_learning_rate", "private_weight_decay", *_SERVER),
+    "fedavg_finetune": ("finetune_steps", "finetune_rate", "learning_rate", *_SERVER),
+    "apfl": ("alpha_rate", "private_learning_rate", "private_weight_decay", *_SERVER),
+    "fedamp": ("attraction", "sigma", "regularizer", "private_learning_rate", "private_weight_decay"),
+    "fedhca2": ("hyper_rate", "learning_rate", "private_learning_rate", "private_weight_decay"),
     "local": ("learning_rate", "weight_decay"),
     "centralized": ("learning_rate", "weight_decay"),
 }
@@ -258,9 +263,21 @@ SPECIAL = {
     "methods.fedprox.learning_rate": (0.05, 0.5),
     "methods.fedprox.regularizer": (1e-4, 1.0),
     "methods.ditto.regularizer": (0.1, 300.0),
+    "methods.fedrep.head_share": (0.125, 0.875),
+    "methods.fedavg_finetune.finetune_rate": (0.1, 3.0),
+    "methods.fedavg_finetune.learning_rate": (0.05, 0.5),
+    "methods.apfl.alpha_rate": (0.01, 10.0),
+    "methods.fedamp.attraction": (0.1, 1.0),
+    "methods.fedamp.sigma": (1.0, 10000.0),
+    "methods.fedamp.regularizer": (0.1, 300.0),
+    "methods.fedhca2.hyper_rate": (0.01, 1000.0),
+    "methods.fedhca2.learning_rate": (0.1, 5.0),
 }
 """Ranges where the last word of the key is not enough."""
-CHOICES = {"methods.pf_msmtrec.gate": ("private", "federated")}
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "methods.pf_msmtrec.gate": ("private", "federated"),
+    "methods.fedavg_finetune.finetune_steps": (8, 16, 32, 64, 128),
+}
 
 
 def space(trial: optuna.Trial, method: str) -> dict[str, Any]:

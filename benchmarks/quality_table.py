@@ -24,7 +24,10 @@ PAIRS = (
 """The difference between two variants, and the rest of their names."""
 STRIPPED = ("all shared", "nothing private")
 """The beginning of these variants' names."""
-ORDER = (OURS, "ditto", "fedper", "fedbn", "fedprox", "fedavg", "local", *FLOORS, "centralized", ORACLE)
+ORDER = (
+    OURS, "fedhca2", "fedamp", "apfl", "ditto", "fedavg_finetune", "fedrep", "fedper", "fedbn", "fedprox", "fedavg",
+    "local", *FLOORS, "centralized", ORACLE,
+)  # fmt: skip
 
 
 def tables(runs: pd.DataFrame) -> str:

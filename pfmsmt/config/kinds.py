@@ -25,7 +25,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 SCENARIO_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 ScenarioName = Annotated[str, BeforeValidator(no_boolean), Field(pattern=SCENARIO_NAME, max_length=64)]
 ColumnName = Annotated[str, BeforeValidator(no_boolean)]
-Deployable = Literal["pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "local"]
+Deployable = Literal[
+    "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto",
+    "fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2", "local",
+]  # fmt: skip
 MethodName = Literal[Deployable, "centralized"]
 METHOD_NAMES: tuple[str, ...] = get_args(MethodName)
 CalibrationChoice = Literal["platt", "temperature", "none"]

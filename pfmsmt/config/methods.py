@@ -36,13 +36,9 @@ class ServerOptimizer(Frozen):
         return self
 
 
-class Federated(ServerOptimizer):
-    """Settings of every federated method.
+class PrivateTraining(Frozen):
+    """Training of what stays with the clients."""
 
-    `methods.fedavg`, `fedbn` and `fedper` have no others: they differ in the shared roles alone.
-    """
-
-    learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
     private_learning_rate: Positive = Field(default=0.01, description="Rate of clients' Adam on private parameters.")
     private_weight_decay: NonNegative = Field(
         default=2.0, description="Decay of that Adam, decoupled: a step also takes rate x this x the parameter."
@@ -52,6 +48,15 @@ class Federated(ServerOptimizer):
     def _clients_keep_parameters(self) -> Self:
         _keeps(self, "private_learning_rate", "private_weight_decay")
         return self
+
+
+class Federated(PrivateTraining, ServerOptimizer):
+    """Settings of every federated method with a server optimiser.
+
+    `methods.fedavg`, `fedbn` and `fedper` have no others: they differ in the shared roles alone.
+    """
+
+    learning_rate: Positive = Field(default=0.2, description="Rate of clients' SGD on federated parameters.")
 
 
 class Proximal(Federated):
@@ -70,6 +75,80 @@ class Ditto(Proximal):
     """The block `methods.ditto`."""
 
     regularizer: NonNegative = Field(default=0.1, description="lambda of lambda/2 |personal - received|^2; 0 is local.")
+
+
+class FedRep(Federated):
+    """The block `methods.fedrep`."""
+
+    head_share: Fraction = Field(
+        default=0.5,
+        description="Share of a round's steps, the first ones, in which towers and gates train; the body has the rest.",
+    )
+
+
+class FedAvgFinetune(Federated):
+    """The block `methods.fedavg_finetune`."""
+
+    finetune_steps: int = Field(
+        default=16, ge=0, description="Steps from the received model to the one that a client serves; 0 is fedavg."
+    )
+    finetune_rate: Positive = Field(default=1.0, description="Rate of SGD in these steps.")
+
+
+class Apfl(Federated):
+    """The block `methods.apfl`."""
+
+    alpha: Fraction = Field(
+        default=0.5,
+        description="Weight of the personal part at the start; 0 is fedavg, 1 the personal part alone.",
+    )
+    alpha_rate: NonNegative = Field(
+        default=0.1, description="Rate of alpha's own gradient steps, at each client; 0 leaves alpha as it is."
+    )
+
+
+class FedAmp(PrivateTraining):
+    """The block `methods.fedamp`.
+
+    No server optimiser, as there are no parameters that all clients hold alike.
+    """
+
+    attraction: Fraction = Field(
+        default=0.9,
+        description="Weight of the others together in a client's cloud model, were they equal to it.",
+    )
+    sigma: Positive = Field(
+        default=100.0, description="Squared distance between models at which their weight has fallen to 1/e."
+    )
+    regularizer: NonNegative = Field(
+        default=10.0, description="lambda / alpha of lambda/(2 alpha) |w - cloud model|^2; 0 is local."
+    )
+
+
+class FedHca2(PrivateTraining):
+    """The block `methods.fedhca2`.
+
+    Its server has steps of its own in place of an optimiser, so clients' rate is not that of the others.
+    """
+
+    learning_rate: Positive = Field(
+        default=1.5,
+        description="Rate of clients' SGD on federated parameters, which no server optimiser scales.",
+    )
+
+    conflict: float = Field(
+        default=0.4, ge=0, lt=1, description="c of the conflict-averse update, the radius around the plain mean."
+    )
+    alpha: Fraction = Field(
+        default=0.1, description="Weight of the conflict-averse update at the start; each client learns its own."
+    )
+    beta: Fraction = Field(
+        default=0.1,
+        description="Weight of towers' attention at the start; each layer of each tower learns its own.",
+    )
+    hyper_rate: NonNegative = Field(
+        default=10.0, description="Rate of alpha's and beta's SGD, a round; 0 leaves them as they are."
+    )
 
 
 class PfMsmtrec(Proximal):
@@ -128,8 +207,12 @@ class PlainLearning(Frozen):
         return self
 
 
-WITH_SHARED = ("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto")
+WITH_SHARED = (
+    "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "fedrep", "fedavg_finetune", "apfl",
+)  # fmt: skip
 """Names of the methods that have what `methods.shared` has."""
+WITH_PRIVATE_SHARED = ("fedamp", "fedhca2")
+"""Names of those without a server optimiser, which have its keys of private training alone."""
 
 
 class Methods(Frozen):
@@ -145,6 +228,15 @@ class Methods(Frozen):
     fedbn: Federated = Field(default=Federated(), description="All parameters but BatchNorm are averaged.")
     fedper: Federated = Field(default=Federated(), description="The body is averaged; towers and gates are private.")
     ditto: Ditto = Field(default=Ditto(), description="Personal models beside fedavg's global one.")
+    fedrep: FedRep = Field(default=FedRep(), description="fedper that trains heads first, then the body.")
+    fedavg_finetune: FedAvgFinetune = Field(
+        default=FedAvgFinetune(), description="fedavg; clients serve its model fine-tuned on their rows."
+    )
+    apfl: Apfl = Field(default=Apfl(), description="Each client learns how to mix fedavg's model with its own.")
+    fedamp: FedAmp = Field(default=FedAmp(), description="Clients' models attract those that are near to them.")
+    fedhca2: FedHca2 = Field(
+        default=FedHca2(), description="Own updates, and learned shares of a conflict-averse one and of other towers."
+    )
     local: PlainLearning = Field(default=PlainLearning(), description="Every client for itself.")
     centralized: PlainLearning = Field(
         default=PlainLearning(), description="One model on everybody's rows: a reference, not a federated method."
@@ -161,6 +253,20 @@ class Methods(Frozen):
             # It is reported where it stands, not at every method as well.
             return tree
         common = {key: getattr(shared, key) for key in shared.model_fields_set}
-        blocks = {name: tree.get(name, {}) for name in WITH_SHARED}
-        merged = {name: {**common, **block} for name, block in blocks.items() if isinstance(block, dict)}
+        blocks = {name: tree.get(name, {}) for name in (*WITH_SHARED, *WITH_PRIVATE_SHARED)}
+        merged = {
+            name: {**{key: value for key, value in common.items() if key in shared_keys(name)}, **block}
+            for name, block in blocks.items()
+            if isinstance(block, dict)
+        }
         return {**tree, **merged}
+
+
+def shared_keys(method: str) -> frozenset[str]:
+    """Return the keys of `methods.shared` that a method has as well.
+
+    None of a method that is not federated.
+    """
+    if method in WITH_SHARED:
+        return frozenset(Federated.model_fields)
+    return frozenset(PrivateTraining.model_fields if method in WITH_PRIVATE_SHARED else ())

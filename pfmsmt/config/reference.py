@@ -12,7 +12,7 @@ import yaml
 
 from pfmsmt.config.keys import MOVED
 from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config
-from pfmsmt.config.methods import WITH_SHARED, Federated
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, shared_keys
 from pfmsmt.core.errors import ConfigError
 
 JsonSchema = Mapping[str, Any]
@@ -79,6 +79,8 @@ def reference_page() -> str:
         lines += ["", title, "", _meaning(part)]
         if block == "methods":
             lines += ["", f"{', '.join(WITH_SHARED)} also take every key of `shared`, in place of what stands there."]
+            keys = " and ".join(sorted(shared_keys(WITH_PRIVATE_SHARED[0])))
+            lines.append(f"{', '.join(WITH_PRIVATE_SHARED)} take {keys} of it.")
         lines += ["", "| Key | Value | Default | Meaning |", "|---|---|---|---|"]
         for setting in rows:
             key = setting.key.removeprefix("tune.")
@@ -105,7 +107,7 @@ def _settings(schema: JsonSchema, place: str) -> Iterator[Setting]:
             yield from _settings(block, key)
             continue
         default = as_yaml(part["default"]) if "default" in part else ""
-        if place in (f"methods.{method}" for method in WITH_SHARED) and name in Federated.model_fields:
+        if name in shared_keys(place.removeprefix("methods.")):
             default = f"methods.shared.{name}"
         yield Setting(key, _kind(part), default, part["description"])
         for inner, mark in ((part.get("additionalProperties"), "<name>"), (part.get("items"), "<n>")):

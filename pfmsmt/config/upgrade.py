@@ -16,10 +16,12 @@ from ruamel.yaml.error import YAMLError
 
 from pfmsmt.config.keys import MOVED, set_values
 from pfmsmt.config.loading import TUNE_FILE, load_config, parse_config, read_mapping
-from pfmsmt.config.methods import WITH_SHARED, Federated
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, Federated
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.files import write_text
 
+_FEDERATED_BEFORE = ("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto")
+"""The federated methods of version 0.1.0."""
 _TUNE_HEAD = "# The search of `pfmsmt tune`; `pfmsmt params show tune` explains every key.\n\n"
 
 
@@ -135,12 +137,12 @@ def _share(tree: CommentedMap) -> list[str]:
     if not isinstance(methods, CommentedMap) or "shared" in methods:
         return []
     shared = CommentedMap()
-    blocks = {name: methods[name] for name in WITH_SHARED if isinstance(methods.get(name), dict)}
+    blocks = {name: methods[name] for name in _FEDERATED_BEFORE if isinstance(methods.get(name), dict)}
     changes = ["methods.shared: new, what federated methods have in common"]
     for key, field in _ordered(blocks):
         values = Counter(block[key] for block in blocks.values() if key in block)
         # A method that does not say it has its default.
-        complete = len(blocks) == len(WITH_SHARED) and values.total() == len(blocks)
+        complete = len(blocks) == len(_FEDERATED_BEFORE) and values.total() == len(blocks)
         value = values.most_common(1)[0][0] if complete else field.default
         owners = [name for name, block in blocks.items() if block.get(key) == value]
         removable = [name for name in owners if not _has_lines(blocks[name], key)]
@@ -200,6 +202,8 @@ def _check(path: Path, old: dict[str, Any], done: Rewritten) -> None:
         raise ConfigError(f"{error}\nnothing was rewritten; mend this first") from None
     after = yaml.safe_load(done.params) | ({} if done.tune is None else {"tune": yaml.safe_load(done.tune)})
     found = parse_config(after, str(path))
-    common = {"methods": {"shared"}}
+    # What the old file has in common is also what methods have that it does not know.
+    later = {*WITH_SHARED, *WITH_PRIVATE_SHARED} - {*_FEDERATED_BEFORE, *(before.get("methods") or ())}
+    common = {"methods": {"shared", *later}}
     if found.model_dump(exclude=common) != expected.model_dump(exclude=common):
         raise ConfigError(f"{path} is in a form that cannot be rewritten without changing a value; nothing was written")

@@ -58,6 +58,20 @@ class ClientState(NamedTuple):
     """State of its optimiser, by the method's own names"""
 
 
+class Blend(NamedTuple):
+    """The blend a theta + (1 - a) other, trained in theta.
+
+    The loss is the blend's.
+    """
+
+    other: NamedArrays
+    """Whole roles; tensors of other roles are not blended."""
+    weight: float
+    """a at the start, 0 <= a <= 1"""
+    rate: float
+    """Rate of a's own gradient steps, after which it is clipped to [0, 1]; 0 leaves it as it is"""
+
+
 class LocalResult(NamedTuple):
     """The result of local training."""
 
@@ -67,6 +81,8 @@ class LocalResult(NamedTuple):
     examples: int
     by_task: Mapping[str, NamedArrays] = {}
     """task -> the part of the movement that is that task's loss's, for the roles asked for"""
+    blend_weight: float = 1.0
+    """a of the blend after training; 1 without one"""
 
 
 class LocalTrain(Protocol):
@@ -87,7 +103,9 @@ class LocalTrain(Protocol):
         anchor: NamedArrays | None = ...,
         regularizer: float = ...,
         steps: int | None = ...,
+        part: tuple[float, float] = ...,
         by_task: frozenset[Role] = ...,
+        blend: Blend | None = ...,
     ) -> LocalResult:
         """See `pfmsmt.training.local.local_train`."""
         ...

@@ -35,11 +35,13 @@ from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, 
 from pfmsmt.methods.aggregation import shares
 from pfmsmt.methods.server_optimizer import PLAIN_STEP, FedOpt
 
+HEADS = frozenset({Role.TOWER, Role.GATE})
+"""Roles that belong to a client's head where a method tells heads from the body."""
 SHARED: Mapping[str, frozenset[Role]] = {
     "fedavg": frozenset(Role) - NEVER_LEAVES,
     "fedprox": frozenset(Role) - NEVER_LEAVES,
     "fedbn": frozenset(Role) - NEVER_LEAVES - {Role.NORM},
-    "fedper": frozenset({Role.EXPERT, Role.EMBEDDING, Role.NORM}),
+    "fedper": frozenset(Role) - NEVER_LEAVES - HEADS,
     "local": frozenset(),
     "centralized": frozenset(),
 }

@@ -3,15 +3,32 @@
 The one module that knows methods by their names. Whoever needs to know something about a method asks `method_facts`.
 """
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from pfmsmt.config import METHOD_NAMES, Federated, Methods, PfMsmtrec, PlainLearning, Privacy, ServerOptimizer
+from pfmsmt.config import (
+    METHOD_NAMES,
+    FedAmp,
+    FedAvgFinetune,
+    Federated,
+    FedHca2,
+    Methods,
+    PfMsmtrec,
+    PlainLearning,
+    Privacy,
+    ServerOptimizer,
+)
 from pfmsmt.core.types import Template
 from pfmsmt.methods import LocalTrain, Method
+from pfmsmt.methods.apfl import apfl
 from pfmsmt.methods.attention import AttentionRule
 from pfmsmt.methods.averaging import averaging
 from pfmsmt.methods.directions import Directions
 from pfmsmt.methods.ditto import ditto
+from pfmsmt.methods.fedamp import fedamp
+from pfmsmt.methods.fedavg_finetune import fedavg_finetune
+from pfmsmt.methods.fedhca2 import fedhca2
+from pfmsmt.methods.fedrep import fedrep
 from pfmsmt.methods.half_precision import half_precision
 from pfmsmt.methods.noise import Entropy, noised, seeded
 from pfmsmt.methods.personalised_step import PersonalisedStep
@@ -25,6 +42,14 @@ _CLIENT_SIDE = frozenset(
         "learning_rate", "private_learning_rate", "private_weight_decay",
     }
 )  # fmt: skip
+
+_BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
+    "ditto": ditto,
+    "fedrep": fedrep,
+    "fedavg_finetune": fedavg_finetune,
+    "apfl": apfl,
+}
+"""Methods of a file of their own whose server takes FedAvg's step; all keys of their blocks are their settings."""
 
 
 class MethodFacts(NamedTuple):
@@ -62,7 +87,8 @@ def method_facts(name: str, methods: Methods) -> MethodFacts:
     if isinstance(block, PfMsmtrec):
         phases = 2 if block.tower_steps else 1
         return MethodFacts(phases=phases, rank=block.rank, private_experts=block.private_experts)
-    return MethodFacts(pooled=name == "centralized", two_models=name == "ditto")
+    tuned = isinstance(block, FedAvgFinetune) and block.finetune_steps > 0
+    return MethodFacts(pooled=name == "centralized", two_models=tuned or name in ("ditto", "apfl"))
 
 
 def build_method(name: str, methods: Methods, local_train: LocalTrain, template: Template) -> Method:
@@ -79,6 +105,10 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
             name, local_train, template,
             learning_rate=rate, private_learning_rate=rate, private_weight_decay=decay,
         )  # fmt: skip
+    if isinstance(block, FedAmp):
+        return fedamp(local_train, template, **block.model_dump())
+    if isinstance(block, FedHca2):
+        return fedhca2(local_train, template, **block.model_dump())
     optimizer = FedOpt(
         block.server_optimizer,
         block.server_learning_rate,
@@ -92,15 +122,15 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
         step = PersonalisedStep(template, block.conflict, block.coupling, directions, attention, optimizer)
         return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(_CLIENT_SIDE)))
     own = block.model_dump(exclude=set(ServerOptimizer.model_fields))
-    if name == "ditto":
-        return ditto(local_train, template, **own, optimizer=optimizer)
+    if name in _BESIDE_AVERAGING:
+        return _BESIDE_AVERAGING[name](local_train, template, **own, optimizer=optimizer)
     return averaging(name, local_train, template, **own, optimizer=optimizer)
 
 
-def _block(name: str, methods: Methods) -> Federated | PlainLearning:
+def _block(name: str, methods: Methods) -> Federated | FedAmp | FedHca2 | PlainLearning:
     if name not in METHOD_NAMES:
         raise ValueError(f"no method {name!r}; there are {', '.join(METHOD_NAMES)}")
-    block: Federated | PlainLearning = getattr(methods, name)
+    block: Federated | FedAmp | FedHca2 | PlainLearning = getattr(methods, name)
     return block
 
 

@@ -87,6 +87,7 @@ def conflict_averse(
     shares: NDArray[np.float64],
     radius: float,
     gram: NDArray[np.float64] | None = None,
+    scale: float | None = None,
 ) -> Coordination:
     """Find the conflict-averse common update of S clients.
 
@@ -96,6 +97,8 @@ def conflict_averse(
         radius: c, 0 <= c < 1; 0 gives the mean itself.
         gram: [S, S] inner products of the updates that are combined, in which |g - m| <= c |m| is measured; those of
             `products` if left out.
+        scale: divides g; 1 + c if left out, so that identical clients get exactly their own update. Where the dual has
+            no answer, the mean stands for g, and is not divided.
 
     Raises:
         ValueError: radius outside [0, 1), or shapes that do not fit.
@@ -104,12 +107,14 @@ def conflict_averse(
         raise ValueError(f"radius c = {radius} is outside [0, 1)")
     clients = len(shares)
     gram = products if gram is None else gram
+    scale = 1 + radius if scale is None else scale
     for name, matrix in (("products", products), ("gram", gram)):
         if matrix.shape != (clients, clients):
             raise ValueError(f"{name} has shape {matrix.shape}, expected {(clients, clients)}")
     mean_norm = _length(shares, products)
     if radius == 0 or clients == 1 or mean_norm == 0:
-        return Coordination(shares.copy(), True)
+        # All point the same way: g = (1 + c) m, before the scale.
+        return Coordination(shares * ((1 + radius) / scale), True)
     # In units of |m| the problem is the same at any scale of the updates.
     scaled = products / mean_norm**2
     solved = minimise_dual(scaled, shares, radius)
@@ -121,8 +126,8 @@ def conflict_averse(
         # Opposed updates cancel, so no update helps everybody. The mean is as good as any if it harms nobody; else the
         # dual does not say which update costs the worst client least.
         harmless = float((scaled @ shares).min()) >= -DUALITY_TOLERANCE
-        return Coordination(shares / (1 + radius) if harmless else shares.copy(), harmless)
-    return Coordination((shares + radius * _length(shares, gram) / length * solved) / (1 + radius), True)
+        return Coordination(shares / scale if harmless else shares.copy(), harmless)
+    return Coordination((shares + radius * _length(shares, gram) / length * solved) / scale, True)
 
 
 def _length(weights: NDArray[np.float64], gram: NDArray[np.float64]) -> float:

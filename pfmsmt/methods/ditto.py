@@ -45,33 +45,34 @@ def ditto(
     (round_,) = base.phases
 
     def init_client(parameters: NamedArrays) -> ClientState:
-        return _join(base.init_client(parameters), ClientState(parameters, {}))
+        return join_states(base.init_client(parameters), ClientState(parameters, {}))
 
     def client_update(
         received: NamedArrays, state: ClientState, data: Any, stream: Stream
     ) -> tuple[Upload, ClientState]:
-        common, own = _split(state)
+        common, own = split_state(state)
         upload, common = round_.client_update(received, common, data, stream)
         result = local_train(
             own.private, own.optimizer, data, stream,
             federated=frozenset(), learning_rate=learning_rate, private_learning_rate=private_learning_rate,
             private_weight_decay=private_weight_decay, anchor=received, regularizer=regularizer,
         )  # fmt: skip
-        return upload, _join(common, ClientState(result.parameters, result.optimizer))
+        return upload, join_states(common, ClientState(result.parameters, result.optimizer))
 
     def personalise(received: NamedArrays, state: ClientState) -> NamedArrays:
-        return _split(state)[1].private
+        return split_state(state)[1].private
 
     phases = (round_._replace(client_update=client_update),)
     return base._replace(name="ditto", init_client=init_client, phases=phases, personalise=personalise)
 
 
-def _join(common: ClientState, own: ClientState) -> ClientState:
+def join_states(common: ClientState, own: ClientState) -> ClientState:
+    """Return the state of a client that has two models."""
     pairs = zip(common, own, strict=True)
     return ClientState(*({**{GLOBAL + n: a for n, a in w.items()}, **v} for w, v in pairs))
 
 
-def _split(state: ClientState) -> tuple[ClientState, ClientState]:
+def split_state(state: ClientState) -> tuple[ClientState, ClientState]:
     """Return the client's state for the global model, and for its own."""
     common = ({n.removeprefix(GLOBAL): a for n, a in part.items() if n.startswith(GLOBAL)} for part in state)
     own = ({n: a for n, a in part.items() if not n.startswith(GLOBAL)} for part in state)

@@ -51,6 +51,13 @@ OF_COORDINATION = (
 )
 """At step = round, for pf_msmtrec; means over the groups of a kind."""
 
+OF_FEDHCA2 = (
+    LoggedMetric("server/encoder_solver_fallbacks", "groups", "1 where the dual was not solved: the mean."),
+    LoggedMetric("server/<client>/alpha", "weight", "The client's learned share of the conflict-averse update."),
+    LoggedMetric("server/<client>/beta", "weight", "Learned share of the other towers, mean over its towers' layers."),
+)
+"""At step = round, for fedhca2."""
+
 OF_NOISE = (
     LoggedMetric("privacy/epsilon", "nats", "Largest epsilon of all clients so far, at `privacy.delta`."),
     LoggedMetric("privacy/<client>/epsilon", "nats", "The client's epsilon so far."),

@@ -16,7 +16,7 @@ from pfmsmt.core import arrays
 from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.types import NamedArrays, Role, Stream
 from pfmsmt.data.shards.resident import ClientData
-from pfmsmt.methods import LocalResult
+from pfmsmt.methods import Blend, LocalResult
 from pfmsmt.models.heads import loss, task_losses
 from pfmsmt.models.large_table import LargeTable
 from pfmsmt.models.mmoe import MMoE
@@ -103,7 +103,9 @@ def local_train(
     anchor: NamedArrays | None = None,
     regularizer: float = 0.0,
     steps: int | None = None,
+    part: tuple[float, float] = (0.0, 1.0),
     by_task: Collection[Role] = (),
+    blend: Blend | None = None,
 ) -> LocalResult:
     """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
 
@@ -129,7 +131,13 @@ def local_train(
         anchor: what arrays are pulled towards, whole roles; roles that it leaves out move freely.
         regularizer: mu.
         steps: `train.local_steps` if left out.
+        part: of the round's `train.local_steps`, which begin and end at these shares of them, and of their batches.
+            Steps that are given are counted from its beginning.
         by_task: federated roles whose movement is also reported task by task (a backward pass for each task).
+        blend: the model that is trained is a blend with other tensors, which stay as they are. Of the others' roles, a
+            gradient reaches `parameters` times their weight, and the weight's own gradient is <parameters - other,
+            gradient>; both are taken at the same blend. Adam, whose steps do not depend on the gradient's scale, makes
+            steps as long as without a blend.
 
     Raises:
         TrainingError: the loss is not finite; round, client and value are named.
@@ -141,7 +149,8 @@ def local_train(
     binding.write(parameters)
     data.rewind(optimizer)
     model.train()
-    steps = budget.local_steps if steps is None else steps
+    begin, end = (round(share * budget.local_steps) for share in part)
+    steps = end - begin if steps is None else steps
     rate = _decay(stream.round, budget)
     # Three groups of tensors, each with its optimiser: SGD for what is averaged, Adam for what stays, lazy Adam for a
     # private table that is trained in place.
@@ -169,16 +178,20 @@ def local_train(
     split = (
         _TaskSplit(trained, [p for p in shared if binding.role(p) in by_task], model.spec.tasks) if by_task else None
     )
+    blending = _Blending(binding, blend, trained, rate, data.device) if blend else None
     weights = torch.tensor(budget.task_weights, dtype=torch.float32, device=data.device)
     rows = data.data.train
     # Summed on the device: reading the loss at every step would wait for it.
     total = torch.zeros((), device=data.device)
     # Batches go on where the round before ended, so that epochs do not depend on how steps are cut into rounds.
-    first = (stream.round - 1) * budget.local_steps
-    seed = int(stream.generator("dropout").integers(2**63))
+    first = (stream.round - 1) * budget.local_steps + begin
+    # Parts of a round draw masks of their own.
+    seed = int(stream.generator(f"dropout/{begin}" if begin else "dropout").integers(2**63))
     model.dropout.generator = torch.Generator(data.device).manual_seed(seed)
     for batch in rows.batches(stream, data.batch_size, first, steps):
         model.zero_grad()
+        if blending:
+            blending.mix()
         logits = model(batch.codes, batch.values)
         if split:
             value = split.backward(task_losses(logits, batch.labels, weights, model.spec), learning_rate * rate)
@@ -186,6 +199,8 @@ def local_train(
             value = loss(logits, batch.labels, weights, model.spec)
             value.backward()  # type: ignore[no-untyped-call]
         total += value.detach()
+        if blending:
+            blending.part()
         for optimizer_ in (sgd, adam, large):
             if optimizer_ is not None:
                 optimizer_.step()
@@ -206,7 +221,48 @@ def local_train(
     # A forward pass moves BatchNorm's running statistics, even where nothing of it is trained.
     final = {**binding.read(), **arrays.select(parameters, binding.template, frozen)}
     reported = split.movements(binding, by_task) if split else {}
-    return LocalResult(final, state, mean, rows.rows, reported)
+    return LocalResult(final, state, mean, rows.rows, reported, float(blending.weight) if blending else 1.0)
+
+
+class _Blending:
+    """The blend that is trained in place of the parameters themselves."""
+
+    def __init__(
+        self, binding: Binding, blend: Blend, trained: list[Tensor], rate: float, device: torch.device
+    ) -> None:
+        roles = {binding.template[name].role for name in blend.other}
+        self._own = [tensor for tensor in trained if binding.role(tensor) in roles]
+        # As in `_pulls`: the binding knows which slice of which tensor an array is.
+        now = binding.read()
+        binding.write(blend.other)
+        self._others = [tensor.detach().clone() for tensor in self._own]
+        binding.write(now)
+        self._saved: list[Tensor] = []
+        self._rate = blend.rate * rate
+        # On the device: reading it at every step would wait for it. In double precision, as its steps are small.
+        precision = torch.float32 if device.type == "mps" else torch.float64
+        self.weight = torch.tensor(blend.weight, dtype=precision, device=device)
+
+    @torch.no_grad()
+    def mix(self) -> None:
+        """Put the blend in the parameters' place."""
+        self._saved = [tensor.detach().clone() for tensor in self._own]
+        for tensor, other in zip(self._own, self._others, strict=True):
+            tensor.lerp_(other, (1 - self.weight).to(tensor.dtype))
+
+    @torch.no_grad()
+    def part(self) -> None:
+        """Put the parameters back, with gradients of their own.
+
+        The weight takes its step.
+        """
+        slope = torch.zeros_like(self.weight)
+        for tensor, saved, other in zip(self._own, self._saved, self._others, strict=True):
+            if tensor.grad is not None:
+                slope += torch.sum((saved - other) * tensor.grad)
+                tensor.grad.mul_(self.weight)
+            tensor.copy_(saved)
+        self.weight = (self.weight - self._rate * slope).clamp(0.0, 1.0)
 
 
 class _TaskSplit:

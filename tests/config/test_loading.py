@@ -11,7 +11,7 @@ import yaml
 
 from pfmsmt.config import METHOD_NAMES, Config, Federated, load_config, parse_config
 from pfmsmt.config.keys import MOVED, set_values, value_at
-from pfmsmt.config.methods import WITH_SHARED
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, PrivateTraining
 from pfmsmt.config.reference import reference
 from pfmsmt.config.upgrade import upgrade
 from pfmsmt.core.errors import ConfigError
@@ -78,7 +78,13 @@ def test_params_trains_as_that_of_version_0_1_0_did(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_bytes((ROOT / "tests/support/params-0.1.0.yaml").read_bytes())
     upgrade(path)
-    assert load_config(path) == load_config(ROOT / "params.yaml")
+    old, new = load_config(path), load_config(ROOT / "params.yaml")
+    assert old.model_dump(exclude={"tune": {"space"}}) == new.model_dump(exclude={"tune": {"space"}})
+    # The search of methods that came later is the one thing that the old file cannot know.
+    later = {f"methods.{name}" for name in ("fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2")}
+    known = {key: p for key, p in new.tune.space.items() if key.rpartition(".")[0] not in later}
+    assert old.tune.space == known
+    assert {key.rpartition(".")[0] for key in new.tune.space.keys() - known.keys()} == later
 
 
 def test_params_is_short_and_every_key_is_described():
@@ -263,7 +269,8 @@ def test_devices(device):
         (
             "train.methods",
             ["local", "x"],
-            "train.methods.1: 'x' is unknown; valid: pf_msmtrec, fedavg, fedprox, fedbn, fedper, ditto, local, cent",
+            "train.methods.1: 'x' is unknown; valid: pf_msmtrec, fedavg, fedprox, fedbn, fedper, ditto, fedrep, "
+            "fedavg_finetune, apfl, fedamp, fedhca2, local, cent",
         ),
         (
             "data.source",
@@ -323,6 +330,12 @@ def test_rivals_have_fedavgs_keys_and_a_regularizer_only_where_it_is_used():
     assert keys["shared"] == keys["fedavg"]
     assert keys["fedbn"] == keys["fedper"] == keys["fedavg"]
     assert keys["fedprox"] == keys["ditto"] == keys["fedavg"] | {"regularizer"}
+    assert keys["fedrep"] == keys["fedavg"] | {"head_share"}
+    assert keys["fedavg_finetune"] == keys["fedavg"] | {"finetune_steps", "finetune_rate"}
+    assert keys["apfl"] == keys["fedavg"] | {"alpha", "alpha_rate"}
+    private = {"private_learning_rate", "private_weight_decay"}
+    assert keys["fedamp"] == private | {"attraction", "sigma", "regularizer"}, "nothing is averaged, so there is no SGD"
+    assert keys["fedhca2"] == private | {"learning_rate", "conflict", "alpha", "beta", "hyper_rate"}
     for name in ("fedavg", "fedbn", "fedper", "local"):
         place = f"methods.{name}.regularizer"
         assert message(changed(place, 0.1)).startswith(f"params.yaml: {place}: unknown key; ")
@@ -365,11 +378,17 @@ def test_what_federated_methods_share_is_theirs_unless_they_say_otherwise():
     tree = changed("methods.shared", {"learning_rate": 0.125, "server_beta1": 0.5})
     tree["methods"]["ditto"] = {"learning_rate": 0.25}
     methods = parse_config(tree).methods
-    assert {name: getattr(methods, name).learning_rate for name in METHOD_NAMES} == {
+    assert {name: getattr(methods, name).learning_rate for name in METHOD_NAMES if name != "fedamp"} == {
         **dict.fromkeys(("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper"), 0.125),
-        "ditto": 0.25, "local": 0.008, "centralized": 0.008,
+        **dict.fromkeys(("fedrep", "fedavg_finetune", "apfl"), 0.125),
+        "fedhca2": 1.5, "ditto": 0.25, "local": 0.008, "centralized": 0.008,
     }  # fmt: skip
     assert {getattr(methods, name).server_beta1 for name in WITH_SHARED} == {0.5}
+    tree = changed("methods.shared", {"private_learning_rate": 0.125, "server_beta1": 0.5})
+    rates = parse_config(tree).methods
+    assert {rates.fedamp.private_learning_rate, rates.fedhca2.private_learning_rate} == {0.125}
+    own = changed("methods.fedhca2.server_beta1", 0.5)
+    assert message(own).startswith("params.yaml: methods.fedhca2.server_beta1: unknown key"), "it has no such optimiser"
     # What is resolved parses to itself.
     assert parse_config(parse_config(tree).model_dump(mode="json", by_alias=True)) == parse_config(tree)
 
@@ -378,6 +397,9 @@ def test_methods_with_shared_values_are_those_that_have_its_keys():
     models = Config.model_fields["methods"].annotation.model_fields
     federated = [name for name, field in models.items() if name != "shared" and issubclass(field.annotation, Federated)]
     assert tuple(federated) == WITH_SHARED
+    private = {*PrivateTraining.model_fields}
+    others = [name for name in models if name not in federated and private <= {*models[name].annotation.model_fields}]
+    assert tuple(name for name in others if name != "shared") == WITH_PRIVATE_SHARED
     assert {*models} == {*METHOD_NAMES, "shared"}
 
 

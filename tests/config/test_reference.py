@@ -49,6 +49,7 @@ def test_every_key_is_there_once_with_its_default():
         ("privacy.wire", "float32 | float16", "float32"),
         ("methods.shared.learning_rate", "number, > 0", "0.2"),
         ("methods.fedbn.learning_rate", "number, > 0", "methods.shared.learning_rate"),
+        ("methods.fedamp.private_learning_rate", "number, > 0", "methods.shared.private_learning_rate"),
         ("methods.ditto.regularizer", "number, >= 0", "0.1"),
         ("serve.port", "whole number, 1 <= x <= 65,535", "5001"),
         ("evaluate.calibrated", "true | false", "true"),
@@ -87,6 +88,7 @@ def test_the_page_has_a_row_for_every_key_and_names_those_that_are_shared():
         *(field.alias or name for name, field in Config.model_fields.items() if name != "tune"), "tune.yaml"
     ]  # fmt: skip
     assert f"\n{', '.join(WITH_SHARED)} also take every key of `shared`" in page
+    assert "\nfedamp, fedhca2 take private_learning_rate and private_weight_decay of it.\n" in page
     assert all(f"`methods.{name}." in page for name in METHOD_NAMES if name not in ("fedavg", "fedbn", "fedper"))
     # Every row has four cells.
     assert {len(re.split(r"(?<!\\)\|", line)) for line in page.splitlines() if line.startswith("|")} == {6}

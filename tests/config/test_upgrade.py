@@ -144,8 +144,9 @@ def test_another_search_that_is_there_is_put_aside(path):
 
 
 def test_the_same_search_is_no_matter(path):
-    shutil.copy(OLD.parents[2] / "tune.yaml", path.parent)
     upgrade(path)
+    shutil.copy(OLD, path)
+    assert upgrade(path), "the search is now there, and the params file is old again"
     assert sorted(file.name for file in path.parent.iterdir()) == ["params.yaml", "tune.yaml"]
 
 

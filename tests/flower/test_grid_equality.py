@@ -49,8 +49,8 @@ def in_one_process(project):
 @pytest.mark.slow(2)
 @pytest.mark.parametrize(
     ("name", "wire"),
-    [("pf_msmtrec", "float32"), ("fedavg", "float32"), ("ditto", "float32"), ("pf_msmtrec", "float16"),
-     ("fedavg", "float16")],
+    [("pf_msmtrec", "float32"), ("fedavg", "float32"), ("ditto", "float32"), ("apfl", "float32"),
+     ("pf_msmtrec", "float16"), ("fedavg", "float16"), ("fedhca2", "float16")],
 )  # fmt: skip
 def test_two_rounds_are_the_same_bit_for_bit(configure, in_one_process, request, project, equal_arrays, name, wire):
     config = configure({**CHANGES, "privacy.wire": wire})

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 import pfmsmt.methods
-from pfmsmt.config import Deployable, MethodName, load_config
+from pfmsmt.config import Deployable, FedAvgFinetune, MethodName, load_config
 from pfmsmt.core.types import NEVER_LEAVES
 from pfmsmt.methods.averaging import SHARED
 from pfmsmt.methods.catalogue import build_method, method_facts
@@ -19,11 +19,13 @@ def test_facts_about_the_methods():
     facts = {name: method_facts(name, methods) for name in get_args(MethodName)}
     assert [name for name, found in facts.items() if found.pooled] == ["centralized"]
     assert {name for name, found in facts.items() if found.deployable} == set(get_args(Deployable))
-    assert [name for name, found in facts.items() if found.two_models] == ["ditto"]
+    assert [name for name, found in facts.items() if found.two_models] == ["ditto", "fedavg_finetune", "apfl"]
     for steps in (0, 2):
         own = methods.model_copy(update={"pf_msmtrec": methods.pf_msmtrec.model_copy(update={"tower_steps": steps})})
         for name in facts:
             assert method_facts(name, own).phases == len(build_method(name, own, quadratic_train, {}).phases)
+    off = methods.model_copy(update={"fedavg_finetune": FedAvgFinetune(finetune_steps=0)})
+    assert not method_facts("fedavg_finetune", off).two_models
     with pytest.raises(ValueError, match="no method 'fedsgd'"):
         method_facts("fedsgd", methods)
 

@@ -23,8 +23,11 @@ COMMON = {
     "fedprox": set(Role) - NEVER_LEAVES,
     "fedbn": set(Role) - NEVER_LEAVES - {Role.NORM},
     "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+    "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
 }
 """Roles that all clients serve alike, whoever took part; with the other methods none are."""
+BLENDED = {"apfl": set(Role) - NEVER_LEAVES - {Role.NORM}}
+"""Roles of which a client serves something between its own and what the others agree on."""
 
 
 def of_roles(parameters, roles):
@@ -39,9 +42,12 @@ def test_a_client_that_misses_a_round_keeps_what_is_its_own(name):
     after = run(method, start, data, rounds=2, absent={(2, 0, "FR"), (2, 1, "FR")})
     assert same(after.states["FR"], before.states["FR"])
     common = COMMON.get(name, set())
-    own = set(Role) - common
+    blended = BLENDED.get(name, set())
+    own = set(Role) - common - blended
     assert same(of_roles(after.served["FR"], own), of_roles(before.served["FR"], own))
     assert same(of_roles(after.served["FR"], common), of_roles(after.served["ES"], common))
+    for k in data:
+        assert not blended or not same(of_roles(after.served[k], blended), of_roles(before.served[k], blended))
     assert not same(of_roles(after.served["ES"], Role), of_roles(before.served["ES"], Role))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pfmsmt.core.types import Role, Stream
 from pfmsmt.methods import ClientState
-from pfmsmt.methods.catalogue import build_method
+from pfmsmt.methods.catalogue import build_method, method_facts
 from pfmsmt.methods.ditto import GLOBAL
 from pfmsmt.training.tree import read_tree, write_tree
 from tests.support.quadratic import (
@@ -27,6 +27,9 @@ VARIANTS = [
     *((name, {}) for name in EVERY_METHOD),
     ("fedavg", {"server_optimizer": "plain"}),
     ("ditto", {"regularizer": 0.0}),
+    ("fedavg_finetune", {"finetune_steps": 0}),
+    ("apfl", {"server_optimizer": "plain", "alpha": 1.0}),
+    ("fedhca2", {"conflict": 0.0, "hyper_rate": 1.0}),
     ("pf_msmtrec", {"server_optimizer": "plain", "tower_steps": 0, "gate": "private"}),
     ("pf_msmtrec", {"aggregation": "uniform", "federated_batch_norm": False, "regularizer": 0.5}),
     ("pf_msmtrec", {"aggregation": "identity", "conflict": 0.0, "tower_steps": 1}),
@@ -123,6 +126,11 @@ def test_private_arrays_stay_at_the_client(name, changes):
         "ditto": {*learned, Role.NORM},
         "fedbn": learned,
         "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+        "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+        "fedavg_finetune": {*learned, Role.NORM},
+        "apfl": {*learned, Role.NORM},
+        "fedamp": learned,
+        "fedhca2": {Role.EXPERT, Role.TOWER, Role.EMBEDDING},
         "pf_msmtrec": {Role.EXPERT, Role.TOWER, Role.EMBEDDING}
         | ({Role.GATE} if changes.get("gate") != "private" else set())
         | ({Role.NORM} if changes.get("federated_batch_norm") is False else set()),
@@ -131,11 +139,12 @@ def test_private_arrays_stay_at_the_client(name, changes):
     assert travelled == allowed
     held = {n for k in data for n in method.broadcast(outcome.server, k)}
     assert {TEMPLATE[n].role for n in held} == allowed
-    # Ditto has two models: all of the personal one stays, and of the global one what FedAvg keeps.
+    # Some have two models: all of the personal one stays, and of the global one what FedAvg keeps.
+    two = method_facts(name, blocks(**{name: changes})).two_models
     kept = {(n.startswith(GLOBAL), TEMPLATE[n.removeprefix(GLOBAL)].role) for n in outcome.states["ES"].private}
-    own = set(Role) if name == "ditto" else set(Role) - allowed
+    own = set(Role) if two or name == "fedamp" else set(Role) - allowed
     assert {role for is_global, role in kept if not is_global} == own
-    assert {role for is_global, role in kept if is_global} == (set(Role) - allowed if name == "ditto" else set())
+    assert {role for is_global, role in kept if is_global} == (set(Role) - allowed if two else set())
     assert all(state.private.keys() == outcome.states["ES"].private.keys() for state in outcome.states.values())
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pfmsmt.config.methods import WITH_SHARED
 from pfmsmt.core.types import NEVER_LEAVES, Role
 from tests.support.quadratic import (
     EVERY_METHOD,
@@ -10,6 +11,7 @@ from tests.support.quadratic import (
     PLAIN,
     RATES,
     TEMPLATE,
+    TRAINING_ALONE,
     WITHOUT_TASK,
     Quadratic,
     assert_close,
@@ -164,43 +166,44 @@ KEEPS = {
     "fedprox": NEVER_LEAVES,
     "fedbn": NEVER_LEAVES | {Role.NORM},
     "fedper": NEVER_LEAVES | {Role.TOWER, Role.GATE},
+    "fedrep": NEVER_LEAVES | {Role.TOWER, Role.GATE},
+    "fedavg_finetune": NEVER_LEAVES,
+    "apfl": set(Role),
+    "fedamp": set(Role),
+    "fedhca2": NEVER_LEAVES | {Role.NORM, Role.GATE},
     "pf_msmtrec": NEVER_LEAVES | {Role.NORM},
 }
 """Roles of what a client serves from its own training."""
 
 
+def steps(name, role):
+    """A round's steps, of which FedRep's heads have 2 and its body 1."""
+    return 3 if name != "fedrep" else 2 if role in KEEPS[name] else 1
+
+
 @pytest.mark.parametrize("name", EVERY_METHOD)
 def test_decay_is_of_what_a_client_keeps_and_of_nothing_that_it_sends(name):
     """Three steps at rate 0.1 with decay 0.5: theta <- 0.95 theta - 0.1 (theta - t); what is sent goes without."""
-    changes = {"learning_rate": 0.1, "weight_decay": 0.5}
-    if name not in ("local", "centralized"):
-        changes = {**PLAIN, **RATES, "private_weight_decay": 0.5}
-    if name in ("pf_msmtrec", "ditto", "fedprox"):
-        changes["regularizer"] = 0.0
-    if name == "pf_msmtrec":
-        changes |= {"tower_steps": 0, "conflict": 0.0}
+    decay = "weight_decay" if name in ("local", "centralized") else "private_weight_decay"
+    changes = {**TRAINING_ALONE[name], decay: 0.5}
     start, data = values(0), federation(1)
     served = run(build(name, **changes), start, data, rounds=1).served["ES"]
     for n, slot in TEMPLATE.items():
         theta, target = start[n], data["ES"].target[n]
-        for _ in range(3):
+        for _ in range(steps(name, slot.role)):
             theta = (0.95 if slot.role in KEEPS[name] else 1.0) * theta - 0.1 * (theta - target)
         np.testing.assert_allclose(served[n], theta, rtol=0, atol=1e-14, err_msg=n)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY_METHOD if name not in ("local", "centralized")])
+@pytest.mark.parametrize("name", WITH_SHARED)
 def test_the_servers_decay_is_of_what_it_steps(name):
     """One client, plain, rate 1, decay 1/4: 3/4 theta + (theta' - theta) = theta' - theta / 4; not of BatchNorm."""
-    changes = {**PLAIN, **RATES, "server_weight_decay": 0.25}
-    if name in ("pf_msmtrec", "ditto", "fedprox"):
-        changes["regularizer"] = 0.0
-    if name == "pf_msmtrec":
-        changes |= {"tower_steps": 0, "conflict": 0.0}
+    changes = {**TRAINING_ALONE[name], "server_weight_decay": 0.25}
     start, data = values(0), federation(1)
     method = build(name, **changes)
     outcome = run(method, start, data, rounds=1)
     for n, found in method.broadcast(outcome.server, "ES").items():
         target = data["ES"].target[n]
-        trained = target + 0.9**3 * (start[n] - target)
+        trained = target + 0.9 ** steps(name, TEMPLATE[n].role) * (start[n] - target)
         taken = 0.0 if TEMPLATE[n].role is Role.NORM else 0.25
         np.testing.assert_allclose(found, trained - taken * start[n], rtol=0, atol=1e-14, err_msg=n)

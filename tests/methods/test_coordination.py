@@ -115,6 +115,18 @@ def test_radius_zero_and_a_single_client_give_the_mean():
     np.testing.assert_array_equal(conflict_averse(np.zeros((2, 2)), shares, 0.4).coefficients, shares)
 
 
+@pytest.mark.parametrize("radius", [0.0, 0.4])
+@pytest.mark.parametrize(
+    "updates", [np.eye(2), np.array([[1.0, 0.0], [-0.5, 1.0]]), np.array([[1.0, 2.0]]), np.array([[1.0], [1.0]])]
+)
+def test_a_scale_divides_the_common_update(updates, radius):
+    """FedHCA2 has 1 + c^2 in place of 1 + c: whoever moves alike, or alone, gets more than its own update."""
+    weights = np.full(len(updates), 1 / len(updates))
+    other = conflict_averse(updates @ updates.T, weights, radius, scale=1 + radius**2)
+    expected = common(updates, weights, radius) / (1 + radius**2)
+    np.testing.assert_allclose(other.coefficients @ updates, expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("scale", [1e-12, 1e-4, 1e6])
 def test_coefficients_do_not_depend_on_the_scale_of_updates(scale):
     updates, shares = np.random.default_rng(0).normal(size=(4, 9)), np.array([0.4, 0.3, 0.2, 0.1])

@@ -30,6 +30,11 @@ MAY_LEAVE = {
     "fedbn": LEARNED,
     "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
     "ditto": {*LEARNED, Role.NORM},
+    "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+    "fedavg_finetune": {*LEARNED, Role.NORM},
+    "apfl": {*LEARNED, Role.NORM},
+    "fedamp": LEARNED,
+    "fedhca2": LEARNED - {Role.GATE},
     "local": set(),
     "centralized": set(),
 }

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pfmsmt.config import METHOD_NAMES, Methods, load_config
+from pfmsmt.config.methods import WITH_SHARED
 from pfmsmt.core.types import NamedArrays, Role, Slot, Stream, Template
-from pfmsmt.methods import ClientState, LocalResult, Method, Upload
+from pfmsmt.methods import Blend, ClientState, LocalResult, Method, Upload
 from pfmsmt.methods.catalogue import build_method
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -66,14 +67,19 @@ def quadratic_train(
     anchor: NamedArrays | None = None,
     regularizer: float = 0.0,
     steps: int | None = None,
+    part: tuple[float, float] = (0.0, 1.0),
     by_task: Collection[Role] = (),
+    blend: Blend | None = None,
 ) -> LocalResult:
     """3 steps of gradient descent, unless told otherwise; `optimizer` counts all steps so far.
 
     TASK_SHARES says how much of a movement each task made.
     """
     assert parameters.keys() == data.target.keys(), sorted(parameters.keys() ^ data.target.keys())
-    steps = 3 if steps is None else steps
+    begin, end = (round(share * 3) for share in part)
+    steps = end - begin if steps is None else steps
+    if blend is not None:
+        return _blended(parameters, optimizer, data, blend, private_learning_rate, private_weight_decay, steps)
     new = {}
     for name, start in parameters.items():
         role = SHAPES[name][0].role
@@ -91,6 +97,31 @@ def quadratic_train(
     moved = {name: new[name] - start for name, start in parameters.items() if SHAPES[name][0].role in by_task}
     told = {task: {name: share * array for name, array in moved.items()} for task, share in TASK_SHARES.items()}
     return LocalResult(locked(new), locked({"count": count}), loss, data.examples, locked(told) if moved else {})
+
+
+def _blended(
+    parameters: NamedArrays,
+    optimizer: NamedArrays,
+    data: Quadratic,
+    blend: Blend,
+    rate: float,
+    decay: float,
+    steps: int,
+) -> LocalResult:
+    """The same for a theta + (1 - a) other where `other` has the array; a takes steps along its own gradient."""
+    new, a = dict(parameters), blend.weight
+    for _ in range(steps):
+        slope = 0.0
+        for name, theta in new.items():
+            kind = theta.dtype.type
+            own = kind(a if name in blend.other else 1.0)
+            mixed = own * theta + (kind(1) - own) * blend.other.get(name, theta)
+            gradient = mixed - data.target[name]
+            slope += float(np.sum((theta - blend.other.get(name, theta)) * gradient))
+            new[name] = kind(1 - rate * decay) * theta - kind(rate) * own * gradient
+        a = min(max(a - blend.rate * slope, 0.0), 1.0)
+    count = np.asarray(optimizer.get("count", np.zeros(())) + steps)
+    return LocalResult(locked(new), locked({"count": count}), 0.0, data.examples, {}, a)
 
 
 class Outcome(NamedTuple):
@@ -191,6 +222,19 @@ def build(name: str, template: Template = TEMPLATE, **changes: Any) -> Method:
 
 PLAIN = {"server_optimizer": "plain", "server_learning_rate": 1.0, "server_weight_decay": 0.0}
 RATES = {"learning_rate": 0.1, "private_learning_rate": 0.1}
+TRAINING_ALONE = {
+    **{name: {**PLAIN, **RATES} for name in WITH_SHARED},
+    "fedamp": {"private_learning_rate": 0.1, "regularizer": 0.0},
+    "fedhca2": {**RATES, "alpha": 0.0, "beta": 0.0, "hyper_rate": 0.0},
+    "local": {"learning_rate": 0.1},
+    "centralized": {"learning_rate": 0.1},
+}
+"""Values with which one client, whatever the method, takes local steps at rate 0.1 and serves what they give."""
+TRAINING_ALONE["pf_msmtrec"] |= {"regularizer": 0.0, "tower_steps": 0, "conflict": 0.0}
+TRAINING_ALONE["ditto"] |= {"regularizer": 0.0}
+TRAINING_ALONE["fedprox"] |= {"regularizer": 0.0}
+TRAINING_ALONE["fedavg_finetune"] |= {"finetune_steps": 3, "finetune_rate": 0.1}
+TRAINING_ALONE["apfl"] |= {"alpha": 1.0, "alpha_rate": 0.0}
 EVERYTHING_OFF = {
     **PLAIN, **RATES, "rank": 0, "private_experts": 0, "federated_batch_norm": False, "conflict": 0.0,
     "aggregation": "uniform", "coupling": 0.0, "gate": "federated", "tower_steps": 0, "regularizer": 0.0,

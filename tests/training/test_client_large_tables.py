@@ -19,7 +19,7 @@ from pfmsmt.training.local import PRIVATE_TABLE, TABLE_VERSION
 from pfmsmt.training.rounds import run_rounds
 from pfmsmt.training.trial import run_trial
 
-METHODS = ["pf_msmtrec", "fedavg", "local"]
+METHODS = ["pf_msmtrec", "fedavg", "fedrep", "fedamp", "local"]
 FIELDS = ("categorical_3", "categorical_9")
 NAME = "private/table"
 
@@ -159,7 +159,8 @@ def test_tables_are_dense_below_the_limit_and_for_two_models(build):
     assert {name: client.learner.large is not None for name, client in clients.items()} == {
         name: count >= limit for name, count in rows.items()
     }
-    assert all(client.learner.large is None for client in build("ditto").clients.values())
+    for method in ("ditto", "apfl", "fedavg_finetune"):
+        assert all(client.learner.large is None for client in build(method).clients.values())
 
 
 def test_one_training_beside_a_dense_one(build, make_config):

@@ -11,6 +11,7 @@ from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.types import Role, Stream
 from pfmsmt.data.shards.order import batch_rows
 from pfmsmt.data.shards.resident import Shard
+from pfmsmt.methods import Blend
 from pfmsmt.models.heads import loss
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.template import Binding
@@ -187,6 +188,84 @@ def test_adam_state_is_carried_over_rounds(learner, equal_arrays):
     assert equal_arrays(whole.optimizer, both.optimizer)
     fresh = local_train(half.parameters, {}, two, stream(2), federated=(), **RATES)
     assert not equal_arrays(whole.parameters, fresh.parameters)
+
+
+@pytest.mark.parametrize(("share", "first"), [(0.0, 0), (0.5, 2), (0.7, 3), (1.0, 4)])
+def test_parts_of_a_round_are_the_round(learner, equal_arrays, share, first):
+    """Batches go on where the part before ended; without dropout, which draws new masks, nothing else differs."""
+    data = learner({"train.local_steps": 4})
+    start = data.binding.read()
+    given = {"federated": HEADS, **RATES}
+    whole = local_train(start, {}, data, stream(2), **given)
+    one = local_train(start, {}, data, stream(2), part=(0.0, share), **given)
+    other = local_train(one.parameters, one.optimizer, data, stream(2), part=(share, 1.0), **given)
+    assert equal_arrays(other.parameters, whole.parameters)
+    assert equal_arrays(other.optimizer, whole.optimizer)
+    assert (first * one.loss + (4 - first) * other.loss) / 4 == pytest.approx(whole.loss, rel=1e-6)
+
+
+def test_parts_of_a_round_draw_other_dropout_masks(learner):
+    """Both steps see all rows, in another order: without dropout they are one step twice."""
+    for dropout, alike in ((0.0, True), (0.5, False)):
+        found = learner({"train.local_steps": 2, "model.dropout": dropout})
+        data = found._replace(batch_size=found.data.train.rows)
+        given = {"federated": EVERYTHING, **RATES}
+        start = data.binding.read()
+        parts = ((0.0, 0.5), (0.5, 1.0))
+        one, other = (local_train(start, {}, data, stream(), part=part, **given).parameters for part in parts)
+        assert all(np.allclose(one[n], other[n], rtol=0, atol=1e-5) for n in one) == alike
+
+
+BLENDED = EVERYTHING - {Role.NORM, Role.TASK, Role.PRIVATE}
+
+
+def test_a_blends_steps_are_those_of_torchs_own_gradients(learner):
+    """One step of SGD at rate 0.1 on theta, b = a theta + (1 - a) other, and one of a at rate 0.5."""
+    data = learner()
+    start = data.binding.read()
+    other = {n: (0.8 * a + 0.01).astype(a.dtype) for n, a in start.items() if data.binding.template[n].role in BLENDED}
+    result = local_train(
+        start, {}, data, stream(), federated=EVERYTHING, blend=Blend(other, 0.7, 0.5), steps=1, **RATES
+    )
+    model = MMoE(data.model.spec)
+    binding = Binding(model)
+    binding.write({n: (0.7 * a + 0.3 * other[n]).astype(a.dtype) if n in other else a for n, a in start.items()})
+    model.train()
+    rows = data.data.train
+    (chosen,) = batch_rows(stream(), rows.rows, data.batch_size, 0, 1)
+    weights = torch.tensor([1.0, 1.0])
+    loss(model(rows.codes[chosen], rows.values[chosen]), rows.labels[chosen], weights, model.spec).backward()
+    statistics = {n: a for n, a in binding.read().items() if n.endswith(("norm_mean", "norm_variance"))}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.grad if parameter.grad is not None else torch.zeros_like(parameter))
+    slopes = binding.read()
+    along = sum(float(np.sum((start[n] - other[n]) * slopes[n], dtype=np.float64)) for n in other)
+    assert result.blend_weight == pytest.approx(0.7 - 0.5 * along, abs=1e-6)
+    assert abs(result.blend_weight - 0.7) > 1e-5
+    for n, found in result.parameters.items():
+        expected = statistics[n] if n in statistics else start[n] - 0.1 * (0.7 if n in other else 1.0) * slopes[n]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=n)
+
+
+def test_a_blend_of_weight_1_is_plain_training_bit_for_bit(learner, equal_arrays):
+    data = learner({"model.dropout": 0.5})
+    start = data.binding.read()
+    other = {n: a + 1 for n, a in start.items() if data.binding.template[n].role in BLENDED}
+    plain = local_train(start, {}, data, stream(), federated=HEADS, **RATES)
+    whole = local_train(start, {}, data, stream(), federated=HEADS, blend=Blend(other, 1.0, 0.0), **RATES)
+    assert equal_arrays(whole.parameters, plain.parameters)
+    assert equal_arrays(whole.optimizer, plain.optimizer)
+    assert (whole.loss, whole.blend_weight, plain.blend_weight) == (plain.loss, 1.0, 1.0)
+
+
+def test_a_blend_of_weight_0_trains_nothing_of_its_roles(learner):
+    data = learner()
+    start = data.binding.read()
+    other = {n: a + 0.5 for n, a in start.items() if data.binding.template[n].role in BLENDED}
+    result = local_train(start, {}, data, stream(), federated=EVERYTHING, blend=Blend(other, 0.0, 0.0), **RATES)
+    assert all(np.array_equal(result.parameters[n], start[n]) for n in other)
+    assert not all(np.array_equal(a, start[n]) for n, a in result.parameters.items() if n not in other)
 
 
 def test_two_rounds_of_sgd_are_one_of_twice_the_steps(learner, equal_arrays):

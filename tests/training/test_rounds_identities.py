@@ -113,6 +113,63 @@ def test_the_federation_under_ditto_is_fedavg(train, equal_arrays):
     assert not equal_arrays(ditto.served["ES"], plain.served["ES"])
 
 
+@pytest.mark.slow(1)
+@pytest.mark.parametrize(
+    ("name", "changes", "other"),
+    [("fedavg_finetune", {"finetune_steps": 0}, "fedavg"), ("apfl", {"alpha": 0.0, "alpha_rate": 0.0}, "fedavg"),
+     ("apfl", {"alpha": 1.0, "alpha_rate": 0.0}, "local"), ("fedamp", {"regularizer": 0.0}, "local")],
+)  # fmt: skip
+def test_rivals_without_what_is_their_own_are_plain_methods(train, assert_same, name, changes, other):
+    private = {key: value for key, value in RATES.items() if key.startswith("private")}
+    rates = private if name == "fedamp" else {**RATES, **ADAM}
+    alone = {"learning_rate": RATES["private_learning_rate"], "weight_decay": RATES["private_weight_decay"]}
+    rival = train(name, **rates, **changes)
+    plain = train(other, **(alone if other == "local" else {**RATES, **ADAM}))
+    assert_same(rival.served, plain.served)
+    assert rival.heard[1] == plain.heard[1]
+
+
+@pytest.mark.slow(1)
+@pytest.mark.parametrize("name", ["fedavg_finetune", "apfl"])
+def test_the_federation_under_a_rival_with_two_models_is_fedavg(train, equal_arrays, name):
+    rival, plain = train(name, **RATES, **ADAM), train("fedavg", **RATES, **ADAM)
+    assert rival.heard[0] == plain.heard[0]
+    for one, other in zip(rival.rounds, plain.rounds, strict=True):
+        assert equal_arrays(one.server["global"], other.server["global"])
+    assert not equal_arrays(rival.served["ES"], plain.served["ES"])
+
+
+def test_fine_tuning_for_a_rounds_steps_serves_what_is_uploaded(train):
+    """With a plain server at rate 1, the mean of what clients serve is the server's model."""
+    run = train("fedavg_finetune", **RATES, **PLAIN, finetune_steps=3, finetune_rate=0.1, rounds=1)
+    counts = {k: client.learner.data.train.rows for k, client in run.federation.clients.items()}
+    for n, array in run.rounds[0].server["global"].items():
+        mean = sum(counts[k] / sum(counts.values()) * run.served[k][n].astype(float) for k in counts)
+        np.testing.assert_allclose(array, mean, rtol=0, atol=1e-6, err_msg=n)
+
+
+def test_fedreps_body_and_heads_train_by_turns(train):
+    """Without steps of its own, a part is as it was at the start, and the other is not."""
+    for share, still in ((0.0, {Role.TOWER, Role.GATE}), (1.0, {Role.EXPERT, Role.EMBEDDING, Role.NORM})):
+        run = train("fedrep", **RATES, **PLAIN, head_share=share, rounds=1)
+        template = run.federation.clients["ES"].learner.binding.template
+        for n, slot in template.items():
+            moved = not np.allclose(run.served["ES"][n], run.start["ES"][n], rtol=0, atol=1e-7)
+            assert moved == (slot.role not in still and not (share == 0.0 and slot.role is Role.PRIVATE)), n
+
+
+def test_fedhca2_with_weights_of_0_federates_nothing(train, equal_arrays):
+    """Every client's served model is then of its own rows alone: the others' rows may as well not be there."""
+    still = {"alpha": 0.0, "beta": 0.0, "hyper_rate": 0.0}
+    rates = {**RATES, **still}
+    quiet, loud = train("fedhca2", **rates), train("fedhca2", **{**rates, "alpha": 0.1})
+    for result in quiet.rounds:
+        assert {value for name, value in result.metrics.items() if name.endswith(("/alpha", "/beta"))} == {0.0}
+    assert not equal_arrays(quiet.served["ES"], loud.served["ES"])
+    for result in loud.rounds:
+        assert result.metrics["server/encoder_solver_fallbacks"] == 0.0
+
+
 def test_a_huge_lambda_makes_dittos_models_what_was_received_last(train):
     ditto = train("ditto", **RATES, **ADAM, regularizer=1e6)
     received = ditto.rounds[-2].server["global"]

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from pfmsmt.commands.main import app
-from pfmsmt.config import load_config
+from pfmsmt.config import METHOD_NAMES, load_config
 from pfmsmt.core.errors import ConfigError, TuningError
 from pfmsmt.tracking import connect
 from pfmsmt.training.trial import run_trial
@@ -183,7 +183,8 @@ def test_bad_input_is_refused_before_anything_is_written(project, configure, cha
 def test_names_of_methods():
     assert read_methods(["local", "fedavg"]) == ("local", "fedavg")
     assert read_methods(["local fedavg,ditto", "local"]) == ("local", "fedavg", "ditto")
-    assert len(read_methods(["all"])) == 8
+    assert read_methods(["all"]) == METHOD_NAMES
+    assert len(METHOD_NAMES) == 13
     with pytest.raises(ConfigError, match="names none"):
         read_methods([" "])
 

@@ -33,7 +33,8 @@ def refused(make_config, space):
         (
             "methods.fedavg.conflict",
             FLOAT,
-            "methods.fedavg has no conflict; it is a key of pf_msmtrec; did you mean 'methods.pf_msmtrec.conflict'?",
+            "methods.fedavg has no conflict; it is a key of pf_msmtrec, fedhca2; "
+            "did you mean 'methods.fedhca2.conflict'?",
         ),
         (
             "train.shuffle",
