@@ -18,7 +18,7 @@ from pfmsmt.core.types import NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
 from pfmsmt.methods.personalised_step import PersonalisedStep
 
-_REPORTED = frozenset({Role.EXPERT, Role.EMBEDDING})
+_REPORTED = frozenset({Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER})
 """Roles whose movement is reported task by task, where tasks are coordinated as well."""
 _HEADS = frozenset({Role.TOWER, Role.GATE})
 
@@ -38,7 +38,7 @@ def pf_msmtrec(
     private_weight_decay: float,
 ) -> Method:
     """Build PF-MSMTrec; `step` is the server's, for each expert and tower."""
-    federated = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING})
+    federated = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER})
     if gate == "federated":
         federated |= {Role.GATE}
     if not federated_batch_norm:
