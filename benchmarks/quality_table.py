@@ -1,13 +1,14 @@
 """Tables of the quality benchmark: means, paired differences with intervals, shares of gaps closed, and searches."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 from floors import FLOORS
 from scipy.special import stdtrit
-from worlds import DEFAULTS_BEST, START_VALUES, Bench, settings
+from worlds import DEFAULTS_BEST, SEARCHED, START_VALUES, Bench, settings
 
 from pfmsmt.core.display import markdown_table, text_table
 
@@ -31,7 +32,8 @@ ORDER = (
     LOCAL, *FLOORS, "centralized", JOINT, ORACLE,
 )  # fmt: skip
 """Rows of the tables; rivals that are not among them stand before local."""
-NO_RIVALS = (OURS, LOCAL, *FLOORS, "centralized", JOINT, ORACLE)
+NO_RIVALS = (LOCAL, *FLOORS, "centralized", JOINT, ORACLE)
+"""Neither they nor presets of `OURS`, whose names begin as its does, are rivals."""
 
 
 def tables(runs: pd.DataFrame) -> str:
@@ -90,7 +92,7 @@ def _questions(values: pd.DataFrame) -> str:
     present = _present(values)
     columns = list(values.columns)
     lead = {name: (values.loc[OURS] - values.loc[name]).mean()["mean"] for name in present}
-    rivals = [name for name in present if name not in NO_RIVALS]
+    rivals = [name for name in present if not name.startswith(OURS) and name not in NO_RIVALS]
     floors = [name for name in present if name in FLOORS]
     alone = [name for name in present if name in (LOCAL, *FLOORS)]
     kinds = (
@@ -137,7 +139,7 @@ def searches(bench: Bench) -> str:
     rows = []
     for setting in settings():
         paths = sorted(bench.tuned_file(setting, OURS).parent.glob("*.yaml"))
-        studies = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["study"] for path in paths}
+        studies = {path.stem: _figures(yaml.safe_load(path.read_text(encoding="utf-8"))["study"]) for path in paths}
         if not studies:
             continue
         trials = sorted({study["trials"] for study in studies.values()})
@@ -151,6 +153,12 @@ def searches(bench: Bench) -> str:
     head = ["setting", "searches", "trials of each", "trials pruned", "rounds saved",
             "ended at the start values", "ended at the best of the default setting"]  # fmt: skip
     return markdown_table(text_table(head, rows))
+
+
+def _figures(study: dict[str, Any]) -> dict[str, Any]:
+    """Add what a study lacks that `pfmsmt tune --export` wrote; its first trial is the start as well."""
+    end = START_VALUES if study["best_trial"] == 0 else SEARCHED
+    return {"pruned": study.get("states", {}).get("pruned", 0), "rounds_saved": None, "ended_at": end, **study}
 
 
 def _variants(values: pd.DataFrame) -> str:
