@@ -312,7 +312,7 @@ def test_a_trial_that_is_behind_the_median_after_a_round_is_pruned(studies, quic
             assert trial.value == max(trial.intermediate_values.values())
 
 
-def test_the_first_trials_and_the_first_quarter_of_rounds_are_never_pruned(studies):
+def test_the_first_trials_and_the_first_half_of_rounds_are_never_pruned(studies):
     def pruned(others, round_):
         study = optuna.create_study(direction="maximize", pruner=studies.pruner(rounds=60))
         for _ in range(others):
@@ -327,7 +327,7 @@ def test_the_first_trials_and_the_first_quarter_of_rounds_are_never_pruned(studi
         False,
         True,
     ]
-    assert [pruned(studies.FIRST_TRIALS, round_) for round_ in (1, 14, 15)] == [False, False, True]
+    assert [pruned(studies.FIRST_TRIALS, round_) for round_ in (1, 29, 30)] == [False, False, True]
 
 
 def test_the_table_of_searches_says_who_ended_at_values_that_were_given(studies, quality_table, quick_bench):
