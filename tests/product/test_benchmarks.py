@@ -196,7 +196,7 @@ def test_quality_tunes_runs_and_prints(quality, tmp_path):
     assert "| default | 2 | 2 | 0 | 0% |" in table
 
 
-@pytest.mark.slow(10)
+@pytest.mark.slow(16)
 def test_quality_runs_a_refit_beside_the_other_runs(quality, tmp_path):
     chosen = ("--settings", "default", "--methods", "local", "linear_local", "--seeds", "1")
     quality("tune", *chosen, "--trials", "1")
