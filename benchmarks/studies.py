@@ -35,20 +35,22 @@ _PRIVATE = ("private_learning_rate", "private_weight_decay")
 """Of private parameters at clients."""
 _ALONE = ("learning_rate", "weight_decay")
 """Of all parameters, where nothing is federated."""
+_LINEAR = ("ridge", "private_ridge")
+"""Of the first-order path; where nothing is shared, one of them says all."""
 _KEYS: dict[str, tuple[str, ...]] = {
-    "pf_msmtrec": (*_PRIVATE, "gate", *_SERVER),
-    "fedavg": ("learning_rate", *_SERVER),
-    "fedprox": ("learning_rate", "regularizer", *_SERVER),
-    "fedbn": (*_PRIVATE, *_SERVER),
-    "fedper": (*_PRIVATE, *_SERVER),
-    "ditto": (*_PRIVATE, "regularizer", *_SERVER),
-    "fedrep": ("head_share", *_PRIVATE, *_SERVER),
-    "fedavg_finetune": ("finetune_steps", "finetune_rate", "learning_rate", *_SERVER),
-    "apfl": ("alpha_rate", *_PRIVATE, *_SERVER),
-    "fedamp": ("attraction", "sigma", "regularizer", *_PRIVATE),
-    "fedhca2": ("hyper_rate", "learning_rate", *_PRIVATE),
-    "local": _ALONE,
-    "centralized": _ALONE,
+    "pf_msmtrec": (*_PRIVATE, "gate", *_SERVER, *_LINEAR),
+    "fedavg": ("learning_rate", *_SERVER, *_LINEAR),
+    "fedprox": ("learning_rate", "regularizer", *_SERVER, *_LINEAR),
+    "fedbn": (*_PRIVATE, *_SERVER, *_LINEAR),
+    "fedper": (*_PRIVATE, *_SERVER, *_LINEAR),
+    "ditto": (*_PRIVATE, "regularizer", *_SERVER, *_LINEAR),
+    "fedrep": ("head_share", *_PRIVATE, *_SERVER, *_LINEAR),
+    "fedavg_finetune": ("finetune_steps", "finetune_rate", "learning_rate", *_SERVER, *_LINEAR),
+    "apfl": ("alpha_rate", *_PRIVATE, *_SERVER, *_LINEAR),
+    "fedamp": ("attraction", "sigma", "regularizer", *_PRIVATE, *_LINEAR),
+    "fedhca2": ("hyper_rate", "learning_rate", *_PRIVATE, *_LINEAR),
+    "local": (*_ALONE, "ridge"),
+    "centralized": (*_ALONE, "ridge"),
 }
 SPACE: dict[str, tuple[str, ...]] = {
     "model": ("model.dropout",),
@@ -62,6 +64,8 @@ RANGES = {
     "weight_decay": (0.3, 10.0),
     "server_learning_rate": (0.005, 0.05),
     "server_weight_decay": (0.03, 3.0),
+    "ridge": (2.0, 60.0),
+    "private_ridge": (20.0, 500.0),
 }
 """Of the last word of a key, for all methods; all but dropout are drawn on a log scale."""
 SPECIAL = {

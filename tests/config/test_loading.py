@@ -363,7 +363,7 @@ def test_a_scenario_may_be_called_auto():
 
 @pytest.mark.parametrize(
     "key",
-    ["seed", "train.rounds", "methods.local", "methods.shared", "methods.shared.server_beta1", "register",
+    ["seed", "train.rounds", "methods.local", "methods.shared", "methods.shared.server_weight_decay", "register",
      "evaluate.bootstrap", "data.synthetic"],
 )  # fmt: skip
 def test_a_missing_key_has_its_default(key):
