@@ -80,7 +80,7 @@ class MethodFacts(NamedTuple):
 
     @property
     def expert_parts(self) -> dict[str, int]:
-        """Parts of the models that depend on the method, under the names of `ModelSpec`."""
+        """Parts of the models that the method decides, named as in `ModelSpec`."""
         return {
             "rank": self.rank,
             "private_experts": self.private_experts,
