@@ -241,7 +241,8 @@ _KEYS = {
     "fedamp": ("attraction", "sigma", "regularizer", "private_learning_rate", "private_weight_decay"),
     "fedhca2": ("hyper_rate", "learning_rate", "private_learning_rate", "private_weight_decay"),
     "local": ("learning_rate", "weight_decay"),
-    "centralized": ("learning_rate", "weight_decay"),
+    "joint": ("steps", "private_learning_rate", "private_weight_decay", *_SERVER),
+    "centralized": ("steps", "private_learning_rate", "private_weight_decay", *_SERVER),
 }
 SPACE: dict[str, tuple[str, ...]] = {
     "model": ("model.dropout",),
@@ -258,7 +259,8 @@ RANGES = {
 }
 SPECIAL = {
     "methods.local.learning_rate": (0.003, 0.03),
-    "methods.centralized.learning_rate": (0.003, 0.03),
+    "methods.joint.server_learning_rate": (0.001, 0.02),
+    "methods.centralized.server_learning_rate": (0.001, 0.02),
     "methods.fedavg.learning_rate": (0.05, 0.5),
     "methods.fedprox.learning_rate": (0.05, 0.5),
     "methods.fedprox.regularizer": (1e-4, 1.0),
@@ -277,6 +279,8 @@ SPECIAL = {
 CHOICES: dict[str, tuple[Any, ...]] = {
     "methods.pf_msmtrec.gate": ("private", "federated"),
     "methods.fedavg_finetune.finetune_steps": (8, 16, 32, 64, 128),
+    "methods.joint.steps": (None, 16, 32),
+    "methods.centralized.steps": (None, 16, 32),
 }
 
 

@@ -26,7 +26,7 @@ STRIPPED = ("all shared", "nothing private")
 """The beginning of these variants' names."""
 ORDER = (
     OURS, "fedhca2", "fedamp", "apfl", "ditto", "fedavg_finetune", "fedrep", "fedper", "fedbn", "fedprox", "fedavg",
-    "local", *FLOORS, "centralized", ORACLE,
+    "local", *FLOORS, "joint", "centralized", ORACLE,
 )  # fmt: skip
 
 

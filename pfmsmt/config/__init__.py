@@ -15,6 +15,7 @@ from pfmsmt.config.methods import (
     Methods,
     PfMsmtrec,
     PlainLearning,
+    PooledGradients,
     Proximal,
     ServerOptimizer,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Parameter",
     "PfMsmtrec",
     "PlainLearning",
+    "PooledGradients",
     "Privacy",
     "Proximal",
     "Register",

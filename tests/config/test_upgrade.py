@@ -43,7 +43,8 @@ def effective(old):
     """The meaning of an old file: every method had its own values, under the old keys."""
     tree = copy.deepcopy(old)
     for key, new in MOVED.items():
-        set_values(tree, {new: tree["train"].pop(key.partition(".")[2])})
+        place, _, name = key.rpartition(".")
+        set_values(tree, {new: value_at(tree, place).pop(name)})
     return parse_config(tree).model_dump(exclude={"methods": {"shared"}})
 
 

@@ -36,7 +36,8 @@ MAY_LEAVE = {
     "fedamp": LEARNED,
     "fedhca2": LEARNED - {Role.GATE},
     "local": set(),
-    "centralized": set(),
+    "joint": LEARNED,
+    "centralized": {Role.EXPERT, Role.EMBEDDING},
 }
 SILENT = [name for name, roles in MAY_LEAVE.items() if not roles]
 each_method = pytest.mark.parametrize("name", METHOD_NAMES)
@@ -181,7 +182,7 @@ def test_only_shared_tensors_travel_in_their_own_shape(overheard, name):
 @pytest.mark.parametrize("name", SILENT)
 def test_without_federation_no_tensor_moves_at_all(overheard, name):
     found = overheard(name)
-    assert len(found.federation.clients) == (1 if name == "centralized" else 3)
+    assert len(found.federation.clients) == 3
     assert all(message.arrays == [] for message in found.exchanged)
     assert not [array for result in found.rounds for array in leaves(result.server)]
 
