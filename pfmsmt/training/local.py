@@ -337,7 +337,7 @@ def _adam(
 
 def _adam_state(own: dict[str, Tensor], adam: torch.optim.AdamW) -> NamedArrays:
     return {
-        f"{name}/{key}": adam.state[tensor][key].cpu().numpy().copy()
+        f"{name}/{key}": adam.state[tensor][key].cpu().numpy()
         for name, tensor in own.items()
         for key in _MOMENTS
         if tensor in adam.state

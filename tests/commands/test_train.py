@@ -17,7 +17,7 @@ from pfmsmt.commands.train import train
 from pfmsmt.core.errors import CheckpointError, ConfigError, TrainingError
 from pfmsmt.data.schema import read_schema
 from pfmsmt.tracking import connect
-from pfmsmt.training.run import fallbacks
+from pfmsmt.training.run import fallbacks, fingerprint, run_params
 from tests.support.environment import bare_environment
 
 REPOSITORY = Path(__file__).parents[2]
@@ -27,6 +27,22 @@ METHODS = ["pf_msmtrec", "fedavg", "local"]
 
 def go(project, config, method, seed=0):
     return train(config, read_schema(CLIENTS / "schema.json"), method, seed, connect(project), project)
+
+
+def test_what_shapes_pf_msmtrec_decides_joint_as_well(schema, make_config):
+    """Or a run would go on, from its checkpoint, with another model."""
+
+    def decided(name, changes):
+        params = run_params(make_config(changes), name, 0, "cpu", "rows")
+        return fingerprint(params, schema), params
+
+    gate, coupling = {"methods.pf_msmtrec.gate": "private"}, {"methods.pf_msmtrec.coupling": 0.7}
+    plain, params = decided("joint", {})
+    assert {key for key in params if key.startswith("methods.pf_msmtrec.")} == {
+        f"methods.pf_msmtrec.{key}" for key in ("private_experts", "rank", "federated_batch_norm", "gate")
+    }
+    assert decided("joint", coupling)[0] == plain != decided("joint", gate)[0]
+    assert decided("centralized", gate)[0] == decided("centralized", {})[0]
 
 
 def contents(folder):
