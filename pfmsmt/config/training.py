@@ -95,7 +95,10 @@ class Train(Frozen):
     )
 
     def rate_share(self, round: int) -> float:
-        """Return the share of their learning rates that optimisers take in a round, counted from 1."""
+        """Return the share of learning rates that is taken in a round.
+
+        Rounds count from 1.
+        """
         if self.learning_rate_decay == "none":
             return 1.0
         progress = (round - 1) / self.rounds

@@ -133,7 +133,10 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _carry(source: CommentedMap, target: CommentedMap, key: str, new: str | None = None) -> None:
-    """Move a key with the comment behind it, to another name if one is given."""
+    """Move a key with the comment behind it.
+
+    `new` is its name there, where that is another one.
+    """
     new = new or key
     target[new] = source.pop(key)
     if key in source.ca.items:

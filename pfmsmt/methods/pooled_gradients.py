@@ -36,7 +36,7 @@ _CLIENT_RATE = 1.0
 
 
 class DecayingStep(NamedTuple):
-    """A server's Adam on the gradient itself, with a rate that falls over rounds."""
+    """A server's Adam on the gradient, whose rate falls over rounds."""
 
     optimizer: FedOpt
     rate_share: Callable[[int], float]
@@ -51,7 +51,10 @@ class DecayingStep(NamedTuple):
     def step(
         self, parameters: NamedArrays, update: NamedArrays, state: dict[str, NamedArrays]
     ) -> tuple[dict[str, Any], dict[str, NamedArrays]]:
-        """Return new parameters and state; `update` is minus clients' rate times the gradient."""
+        """Return new parameters and state.
+
+        `update` is minus the clients' rate times the gradient.
+        """
         share = self.rate_share(int(state["steps"]["count"]) // self.steps + 1)
         # Clients' rate falls too. Taken out, or the moments would mix gradients of different scales.
         gradient = arrays.combine([update], [1 / (share * _CLIENT_RATE)])
