@@ -85,6 +85,17 @@ class LocalResult(NamedTuple):
     """a of the blend after training; 1 without one"""
 
 
+class FirstOrderLearning(NamedTuple):
+    """Training of the first-order path."""
+
+    rate: float
+    """Of Adam, on the client's own weights; shared ones have their role's optimiser"""
+    ridge: float
+    """On shared weights and their mixture: half of it times their squares is added to the client's summed losses"""
+    private_ridge: float
+    """The same on the client's own weights"""
+
+
 class LocalTrain(Protocol):
     """Local training as methods see it; `data` is opaque to them."""
 
@@ -107,6 +118,7 @@ class LocalTrain(Protocol):
         round_steps: int | None = ...,
         by_task: frozenset[Role] = ...,
         blend: Blend | None = ...,
+        first_order: FirstOrderLearning = ...,
     ) -> LocalResult:
         """See `pfmsmt.training.local.local_train`."""
         ...

@@ -3,6 +3,7 @@
 The one module that knows methods by their names. Whoever needs to know something about a method asks `method_facts`.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from pfmsmt.config import (
     FedAvgFinetune,
     Federated,
     FedHca2,
+    FirstOrderTraining,
     Methods,
     PfMsmtrec,
     PlainLearning,
@@ -21,7 +23,7 @@ from pfmsmt.config import (
     Train,
 )
 from pfmsmt.core.types import Template
-from pfmsmt.methods import LocalTrain, Method
+from pfmsmt.methods import FirstOrderLearning, LocalTrain, Method
 from pfmsmt.methods.apfl import apfl
 from pfmsmt.methods.attention import AttentionRule
 from pfmsmt.methods.averaging import averaging
@@ -47,9 +49,11 @@ _CLIENT_SIDE = frozenset(
 )  # fmt: skip
 
 _ARCHITECTURE = tuple(
-    f"methods.pf_msmtrec.{key}" for key in ("private_experts", "rank", "federated_batch_norm", "gate")
+    f"methods.pf_msmtrec.{key}" for key in ("private_experts", "rank", "linear_experts", "federated_batch_norm", "gate")
 )
 """PF-MSMTrec's keys that shape its model, and say what clients share; dvc.yaml names them too."""
+_FIRST_ORDER = set(FirstOrderTraining.model_fields)
+"""Keys of the first-order path's training, which is the same in all methods."""
 _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
     "ditto": ditto,
     "fedrep": fedrep,
@@ -72,13 +76,19 @@ class MethodFacts(NamedTuple):
     """Rank of the task-specific adapters in the experts; 0: none."""
     private_experts: int = 0
     """Experts of each task that stay with their client; 0: none."""
+    linear_experts: int = 1
+    """Linear models that clients share in the first-order path, beside their own; 0: none."""
     borrowed: tuple[str, ...] = ()
     """Keys of another method's block that decide this one too, dotted."""
 
     @property
     def expert_parts(self) -> dict[str, int]:
-        """Parts of the models beside shared experts, under the names of `ModelSpec`."""
-        return {"rank": self.rank, "private_experts": self.private_experts}
+        """Parts of the models that depend on the method, under the names of `ModelSpec`."""
+        return {
+            "rank": self.rank,
+            "private_experts": self.private_experts,
+            "linear_experts": self.linear_experts,
+        }
 
 
 def method_facts(name: str, methods: Methods) -> MethodFacts:
@@ -90,7 +100,12 @@ def method_facts(name: str, methods: Methods) -> MethodFacts:
     block = _block(name, methods)
     if isinstance(block, PfMsmtrec):
         phases = 2 if block.tower_steps else 1
-        return MethodFacts(phases=phases, rank=block.rank, private_experts=block.private_experts)
+        return MethodFacts(
+            phases=phases,
+            rank=block.rank,
+            private_experts=block.private_experts,
+            linear_experts=block.linear_experts,
+        )
     if isinstance(block, PooledGradients):
         if name == "joint":
             return method_facts("pf_msmtrec", methods)._replace(deployable=False, phases=1, borrowed=_ARCHITECTURE)
@@ -115,6 +130,8 @@ def build_method(
         ValueError: no method of that name.
     """
     block = _block(name, methods)
+    first_order = FirstOrderLearning(block.first_order_rate, block.ridge, block.private_ridge)
+    local_train = functools.partial(local_train, first_order=first_order)
     if isinstance(block, PlainLearning):
         # Nothing is federated: both rates are the same Adam's.
         rate, decay = block.learning_rate, block.weight_decay
@@ -125,9 +142,9 @@ def build_method(
     if isinstance(block, PooledGradients):
         return _reference(name, methods, block, local_train, template, budget or Train())
     if isinstance(block, FedAmp):
-        return fedamp(local_train, template, **block.model_dump())
+        return fedamp(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
     if isinstance(block, FedHca2):
-        return fedhca2(local_train, template, **block.model_dump())
+        return fedhca2(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
     optimizer = FedOpt(
         block.server_optimizer,
         block.server_learning_rate,
@@ -140,7 +157,7 @@ def build_method(
         directions = Directions(block.smoothing)
         step = PersonalisedStep(template, block.conflict, block.coupling, directions, attention, optimizer)
         return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(_CLIENT_SIDE)))
-    own = block.model_dump(exclude=set(ServerOptimizer.model_fields))
+    own = block.model_dump(exclude={*ServerOptimizer.model_fields, *_FIRST_ORDER})
     if name in _BESIDE_AVERAGING:
         return _BESIDE_AVERAGING[name](local_train, template, **own, optimizer=optimizer)
     return averaging(name, local_train, template, **own, optimizer=optimizer)

@@ -18,14 +18,14 @@ from pfmsmt.core.types import NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
 from pfmsmt.methods.personalised_step import PersonalisedStep
 
-_REPORTED = frozenset({Role.EXPERT, Role.EMBEDDING})
+_REPORTED = frozenset({Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER})
 """Roles whose movement is reported task by task, where tasks are coordinated as well."""
 _HEADS = frozenset({Role.TOWER, Role.GATE})
 
 
 def shared_roles(*, gate: str, federated_batch_norm: bool) -> frozenset[Role]:
     """Return the roles that PF-MSMTrec's clients share."""
-    shared = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING})
+    shared = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER})
     if gate == "federated":
         shared |= {Role.GATE}
     if not federated_batch_norm:

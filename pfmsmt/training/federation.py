@@ -227,7 +227,9 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
             f"the data have the tasks {', '.join(tasks)}"
         )
     parts = method_facts(name, config.methods).expert_parts
-    specs = {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}
+    specs = _without_large_ids(
+        {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}, config.train.large_table_rows
+    )
     first = specs[schema.scenarios[0]]
     if first.rank > first.inputs:
         raise ConfigError(
@@ -235,6 +237,16 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
             "these data"
         )
     return specs
+
+
+def _without_large_ids(specs: dict[str, ModelSpec], large: int) -> dict[str, ModelSpec]:
+    """Take first-order weights from private fields where a client's table is trained in place.
+
+    They would be copied each round as often as that table is spared. All clients alike, as names must be the same.
+    """
+    if max(spec.private_codes for spec in specs.values()) < large:
+        return specs
+    return {name: spec.model_copy(update={"first_order_ids": False}) for name, spec in specs.items()}
 
 
 def _schemas(schema: Schema) -> list[ScenarioSchema]:

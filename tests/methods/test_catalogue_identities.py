@@ -132,7 +132,7 @@ def test_a_regulariser_pulls_federated_arrays_towards_what_was_received():
     served = run(build("pf_msmtrec", **{**PERSONAL, "regularizer": 0.5}), start, data, rounds=1).served["ES"]
     for n, slot in TEMPLATE.items():
         theta, target = start[n], data["ES"].target[n]
-        mu = 0.5 if slot.role in (Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING) else 0.0
+        mu = 0.5 if slot.role in (Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING, Role.FIRST_ORDER) else 0.0
         for _ in range(3):
             theta = theta - 0.1 * ((theta - target) + mu * (theta - start[n]))
         np.testing.assert_allclose(served[n], theta, rtol=0, atol=1e-14)

@@ -23,15 +23,15 @@ ROUNDS = 2
 PRIVATE_FIELDS = ("categorical_3", "categorical_5")
 CHANGES = {"data.private_fields": list(PRIVATE_FIELDS), "train.rounds": ROUNDS}
 
-LEARNED = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING}
+LEARNED = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING, Role.FIRST_ORDER}
 MAY_LEAVE = {
     "pf_msmtrec": LEARNED,
     "fedavg": {*LEARNED, Role.NORM},
     "fedprox": {*LEARNED, Role.NORM},
     "fedbn": LEARNED,
-    "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+    "fedper": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
     "ditto": {*LEARNED, Role.NORM},
-    "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+    "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
     "fedavg_finetune": {*LEARNED, Role.NORM},
     "apfl": {*LEARNED, Role.NORM},
     "fedamp": LEARNED,
@@ -205,7 +205,7 @@ def test_pf_msmtrec_sends_what_its_block_says(listen, changes, allowed):
     assert_only(found, allowed)
     assert leaked(found, tables(found)) == 0
     told = {found.role(m.client, n) for m in found.exchanged for n in m.told}
-    assert told == ({Role.EXPERT, Role.EMBEDDING} if "coordinate" in changes else set())
+    assert told == ({Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER} if "coordinate" in changes else set())
 
 
 @each_method
