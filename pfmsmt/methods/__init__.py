@@ -89,11 +89,14 @@ class FirstOrderLearning(NamedTuple):
     """Training of the first-order path."""
 
     rate: float
-    """Of Adam, on the client's own weights; shared ones have their role's optimiser"""
+    """Rate of Adam on the client's own weights; shared ones have their role's optimiser"""
     ridge: float
-    """On shared weights and their mixture: half of it times their squares is added to the client's summed losses"""
+    """Of shared weights and their mixture.
+
+    Half of it times their squares is added to the sum of the client's losses.
+    """
     private_ridge: float
-    """The same on the client's own weights"""
+    """The same ridge of the client's own weights"""
 
 
 class LocalTrain(Protocol):

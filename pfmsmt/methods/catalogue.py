@@ -51,7 +51,7 @@ _CLIENT_SIDE = frozenset(
 _ARCHITECTURE = tuple(
     f"methods.pf_msmtrec.{key}" for key in ("private_experts", "rank", "linear_experts", "federated_batch_norm", "gate")
 )
-"""PF-MSMTrec's keys that shape its model, and say what clients share; dvc.yaml names them too."""
+"""PF-MSMTrec's keys that shape its model, and say what clients share; dvc.yaml names those in params.yaml too."""
 _FIRST_ORDER = set(FirstOrderTraining.model_fields)
 """Keys of the first-order path's training, which is the same in all methods."""
 _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
@@ -83,7 +83,7 @@ class MethodFacts(NamedTuple):
 
     @property
     def expert_parts(self) -> dict[str, int]:
-        """Parts of the models that depend on the method, under the names of `ModelSpec`."""
+        """Parts of the models that the method decides, named as in `ModelSpec`."""
         return {
             "rank": self.rank,
             "private_experts": self.private_experts,

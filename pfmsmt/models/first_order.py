@@ -49,7 +49,7 @@ class FirstOrder(nn.Module):
         self.private_table = nn.Parameter(torch.zeros(sum(codes) - federated, tasks)) if self._private else None
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the mixture: 1 of the first linear expert, a little of the others.
+        """Draw the mixture: 1 of the first expert, little of the others.
 
         Each client draws its own, so that the others' parts differ between clients from the start.
         """
@@ -71,7 +71,10 @@ class FirstOrder(nn.Module):
         return [self.own_table, self.own_numbers, *([] if self.private_table is None else [self.private_table])]
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """Return w of all categories [R, T], federated fields first, and of the numbers [M, T]."""
+        """Return w of all categories [R, T] and of the numbers [M, T].
+
+        Rows of federated fields come first.
+        """
         table: Tensor = self.own_table
         numbers: Tensor = self.own_numbers
         if self._experts:
@@ -82,7 +85,7 @@ class FirstOrder(nn.Module):
         return table, numbers
 
     def columns(self) -> list[int]:
-        """Return the fields that have weights, in the order of their rows in `weights`."""
+        """Return the fields that have weights, in the order of `weights`."""
         return [*self._federated, *self._private]
 
     def forward(self, codes: Tensor, values: Tensor) -> Tensor:

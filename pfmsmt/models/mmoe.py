@@ -172,20 +172,26 @@ class MMoE(nn.Module):
         return torch.cat((*parts, values), dim=1)
 
     def forward(self, codes: Tensor, values: Tensor) -> Tensor:
-        """Map codes [B, F] and numbers [B, M] to logits [B, T], the mean of all paths'."""
+        """Map codes [B, F] and numbers [B, M] to logits [B, T].
+
+        They are the mean of all paths'.
+        """
         paths = self.paths(codes, values)
         return paths[0] if len(paths) == 1 else (paths[0] + paths[1]) / 2
 
     def paths(self, codes: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        """Map codes [B, F] and numbers [B, M] to the logits [B, T] of each path.
+        """Return each path's logits [B, T], of codes [B, F] and numbers [B, M].
 
-        First those of the experts' path, then of the first-order one.
+        First come those of the experts, then those of the first-order path.
         """
         deep = self._through_experts(codes, values)
         return (deep,) if self.first_order is None else (deep, self.first_order(codes, values))
 
     def _through_experts(self, codes: Tensor, values: Tensor) -> Tensor:
-        """Return the towers' logits, from the experts' outputs, mixed by each task's gate."""
+        """Return the towers' logits [B, T].
+
+        The towers compute them from the experts' outputs, mixed by each task's gate.
+        """
         x = self.inputs(codes, values)
         experts, gates = self.experts(x), self.gates(x)
         if self.private_experts is not None:

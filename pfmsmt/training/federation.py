@@ -240,9 +240,10 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
 
 
 def _without_large_ids(specs: dict[str, ModelSpec], large: int) -> dict[str, ModelSpec]:
-    """Take first-order weights from private fields where a client's table is trained in place.
+    """Take first-order weights from private fields with large tables.
 
-    They would be copied each round as often as that table is spared. All clients alike, as names must be the same.
+    Beside a table that is trained in place they would be copied each round as often as that table is spared. All
+    clients alike, as names must be the same.
     """
     if max(spec.private_codes for spec in specs.values()) < large:
         return specs

@@ -348,7 +348,10 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def _ridges(data: Learner, learning: FirstOrderLearning) -> list[tuple[Tensor, Tensor]]:
-    """Return first-order tensors and what times them is the ridge's part of the mean loss's gradient [T]."""
+    """Return first-order tensors and strengths of their ridges [T].
+
+    A strength times its tensor is the ridge's part of the mean loss's gradient.
+    """
     path = data.model.first_order
     if path is None:
         return []

@@ -10,7 +10,7 @@ import torch
 from pfmsmt.config import Train
 from pfmsmt.core.types import NEVER_LEAVES, Role
 from pfmsmt.methods.averaging import SHARED, averaging
-from pfmsmt.methods.catalogue import build_method, method_facts
+from pfmsmt.methods.catalogue import MethodFacts, build_method, method_facts
 from pfmsmt.methods.pooled_gradients import CENTRALIZED, DecayingStep, pooled_gradients
 from pfmsmt.methods.server_optimizer import PLAIN_STEP, FedOpt
 from tests.support.quadratic import (
@@ -96,12 +96,13 @@ def test_the_server_is_adam_with_a_rate_that_falls_over_rounds(decay):
 @pytest.mark.parametrize("gate", ["private", "federated"])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_joint_is_pf_msmtrecs_model_and_shares_what_that_shares(gate, batch_norm):
-    ours = {"gate": gate, "federated_batch_norm": batch_norm, "private_experts": 3, "rank": 2, "tower_steps": 0}
+    ours = {"gate": gate, "federated_batch_norm": batch_norm, "private_experts": 3, "linear_experts": 2, "rank": 2}
+    ours["tower_steps"] = 0
     methods = blocks(pf_msmtrec=ours)
     one, joint = (build_method(name, methods, quadratic_train, TEMPLATE) for name in ("pf_msmtrec", "joint"))
     assert {phase.uploads for phase in joint.phases} == {phase.uploads for phase in one.phases}
     assert method_facts("joint", methods).expert_parts == method_facts("pf_msmtrec", methods).expert_parts
-    assert method_facts("centralized", methods).expert_parts == {"rank": 0, "private_experts": 0}
+    assert method_facts("centralized", methods).expert_parts == MethodFacts().expert_parts
 
 
 def test_centralized_keeps_what_tells_scenarios_apart():

@@ -176,8 +176,8 @@ def test_every_method_of_the_config_can_be_built(name):
     method = build_method(name, methods, never_called, {})
     assert isinstance(method, Method)
     assert method.name == name
-    parts = methods.pf_msmtrec.model_dump(include={"rank", "private_experts"})
-    none = {"rank": 0, "private_experts": 0}
+    parts = methods.pf_msmtrec.model_dump(include={"rank", "private_experts", "linear_experts"})
+    none = {"rank": 0, "private_experts": 0, "linear_experts": 1}
     assert method_facts(name, methods).expert_parts == (parts if name in ("pf_msmtrec", "joint") else none)
 
 

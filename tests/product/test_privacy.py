@@ -38,7 +38,7 @@ MAY_LEAVE = {
     "fedhca2": LEARNED - {Role.GATE},
     "local": set(),
     "joint": LEARNED,
-    "centralized": {Role.EXPERT, Role.EMBEDDING},
+    "centralized": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER},
 }
 SILENT = [name for name, roles in MAY_LEAVE.items() if not roles]
 each_method = pytest.mark.parametrize("name", METHOD_NAMES)
@@ -178,7 +178,7 @@ def test_only_shared_tensors_travel_in_their_own_shape(overheard, name):
     held = {
         slot.role for client in found.federation.clients.values() for slot in client.learner.binding.template.values()
     }
-    assert held == set(Role) if name in ("pf_msmtrec", "joint") else held == set(Role) - {Role.TASK}
+    assert held == set(Role)
     assert_only(found, MAY_LEAVE[name])
 
 
@@ -220,7 +220,8 @@ def test_private_tables_and_adapters_are_in_no_message(overheard, name):
 def test_rows_ids_and_labels_are_in_no_message(overheard, name):
     found = overheard(name)
     assert leaked(found, rows(found)) == 0
-    sent = b"".join(array.tobytes() for message in found.exchanged for _, array in message.arrays)
+    # Apart from each other: the end of one and the beginning of the next could look like labels.
+    sent = b"\xff\xff\xff\xff".join(array.tobytes() for message in found.exchanged for _, array in message.arrays)
     for client in found.federation.clients.values():
         labels = client.learner.data.train.labels.numpy()
         chunks = [np.ascontiguousarray(labels[i : i + 24, t]) for t in (0, 1) for i in range(0, len(labels) - 24, 24)]

@@ -14,6 +14,7 @@ from pfmsmt.training.rounds import run_rounds
 ALIKE = {
     "model.dropout": 0.0, "train.averaging": 0.0, "train.learning_rate_decay": "none",
     "methods.pf_msmtrec.gate": "federated", "methods.pf_msmtrec.private_experts": 0, "methods.pf_msmtrec.rank": 0,
+    "methods.pf_msmtrec.linear_experts": 1,
 }  # fmt: skip
 """With these, joint shares what fedbn shares, and nothing depends on how steps are cut into rounds."""
 PRIVATE = {"private_learning_rate": 0.01, "private_weight_decay": 0.5}
@@ -49,7 +50,7 @@ def test_joint_is_fedbn_with_an_exchange_at_every_step(make_federation, equal_ar
 
 def test_the_mean_update_is_the_gradient_of_the_loss_on_all_batches_together(make_federation):
     """Batches of all rows, so that every client's share of the batch is its share of the rows exactly."""
-    federation = make_federation("centralized", {"model.dropout": 0.0})
+    federation = make_federation("centralized", {"model.dropout": 0.0, "methods.centralized.ridge": 0.0})
     rows = {name: client.learner.data.train.rows for name, client in federation.clients.items()}
     server = federation.method.init(federation.initial_parameters, federation.names)
     phase = federation.method.phases[0]
@@ -69,8 +70,8 @@ def test_the_mean_update_is_the_gradient_of_the_loss_on_all_batches_together(mak
         learner.model.train().zero_grad()
         shard = learner.data.train
         weights = torch.ones(shard.labels.shape[1])
-        logits = learner.model(shard.codes, shard.values)
-        whole = whole + loss(logits, shard.labels, weights, learner.model.spec) * (rows[name] / total)
+        for logits in learner.model.paths(shard.codes, shard.values):
+            whole = whole + loss(logits, shard.labels, weights, learner.model.spec) * (rows[name] / total)
     whole.backward()
     gradients = []
     for client in federation.clients.values():
@@ -81,7 +82,7 @@ def test_the_mean_update_is_the_gradient_of_the_loss_on_all_batches_together(mak
                 parameter.copy_(torch.zeros_like(parameter) if gradient is None else gradient)
         gradients.append(learner.binding.read(CENTRALIZED))
     pooled = arrays.combine(gradients, [1.0] * len(gradients))
-    assert {federation.template[n].role for n in pooled} == {Role.EXPERT, Role.EMBEDDING}
+    assert {federation.template[n].role for n in pooled} == {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER}
     assert moved.keys() == pooled.keys()
     for n, gradient in pooled.items():
         assert np.abs(gradient).max() > 1e-4, n
