@@ -14,7 +14,8 @@ have private roles v_k in a training that is central in all others.
     server      one step of Adam on w (FedOpt, Reddi et al. 2021), whose rate falls over rounds as clients' rates do
 
     joint         shares what PF-MSMTrec shares, with its architecture: its upper reference
-    centralized   shares experts and federated tables, and knows the scenario by its own BatchNorm, gates and towers
+    centralized   shares experts, federated tables and first-order weights, and knows the scenario by what is its own:
+                  BatchNorm, gates, towers, and first-order deviations
 
 No federation could afford `steps` exchanges a round, so nobody deploys these.
 """
