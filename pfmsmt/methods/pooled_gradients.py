@@ -32,8 +32,6 @@ from pfmsmt.methods.server_optimizer import FedOpt
 
 CENTRALIZED = frozenset(Role) - NEVER_LEAVES - HEADS - {Role.NORM}
 """Roles that `centralized` shares."""
-_CLIENT_RATE = 1.0
-"""Rate of clients' SGD: the server's Adam does not depend on it."""
 
 
 class DecayingStep(NamedTuple):
@@ -54,11 +52,11 @@ class DecayingStep(NamedTuple):
     ) -> tuple[dict[str, Any], dict[str, NamedArrays]]:
         """Return new parameters and state.
 
-        `update` is minus the clients' rate times the gradient.
+        `update` is minus the gradient, times the share that clients' rate of 1 has fallen to.
         """
         share = self.rate_share(int(state["steps"]["count"]) // self.steps + 1)
-        # Clients' rate falls too. Taken out, or the moments would mix gradients of different scales.
-        gradient = arrays.combine([update], [1 / (share * _CLIENT_RATE)])
+        # The share is taken out, or the moments would mix gradients of different scales.
+        gradient = arrays.combine([update], [1 / share])
         return self.optimizer._replace(rate=self.optimizer.rate * share).step(parameters, gradient, state)
 
 
@@ -72,9 +70,12 @@ def pooled_gradients(
     steps: int,
     private_learning_rate: float,
     private_weight_decay: float,
-    learning_rate: float = _CLIENT_RATE,
+    learning_rate: float = 1.0,
 ) -> Method:
-    """Build a reference that shares these roles; `optimizer` is the server's."""
+    """Build a reference that shares these roles; `optimizer` is the server's.
+
+    With the learning rate 1 of clients' SGD an update is minus the gradient, which Adam takes at any scale.
+    """
 
     def method(train: LocalTrain) -> Method:
         return averaging(
