@@ -50,7 +50,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "fedamp": ("attraction", "sigma", "regularizer", *_PRIVATE, *_LINEAR),
     "fedhca2": ("hyper_rate", "learning_rate", *_PRIVATE, *_LINEAR),
     "local": (*_ALONE, "ridge"),
-    "centralized": (*_ALONE, "ridge"),
+    "joint": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
+    "centralized": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
 }
 SPACE: dict[str, tuple[str, ...]] = {
     "model": ("model.dropout",),
@@ -70,7 +71,8 @@ RANGES = {
 """Of the last word of a key, for all methods; all but dropout are drawn on a log scale."""
 SPECIAL = {
     "methods.local.learning_rate": (0.003, 0.03),
-    "methods.centralized.learning_rate": (0.003, 0.03),
+    "methods.joint.server_learning_rate": (0.001, 0.02),
+    "methods.centralized.server_learning_rate": (0.001, 0.02),
     "methods.fedavg.learning_rate": (0.05, 0.5),
     "methods.fedprox.learning_rate": (0.05, 0.5),
     "methods.fedprox.regularizer": (1e-4, 1.0),
@@ -89,6 +91,8 @@ SPECIAL = {
 CHOICES: dict[str, tuple[Any, ...]] = {
     "methods.pf_msmtrec.gate": ("private", "federated"),
     "methods.fedavg_finetune.finetune_steps": (8, 16, 32, 64, 128),
+    "methods.joint.steps": (None, 16, 32),
+    "methods.centralized.steps": (None, 16, 32),
 }
 
 

@@ -16,6 +16,7 @@ from pfmsmt.config.methods import (
     Methods,
     PfMsmtrec,
     PlainLearning,
+    PooledGradients,
     Proximal,
     ServerOptimizer,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Parameter",
     "PfMsmtrec",
     "PlainLearning",
+    "PooledGradients",
     "Privacy",
     "Proximal",
     "Register",

@@ -29,7 +29,7 @@ Deployable = Literal[
     "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto",
     "fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2", "local",
 ]  # fmt: skip
-MethodName = Literal[Deployable, "centralized"]
+MethodName = Literal[Deployable, "joint", "centralized"]
 METHOD_NAMES: tuple[str, ...] = get_args(MethodName)
 CalibrationChoice = Literal["platt", "temperature", "none"]
 

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pfmsmt.config.kinds import Fraction, Frozen, NonNegative, Positive
+from pfmsmt.config.kinds import Count, Fraction, Frozen, NonNegative, Positive
 
 
 def _keeps(block: BaseModel, rate: str, decay: str) -> None:
@@ -211,7 +211,7 @@ class PfMsmtrec(Proximal):
 
 
 class PlainLearning(FirstOrderTraining):
-    """`methods.local` and `methods.centralized`: nothing is federated, Adam trains everything."""
+    """The block `methods.local`: nothing is federated, Adam trains everything."""
 
     learning_rate: Positive = Field(default=0.008, description="Rate of Adam.")
     weight_decay: NonNegative = Field(
@@ -226,6 +226,22 @@ class PlainLearning(FirstOrderTraining):
     @model_validator(mode="after")
     def _keeps_parameters(self) -> Self:
         _keeps(self, "learning_rate", "weight_decay")
+        return self
+
+
+class PooledGradients(PrivateTraining):
+    """`methods.joint` and `methods.centralized`: clients' gradients are pooled at every step."""
+
+    steps: Count | None = Field(default=None, description="Steps of a round; null: as many as train.local_steps.")
+    server_learning_rate: Positive = Field(default=0.005, description="Rate of the server's Adam on shared parameters.")
+    server_weight_decay: NonNegative = Field(
+        default=0.03, description="Decay of that Adam, decoupled: a step also takes rate x this x the parameter."
+    )
+    private_learning_rate: Positive = Field(default=0.008, description="Rate of clients' Adam on private parameters.")
+
+    @model_validator(mode="after")
+    def _server_keeps_parameters(self) -> Self:
+        _keeps(self, "server_learning_rate", "server_weight_decay")
         return self
 
 
@@ -260,8 +276,13 @@ class Methods(Frozen):
         default=FedHca2(), description="Own updates, and learned shares of a conflict-averse one and of other towers."
     )
     local: PlainLearning = Field(default=PlainLearning(), description="Every client for itself.")
-    centralized: PlainLearning = Field(
-        default=PlainLearning(), description="One model on everybody's rows: a reference, not a federated method."
+    joint: PooledGradients = Field(
+        default=PooledGradients(),
+        description="The model of methods.pf_msmtrec on gradients pooled at every step: a reference, not deployable.",
+    )
+    centralized: PooledGradients = Field(
+        default=PooledGradients(),
+        description="Experts and tables on gradients pooled at every step: a reference, not deployable.",
     )
 
     @model_validator(mode="before")

@@ -17,8 +17,10 @@ from pfmsmt.config import (
     Methods,
     PfMsmtrec,
     PlainLearning,
+    PooledGradients,
     Privacy,
     ServerOptimizer,
+    Train,
 )
 from pfmsmt.core.types import Template
 from pfmsmt.methods import FirstOrderLearning, LocalTrain, Method
@@ -34,7 +36,8 @@ from pfmsmt.methods.fedrep import fedrep
 from pfmsmt.methods.half_precision import half_precision
 from pfmsmt.methods.noise import Entropy, noised, seeded
 from pfmsmt.methods.personalised_step import PersonalisedStep
-from pfmsmt.methods.pf_msmtrec import pf_msmtrec
+from pfmsmt.methods.pf_msmtrec import pf_msmtrec, shared_roles
+from pfmsmt.methods.pooled_gradients import CENTRALIZED, DecayingStep, pooled_gradients
 from pfmsmt.methods.server_optimizer import FedOpt
 
 # What PF-MSMTrec's clients do with their block; the rest of it is the server's step.
@@ -45,6 +48,10 @@ _CLIENT_SIDE = frozenset(
     }
 )  # fmt: skip
 
+_ARCHITECTURE = tuple(
+    f"methods.pf_msmtrec.{key}" for key in ("private_experts", "rank", "linear_experts", "federated_batch_norm", "gate")
+)
+"""PF-MSMTrec's keys that shape its model, and say what clients share; dvc.yaml names those in params.yaml too."""
 _FIRST_ORDER = set(FirstOrderTraining.model_fields)
 """Keys of the first-order path's training, which is the same in all methods."""
 _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
@@ -59,24 +66,20 @@ _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
 class MethodFacts(NamedTuple):
     """Facts about one method that decide how a run is set up."""
 
-    pooled: bool = False
-    """Its one client holds everybody's rows."""
+    deployable: bool = True
+    """Scenarios could train it; references exchange gradients at every step."""
     two_models: bool = False
     """Its clients train two models, with private tables of their own."""
     phases: int = 1
-    """Exchanges in a round."""
+    """Exchanges in a round that have an order of rows each; a reference's have one in common."""
     rank: int = 0
     """Rank of the task-specific adapters in the experts; 0: none."""
     private_experts: int = 0
     """Experts of each task that stay with their client; 0: none."""
-
     linear_experts: int = 1
     """Linear models that clients share in the first-order path, beside their own; 0: none."""
-
-    @property
-    def deployable(self) -> bool:
-        """Whether scenarios could train it without pooling their rows."""
-        return not self.pooled
+    borrowed: tuple[str, ...] = ()
+    """Keys of another method's block that decide this one too, dotted."""
 
     @property
     def expert_parts(self) -> dict[str, int]:
@@ -103,13 +106,25 @@ def method_facts(name: str, methods: Methods) -> MethodFacts:
             private_experts=block.private_experts,
             linear_experts=block.linear_experts,
         )
+    if isinstance(block, PooledGradients):
+        if name == "joint":
+            return method_facts("pf_msmtrec", methods)._replace(deployable=False, phases=1, borrowed=_ARCHITECTURE)
+        return MethodFacts(deployable=False)
     tuned = isinstance(block, FedAvgFinetune) and block.finetune_steps > 0
-    two_models = tuned or name in ("ditto", "apfl")
-    return MethodFacts(pooled=name == "centralized", two_models=two_models)
+    return MethodFacts(two_models=tuned or name in ("ditto", "apfl"))
 
 
-def build_method(name: str, methods: Methods, local_train: LocalTrain, template: Template) -> Method:
+def build_method(
+    name: str, methods: Methods, local_train: LocalTrain, template: Template, budget: Train | None = None
+) -> Method:
     """Build a method from its block.
+
+    Args:
+        name: of the method.
+        methods: all blocks.
+        local_train: see `LocalTrain`.
+        template: roles of all tensors.
+        budget: the run's, by which references count their rounds; the default one if left out.
 
     Raises:
         ValueError: no method of that name.
@@ -124,6 +139,8 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
             name, local_train, template,
             learning_rate=rate, private_learning_rate=rate, private_weight_decay=decay,
         )  # fmt: skip
+    if isinstance(block, PooledGradients):
+        return _reference(name, methods, block, local_train, template, budget or Train())
     if isinstance(block, FedAmp):
         return fedamp(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
     if isinstance(block, FedHca2):
@@ -146,10 +163,27 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
     return averaging(name, local_train, template, **own, optimizer=optimizer)
 
 
-def _block(name: str, methods: Methods) -> Federated | FedAmp | FedHca2 | PlainLearning:
+def _reference(
+    name: str, methods: Methods, block: PooledGradients, local_train: LocalTrain, template: Template, budget: Train
+) -> Method:
+    own = methods.pf_msmtrec
+    as_ours = shared_roles(gate=own.gate, federated_batch_norm=own.federated_batch_norm)
+    steps = block.steps or budget.local_steps
+    # Adam as it is in central training: clients' private parts have it with the same memory.
+    adam = FedOpt("adam", block.server_learning_rate, 0.9, 0.999, block.server_weight_decay)
+    return pooled_gradients(
+        name, local_train, template,
+        as_ours if name == "joint" else CENTRALIZED, DecayingStep(adam, budget.rate_share, steps),
+        steps=steps,
+        private_learning_rate=block.private_learning_rate,
+        private_weight_decay=block.private_weight_decay,
+    )  # fmt: skip
+
+
+def _block(name: str, methods: Methods) -> Federated | FedAmp | FedHca2 | PlainLearning | PooledGradients:
     if name not in METHOD_NAMES:
         raise ValueError(f"no method {name!r}; there are {', '.join(METHOD_NAMES)}")
-    block: Federated | FedAmp | FedHca2 | PlainLearning = getattr(methods, name)
+    block: Federated | FedAmp | FedHca2 | PlainLearning | PooledGradients = getattr(methods, name)
     return block
 
 

@@ -23,6 +23,16 @@ _REPORTED = frozenset({Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER})
 _HEADS = frozenset({Role.TOWER, Role.GATE})
 
 
+def shared_roles(*, gate: str, federated_batch_norm: bool) -> frozenset[Role]:
+    """Return the roles that PF-MSMTrec's clients share."""
+    shared = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER})
+    if gate == "federated":
+        shared |= {Role.GATE}
+    if not federated_batch_norm:
+        shared |= {Role.NORM}
+    return shared
+
+
 def pf_msmtrec(
     local_train: LocalTrain,
     template: Template,
@@ -38,11 +48,7 @@ def pf_msmtrec(
     private_weight_decay: float,
 ) -> Method:
     """Build PF-MSMTrec; `step` is the server's, for each expert and tower."""
-    federated = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER})
-    if gate == "federated":
-        federated |= {Role.GATE}
-    if not federated_batch_norm:
-        federated |= {Role.NORM}
+    federated = shared_roles(gate=gate, federated_batch_norm=federated_batch_norm)
     private = frozenset(Role) - federated
     reported = _REPORTED if coordinate == "clients_and_tasks" else frozenset()
     heads = federated & _HEADS

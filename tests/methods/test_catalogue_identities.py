@@ -10,6 +10,7 @@ from tests.support.quadratic import (
     EVERYTHING_OFF,
     PLAIN,
     RATES,
+    REFERENCES,
     TEMPLATE,
     TRAINING_ALONE,
     WITHOUT_TASK,
@@ -63,12 +64,11 @@ def test_fedavg_is_the_weighted_mean_of_locally_trained_parameters():
             np.testing.assert_allclose(served[k][n], expected, rtol=0, atol=1e-14)
 
 
-def test_local_and_centralized_are_plain_gradient_descent():
+def test_local_is_plain_gradient_descent():
     start, data = values(0), federation(3)
-    for name in ("local", "centralized"):
-        served = run(build(name, learning_rate=0.1), start, data, rounds=4).served
-        for k in data:
-            assert_close(served[k], {n: t + 0.9**12 * (start[n] - t) for n, t in data[k].target.items()})
+    served = run(build("local", learning_rate=0.1), start, data, rounds=4).served
+    for k in data:
+        assert_close(served[k], {n: t + 0.9**12 * (start[n] - t) for n, t in data[k].target.items()})
 
 
 PERSONAL = {**PLAIN, **RATES, "tower_steps": 0, "regularizer": 0.0, "conflict": 0.4}
@@ -160,7 +160,6 @@ def test_a_regulariser_of_zero_is_none():
 
 KEEPS = {
     "local": set(Role),
-    "centralized": set(Role),
     "ditto": set(Role),
     "fedavg": NEVER_LEAVES,
     "fedprox": NEVER_LEAVES,
@@ -181,10 +180,10 @@ def steps(name, role):
     return 3 if name != "fedrep" else 2 if role in KEEPS[name] else 1
 
 
-@pytest.mark.parametrize("name", EVERY_METHOD)
+@pytest.mark.parametrize("name", [name for name in EVERY_METHOD if name not in REFERENCES])
 def test_decay_is_of_what_a_client_keeps_and_of_nothing_that_it_sends(name):
     """Three steps at rate 0.1 with decay 0.5: theta <- 0.95 theta - 0.1 (theta - t); what is sent goes without."""
-    decay = "weight_decay" if name in ("local", "centralized") else "private_weight_decay"
+    decay = "weight_decay" if name == "local" else "private_weight_decay"
     changes = {**TRAINING_ALONE[name], decay: 0.5}
     start, data = values(0), federation(1)
     served = run(build(name, **changes), start, data, rounds=1).served["ES"]

@@ -178,7 +178,7 @@ def test_every_method_of_the_config_can_be_built(name):
     assert method.name == name
     parts = methods.pf_msmtrec.model_dump(include={"rank", "private_experts", "linear_experts"})
     none = {"rank": 0, "private_experts": 0, "linear_experts": 1}
-    assert method_facts(name, methods).expert_parts == (parts if name == "pf_msmtrec" else none)
+    assert method_facts(name, methods).expert_parts == (parts if name in ("pf_msmtrec", "joint") else none)
 
 
 def test_names_of_the_config_are_the_methods_blocks():

@@ -33,6 +33,8 @@ SHAPES: dict[str, tuple[Slot, tuple[int, ...]]] = {
 TEMPLATE: Template = {name: slot for name, (slot, _) in SHAPES.items()}
 TASK_SHARES = {"ctr": 0.75, "ctcvr": 0.25}
 EVERY_METHOD = METHOD_NAMES
+REFERENCES = ("joint", "centralized")
+"""Their server is always Adam, with a step for each of their clients'."""
 WITHOUT_TASK: Template = {name: slot for name, slot in TEMPLATE.items() if slot.role is not Role.TASK}
 
 
@@ -69,6 +71,7 @@ def quadratic_train(
     regularizer: float = 0.0,
     steps: int | None = None,
     part: tuple[float, float] = (0.0, 1.0),
+    round_steps: int | None = None,
     by_task: Collection[Role] = (),
     blend: Blend | None = None,
     first_order: FirstOrderLearning | None = None,
@@ -78,7 +81,7 @@ def quadratic_train(
     TASK_SHARES says how much of a movement each task made.
     """
     assert parameters.keys() == data.target.keys(), sorted(parameters.keys() ^ data.target.keys())
-    begin, end = (round(share * 3) for share in part)
+    begin, end = (round(share * (round_steps or 3)) for share in part)
     steps = end - begin if steps is None else steps
     if blend is not None:
         return _blended(parameters, optimizer, data, blend, private_learning_rate, private_weight_decay, steps)
@@ -229,7 +232,6 @@ TRAINING_ALONE = {
     "fedamp": {"private_learning_rate": 0.1, "regularizer": 0.0},
     "fedhca2": {**RATES, "alpha": 0.0, "beta": 0.0, "hyper_rate": 0.0},
     "local": {"learning_rate": 0.1},
-    "centralized": {"learning_rate": 0.1},
 }
 """Values with which one client, whatever the method, takes local steps at rate 0.1 and serves what they give."""
 TRAINING_ALONE["pf_msmtrec"] |= {"regularizer": 0.0, "tower_steps": 0, "conflict": 0.0}

@@ -83,7 +83,7 @@ def itertuples(table):
 
 
 @pytest.mark.slow(1)
-@pytest.mark.parametrize("method", ["pf_msmtrec", "fedavg", "local", "centralized"])
+@pytest.mark.parametrize("method", ["pf_msmtrec", "fedavg", "local", "joint"])
 def test_the_ledger_is_what_passed(make_federation, method):
     federation = make_federation(method)
     ledger, heard = run(federation, rounds=2)
