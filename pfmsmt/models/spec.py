@@ -31,6 +31,8 @@ class ModelSpec(BaseModel):
     """Rank of the task-specific adapters in the experts; 0: none."""
     private_experts: int
     """Experts of each task, beside the `experts` that all tasks share; 0: none."""
+    scenario_rank: int = 0
+    """Rank of the scenario's own part of the experts; 0: none."""
 
     @property
     def inputs(self) -> int:
