@@ -215,6 +215,13 @@ _KEYS = {
     "apfl": ("alpha_rate", "private_learning_rate", "private_weight_decay", *_SERVER),
     "fedamp": ("attraction", "sigma", "regularizer", "private_learning_rate", "private_weight_decay"),
     "fedhca2": ("hyper_rate", "learning_rate", "private_learning_rate", "private_weight_decay"),
+    "pf_msmtrec_paper": (
+        "learned_rate",
+        "learning_rate",
+        "regularizer",
+        "private_learning_rate",
+        "private_weight_decay",
+    ),
     "local": ("learning_rate", "weight_decay"),
     "centralized": ("learning_rate", "weight_decay"),
 }
@@ -247,6 +254,9 @@ SPECIAL = {
     "methods.fedamp.regularizer": (0.1, 300.0),
     "methods.fedhca2.hyper_rate": (0.01, 1000.0),
     "methods.fedhca2.learning_rate": (0.1, 5.0),
+    "methods.pf_msmtrec_paper.learned_rate": (0.01, 1000.0),
+    "methods.pf_msmtrec_paper.learning_rate": (0.1, 5.0),
+    "methods.pf_msmtrec_paper.regularizer": (1e-3, 1.0),
 }
 """Ranges where the last word of the key is not enough."""
 CHOICES: dict[str, tuple[Any, ...]] = {

@@ -24,8 +24,8 @@ PAIRS = (
 STRIPPED = ("all shared", "nothing private")
 """The beginning of these variants' names."""
 ORDER = (
-    OURS, "fedhca2", "fedamp", "apfl", "ditto", "fedavg_finetune", "fedrep", "fedper", "fedbn", "fedprox", "fedavg",
-    "local", "centralized", ORACLE,
+    OURS, "pf_msmtrec_paper", "fedhca2", "fedamp", "apfl", "ditto", "fedavg_finetune", "fedrep", "fedper", "fedbn",
+    "fedprox", "fedavg", "local", "centralized", ORACLE,
 )  # fmt: skip
 
 

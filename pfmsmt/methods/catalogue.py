@@ -13,7 +13,8 @@ from pfmsmt.config import (
     Federated,
     FedHca2,
     Methods,
-    PfMsmtrec,
+    PfMsmtrecPaper,
+    PfMsmtrecParts,
     PlainLearning,
     Privacy,
     ServerOptimizer,
@@ -33,12 +34,12 @@ from pfmsmt.methods.half_precision import half_precision
 from pfmsmt.methods.noise import Entropy, noised, seeded
 from pfmsmt.methods.personalised_step import PersonalisedStep
 from pfmsmt.methods.pf_msmtrec import pf_msmtrec
-from pfmsmt.methods.server_optimizer import FedOpt
+from pfmsmt.methods.server_optimizer import PLAIN_STEP, FedOpt
 
 # What PF-MSMTrec's clients do with their block; the rest of it is the server's step.
 _CLIENT_SIDE = frozenset(
     {
-        "federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer",
+        "federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer", "anchor",
         "learning_rate", "private_learning_rate", "private_weight_decay",
     }
 )  # fmt: skip
@@ -65,6 +66,8 @@ class MethodFacts(NamedTuple):
     """Rank of the task-specific adapters in the experts; 0: none."""
     private_experts: int = 0
     """Experts of each task that stay with their client; 0: none."""
+    scenario_rank: int = 0
+    """Rank of the scenario's own part of the experts; 0: none."""
 
     @property
     def deployable(self) -> bool:
@@ -74,7 +77,11 @@ class MethodFacts(NamedTuple):
     @property
     def expert_parts(self) -> dict[str, int]:
         """Parts of the models beside shared experts, under the names of `ModelSpec`."""
-        return {"rank": self.rank, "private_experts": self.private_experts}
+        return {
+            "rank": self.rank,
+            "private_experts": self.private_experts,
+            "scenario_rank": self.scenario_rank,
+        }
 
 
 def method_facts(name: str, methods: Methods) -> MethodFacts:
@@ -84,9 +91,11 @@ def method_facts(name: str, methods: Methods) -> MethodFacts:
         ValueError: no method of that name.
     """
     block = _block(name, methods)
-    if isinstance(block, PfMsmtrec):
+    if isinstance(block, PfMsmtrecParts):
         phases = 2 if block.tower_steps else 1
-        return MethodFacts(phases=phases, rank=block.rank, private_experts=block.private_experts)
+        return MethodFacts(
+            phases=phases, rank=block.rank, private_experts=block.private_experts, scenario_rank=block.scenario_rank
+        )
     tuned = isinstance(block, FedAvgFinetune) and block.finetune_steps > 0
     return MethodFacts(pooled=name == "centralized", two_models=tuned or name in ("ditto", "apfl"))
 
@@ -109,6 +118,8 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
         return fedamp(local_train, template, **block.model_dump())
     if isinstance(block, FedHca2):
         return fedhca2(local_train, template, **block.model_dump())
+    if isinstance(block, PfMsmtrecPaper):
+        return _pf_msmtrec(name, block, local_train, template, PLAIN_STEP)
     optimizer = FedOpt(
         block.server_optimizer,
         block.server_learning_rate,
@@ -116,21 +127,29 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
         block.server_beta2,
         block.server_weight_decay,
     )
-    if isinstance(block, PfMsmtrec):
-        attention = AttentionRule(block.aggregation, block.temperature, block.learned_rate)
-        directions = Directions(block.smoothing)
-        step = PersonalisedStep(template, block.conflict, block.coupling, directions, attention, optimizer)
-        return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(_CLIENT_SIDE)))
+    if isinstance(block, PfMsmtrecParts):
+        return _pf_msmtrec(name, block, local_train, template, optimizer)
     own = block.model_dump(exclude=set(ServerOptimizer.model_fields))
     if name in _BESIDE_AVERAGING:
         return _BESIDE_AVERAGING[name](local_train, template, **own, optimizer=optimizer)
     return averaging(name, local_train, template, **own, optimizer=optimizer)
 
 
-def _block(name: str, methods: Methods) -> Federated | FedAmp | FedHca2 | PlainLearning:
+def _pf_msmtrec(
+    name: str, block: PfMsmtrecParts, local_train: LocalTrain, template: Template, optimizer: FedOpt
+) -> Method:
+    attention = AttentionRule(block.aggregation, block.temperature, block.learned_rate, block.alpha)
+    directions = Directions(block.smoothing)
+    step = PersonalisedStep(
+        template, block.conflict, block.coupling, directions, attention, optimizer, block.coordinate_towers
+    )
+    return pf_msmtrec(local_train, template, step, name=name, **block.model_dump(include=set(_CLIENT_SIDE)))
+
+
+def _block(name: str, methods: Methods) -> Federated | PfMsmtrecPaper | FedAmp | FedHca2 | PlainLearning:
     if name not in METHOD_NAMES:
         raise ValueError(f"no method {name!r}; there are {', '.join(METHOD_NAMES)}")
-    block: Federated | FedAmp | FedHca2 | PlainLearning = getattr(methods, name)
+    block: Federated | PfMsmtrecPaper | FedAmp | FedHca2 | PlainLearning = getattr(methods, name)
     return block
 
 

@@ -203,11 +203,18 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
     parts = method_facts(name, config.methods).expert_parts
     specs = {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}
     first = specs[schema.scenarios[0]]
-    if first.rank > first.inputs:
-        raise ConfigError(
-            f"methods.{name}.rank = {first.rank} is larger than the model's input, which is {first.inputs} wide with "
-            "these data"
-        )
+    for key, rank in (("rank", first.rank), ("scenario_rank", first.scenario_rank)):
+        if rank > first.inputs:
+            raise ConfigError(
+                f"methods.{name}.{key} = {rank} is larger than the model's input, which is {first.inputs} wide with "
+                "these data"
+            )
+        # Of a preset that a project does not train, its parameters say nothing.
+        if rank > min(first.expert_layers):
+            raise ConfigError(
+                f"methods.{name}.{key} = {rank} is larger than the smallest of model.expert_layers "
+                f"({min(first.expert_layers)})"
+            )
     return specs
 
 
