@@ -135,7 +135,8 @@ def test_private_arrays_stay_at_the_client(name, changes):
         "apfl": {*learned, Role.NORM},
         "fedamp": learned,
         "fedhca2": {Role.EXPERT, Role.TOWER, Role.EMBEDDING},
-        "pf_msmtrec_paper": {Role.EXPERT, Role.TOWER, Role.EMBEDDING},
+        "pf_msmtrec_paper": {Role.EXPERT, Role.TOWER, Role.EMBEDDING}
+        | ({Role.GATE} if changes.get("gate") == "federated" else set()),
         "pf_msmtrec": {Role.EXPERT, Role.TOWER, Role.EMBEDDING}
         | ({Role.GATE} if changes.get("gate") != "private" else set())
         | ({Role.NORM} if changes.get("federated_batch_norm") is False else set()),

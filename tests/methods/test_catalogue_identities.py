@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pfmsmt.config import Methods
 from pfmsmt.config.methods import WITH_SHARED
 from pfmsmt.core.types import ANCHOR, NEVER_LEAVES, Role
 from pfmsmt.methods.catalogue import method_facts
@@ -280,7 +281,6 @@ def test_with_the_aggregation_fedhca2_the_global_part_is_the_clients_middle():
 
 
 def test_the_papers_preset_is_pf_msmtrec_with_these_settings():
-    start, data = values(0, dtype=np.float32), federation(4, dtype=np.float32)
     by_hand = {
         "server_optimizer": "plain", "server_learning_rate": 1.0, "server_weight_decay": 0.0,
         "learning_rate": 3.0, "regularizer": 0.01, "anchor": "global", "rank": 4, "scenario_rank": 4,
@@ -288,10 +288,13 @@ def test_the_papers_preset_is_pf_msmtrec_with_these_settings():
         "coordinate": "clients_and_tasks", "coordinate_towers": False, "aggregation": "fedhca2", "alpha": 0.1,
         "learned_rate": 10.0, "coupling": 0.0, "tower_steps": 4,
     }  # fmt: skip
-    first, second = run(build("pf_msmtrec_paper"), start, data), run(build("pf_msmtrec", **by_hand), start, data)
-    assert same(first[:4], second[:4])
-    hand = blocks(pf_msmtrec=by_hand)
-    parts = [method_facts(name, hand).expert_parts for name in ("pf_msmtrec", "pf_msmtrec_paper")]
+    preset = Methods().pf_msmtrec_paper.model_dump()
+    assert preset == {key: {**Methods().pf_msmtrec.model_dump(), **by_hand}[key] for key in preset}
+    start, data = values(0, dtype=np.float32), federation(4, dtype=np.float32)
+    slower = {"learning_rate": 0.5}
+    first = run(build("pf_msmtrec_paper", **slower), start, data)
+    assert same(first[:4], run(build("pf_msmtrec", **{**by_hand, **slower}), start, data)[:4])
+    parts = [method_facts(name, blocks(pf_msmtrec=by_hand)).expert_parts for name in ("pf_msmtrec", "pf_msmtrec_paper")]
     assert parts[0] == parts[1] == {"rank": 4, "scenario_rank": 4, "private_experts": 0}
 
 

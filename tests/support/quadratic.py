@@ -215,6 +215,8 @@ def blocks(**changes: Mapping[str, Any]) -> Methods:
     for block in tree.values():
         block.update({key: 0.0 for key in block if key.endswith("weight_decay")})
     tree["pf_msmtrec"] |= {"gate": "federated", "federated_batch_norm": True, "tower_steps": 4}
+    # These losses have the curvature 1: no rate of 2 or more can learn them.
+    tree["pf_msmtrec_paper"] |= {"learning_rate": 0.5}
     for name, values_ in changes.items():
         tree[name] |= values_
     return Methods.model_validate(tree)
