@@ -302,6 +302,11 @@ def test_devices(device):
             33,
             "methods.pf_msmtrec.rank = 33 is larger than the smallest of model.expert_layers",
         ),
+        (
+            "methods.pf_msmtrec.scenario_rank",
+            33,
+            "methods.pf_msmtrec.scenario_rank = 33 is larger than the smallest of model.expert_layers",
+        ),
         ("train.task_weights", [0.0, 0.0], "train.task_weights: at least one task needs a weight above 0"),
         (
             "methods.fedbn.server_weight_decay",
