@@ -1,14 +1,18 @@
-"""Tables of the quality benchmark: means, paired differences with intervals, and the share of the gap closed."""
+"""Tables of the quality benchmark: means, paired differences with intervals, shares of gaps closed, and searches."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
+from floors import FLOORS
 from scipy.special import stdtrit
+from worlds import DEFAULTS_BEST, SEARCHED, START_VALUES, Bench, settings
 
 from pfmsmt.core.display import markdown_table, text_table
 
-OURS, FULL, ORACLE, FLOOR = "pf_msmtrec", "full", "oracle", "local"
+OURS, FULL, LOCAL, JOINT, ORACLE = "pf_msmtrec", "full", "local", "joint", "oracle"
 CONFIDENCE = 0.95
 WORST = "worst scenario"
 PAIRS = (
@@ -25,8 +29,11 @@ STRIPPED = ("all shared", "nothing private")
 """The beginning of these variants' names."""
 ORDER = (
     OURS, "pf_msmtrec_paper", "fedhca2", "fedamp", "apfl", "ditto", "fedavg_finetune", "fedrep", "fedper", "fedbn",
-    "fedprox", "fedavg", "local", "centralized", ORACLE,
+    "fedprox", "fedavg", LOCAL, *FLOORS, "centralized", JOINT, ORACLE,
 )  # fmt: skip
+"""Rows of the tables; rivals that are not among them stand before local."""
+NO_RIVALS = (LOCAL, *FLOORS, "centralized", JOINT, ORACLE)
+"""Neither they nor presets of `OURS`, whose names begin as its does, are rivals."""
 
 
 def tables(runs: pd.DataFrame) -> str:
@@ -38,6 +45,8 @@ def tables(runs: pd.DataFrame) -> str:
             continue
         full = _per_seed(rows[rows["variant"] == FULL], "method")
         parts += [f"### {setting}", "", _methods(full), "", _errors(rows), ""]
+        if questions := _questions(full):
+            parts += [f"{OURS} against the best of each kind, {setting}", "", questions, ""]
         variants = rows[(rows["method"] == OURS)]
         if variants["variant"].nunique() > 1:
             parts += [f"Modules of {OURS}, {setting}", "", _variants(_per_seed(variants, "variant")), ""]
@@ -58,12 +67,98 @@ def _methods(values: pd.DataFrame) -> str:
     columns = list(values.columns)
     head = ["method", *columns, *(f"{OURS} ahead, {c}" for c in columns), "gap closed"]
     rows = []
-    present = [name for name in ORDER if name in values.index.get_level_values(0)]
+    present = _present(values)
     for name in present:
         own = values.loc[name]
         ahead = [""] * len(columns) if name == OURS else [_interval(values.loc[OURS][c] - own[c]) for c in columns]
         rows.append([name, *(_spread(own[c]) for c in columns), *ahead, _closed(values, name, present)])
     return markdown_table(text_table(head, rows))
+
+
+def _present(values: pd.DataFrame) -> list[str]:
+    """Return the rows of a table in their order."""
+    there = dict.fromkeys(values.index.get_level_values(0))
+    new = [name for name in there if name not in ORDER]
+    at = ORDER.index(LOCAL)
+    return [name for name in (*ORDER[:at], *new, *ORDER[at:]) if name in there]
+
+
+def _questions(values: pd.DataFrame) -> str:
+    """Return the leads over the best and the worst of each kind, and the share of the way to joint.
+
+    The best of a kind is who comes closest to `OURS` (or is furthest ahead) by the mean AUC of test rows: the choice
+    helps the other side.
+    """
+    present = _present(values)
+    columns = list(values.columns)
+    lead = {name: (values.loc[OURS] - values.loc[name]).mean()["mean"] for name in present}
+    rivals = [name for name in present if not name.startswith(OURS) and name not in NO_RIVALS]
+    floors = [name for name in present if name in FLOORS]
+    alone = [name for name in present if name in (LOCAL, *FLOORS)]
+    kinds = (
+        ("best rival", rivals, min), ("worst rival", rivals, max), ("best floor", floors, min),
+        ("best of floors and local", alone, min), ("best of floors, local and rivals", alone + rivals, min),
+    )  # fmt: skip
+    rows = []
+    for what, kind, choose in kinds:
+        if kind:
+            chosen = choose(kind, key=lead.__getitem__)
+            rows.append([what, chosen, *(_interval((values.loc[OURS] - values.loc[chosen])[c]) for c in columns)])
+    if alone and JOINT in present:
+        base = min(alone, key=lead.__getitem__)
+        ours, top = values.loc[OURS] - values.loc[base], values.loc[JOINT] - values.loc[base]
+        shares = [_share(ours[c], top[c]) for c in columns]
+        rows.append(["share of the way to joint", f"from {base}", *shares])
+    head = ["question", "against", *(f"{OURS} ahead, {c}" for c in columns)]
+    return markdown_table(text_table(head, rows)) if rows else ""
+
+
+def _share(part: "pd.Series[float]", whole: "pd.Series[float]") -> str:
+    """Return the ratio of two means over the same seeds, with Fieller's interval.
+
+    The interval (Fieller 1954) has the ratios r for which Student's test does not refuse that part - r whole is zero in
+    the mean. It has no ends where `whole` itself may be zero.
+    """
+    both = pd.DataFrame({"part": part, "whole": whole}).dropna()
+    p, w = both.mean()
+    if w <= 0:
+        return "none: joint is not ahead"
+    if len(both) < 2:
+        return f"{p / w:.0%}"
+    t = stdtrit(len(both) - 1, (1 + CONFIDENCE) / 2)
+    (pp, pw), (_, ww) = t**2 * both.cov().to_numpy() / len(both)
+    a, b, c = w**2 - ww, p * w - pw, p**2 - pp
+    if a <= 0:
+        return f"{p / w:.0%} [no ends]"
+    half = math.sqrt(max(b**2 - a * c, 0.0))
+    return f"{p / w:.0%} [{(b - half) / a:.0%}, {(b + half) / a:.0%}]"
+
+
+def searches(bench: Bench) -> str:
+    """Return the table of studies: who kept whose values, and what pruning saved."""
+    rows = []
+    for setting in settings():
+        paths = sorted(bench.tuned_file(setting, OURS).parent.glob("*.yaml"))
+        studies = {path.stem: _figures(yaml.safe_load(path.read_text(encoding="utf-8"))["study"]) for path in paths}
+        if not studies:
+            continue
+        trials = sorted({study["trials"] for study in studies.values()})
+        saved = [study["rounds_saved"] for study in studies.values() if study["rounds_saved"] is not None]
+        kept = ([name for name, s in studies.items() if s["ended_at"] == end] for end in (START_VALUES, DEFAULTS_BEST))
+        rows.append([
+            setting, len(studies), " or ".join(map(str, trials)), sum(study["pruned"] for study in studies.values()),
+            f"{np.mean(saved):.0%}" if saved else "",
+            *(f"{len(names)} of {len(studies)}{': ' * bool(names)}{', '.join(names)}" for names in kept),
+        ])  # fmt: skip
+    head = ["setting", "searches", "trials of each", "trials pruned", "rounds saved",
+            "ended at the start values", "ended at the best of the default setting"]  # fmt: skip
+    return markdown_table(text_table(head, rows))
+
+
+def _figures(study: dict[str, Any]) -> dict[str, Any]:
+    """Add what a study lacks that `pfmsmt tune --export` wrote; its first trial is the start as well."""
+    end = START_VALUES if study["best_trial"] == 0 else SEARCHED
+    return {"pruned": study.get("states", {}).get("pruned", 0), "rounds_saved": None, "ended_at": end, **study}
 
 
 def _variants(values: pd.DataFrame) -> str:
@@ -95,9 +190,9 @@ def _pairs(variants: pd.DataFrame) -> str:
 
 def _closed(values: pd.DataFrame, name: str, present: list[str]) -> str:
     """Return which share of the way from local to the oracle a method goes, in the mean AUC."""
-    if ORACLE not in present or FLOOR not in present:
+    if ORACLE not in present or LOCAL not in present:
         return ""
-    floor, top = values.loc[FLOOR]["mean"].mean(), values.loc[ORACLE]["mean"].mean()
+    floor, top = values.loc[LOCAL]["mean"].mean(), values.loc[ORACLE]["mean"].mean()
     return f"{(values.loc[name]['mean'].mean() - floor) / (top - floor):.0%}"
 
 

@@ -1,13 +1,15 @@
-"""The settings of the quality benchmark: their parameters, and shards made once for each seed."""
+"""The settings of the quality benchmark: their parameters, shards made once for each seed, and a training on them."""
 
 import copy
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import id_world
+import torch
 import yaml
 
 from pfmsmt.config import PARAMS_FILE, Config, parse_config
@@ -15,10 +17,16 @@ from pfmsmt.config.keys import set_values
 from pfmsmt.data.prepare.download import obtain
 from pfmsmt.data.prepare.partition import partition
 from pfmsmt.data.schema import Schema, read_schema
+from pfmsmt.training.rounds import RoundResult
+from pfmsmt.training.trial import Trial, run_trial
 
 HERE = Path(__file__).parent
 DEFAULT = "default"
+MANY_IDS = "many_ids"
+"""The setting whose log is made here, and read as one's own tables are."""
 QUICK_ROWS = {"train_rows": 1000, "test_rows": 1000}
+START_VALUES, DEFAULTS_BEST, SEARCHED = "start values", "best of the default setting", "searched values"
+"""Whose values a search ended with: `ended_at` of a study."""
 
 
 class Bench(NamedTuple):
@@ -97,16 +105,46 @@ def shards(bench: Bench, setting: str, seed: int) -> tuple[Schema, Path, dict[st
     seed = 0 if setting == "movielens" else seed
     folder = bench.work / f"{setting}-{seed}{'-quick' if bench.quick else ''}"
     if not folder.exists():
-        config = configure(bench, setting, seed, {})
         making = bench.work / f".{folder.name}-{os.getpid()}"
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
+        changes: dict[str, Any] = {}
+        if setting == MANY_IDS:
+            sizes = dict.fromkeys(id_world.SCENARIOS, tuple(QUICK_ROWS.values())) if bench.quick else id_world.SCENARIOS
+            id_world.generate(seed, making, sizes)
+            changes = {"data.tabular.path": str((making / "tables").resolve())}
+        config = configure(bench, setting, seed, changes)
         obtain(config.data, seed, making / "raw", lambda _: None)
         partition(config.data, seed, making / "raw", making / "clients", lambda _: None)
         if (making / "raw" / "oracle.json").exists():
             shutil.copy(making / "raw" / "oracle.json", making)
         shutil.rmtree(making / "raw")
+        shutil.rmtree(making / "tables", ignore_errors=True)
         making.rename(folder)
     oracle = folder / "oracle.json"
     truth = json.loads(oracle.read_text(encoding="utf-8"))["scenarios"] if oracle.exists() else None
     return read_schema(folder / "clients" / "schema.json"), folder / "clients", truth
+
+
+def train(
+    bench: Bench,
+    setting: str,
+    seed: int,
+    method: str,
+    changes: dict[str, Any],
+    on_round: Callable[[RoundResult], None] = lambda _: None,
+) -> Trial:
+    """Train a method in one thread, with all tasks of equal weight.
+
+    Args:
+        bench: where the shards are.
+        setting: one of `settings`.
+        seed: of data and training.
+        method: its name.
+        changes: values by dotted keys of params.yaml.
+        on_round: as in `run_trial`.
+    """
+    schema, folder, _ = shards(bench, setting, seed)
+    weights = {"train.task_weights": [1.0] * len(schema.tasks)}
+    config = configure(bench, setting, seed, weights | changes)
+    return run_trial(config, schema, folder, method, seed, torch.device("cpu"), workers=1, threads=1, on_round=on_round)

@@ -141,7 +141,8 @@ def metrics_page() -> str:
     parts = [
         "# Metrics",
         "Names as they are in MLflow. `<kind>` is `expert`, `embedding` or `tower`, or `gate` where it is federated.\n"
-        "A metric that is undefined or not finite is not logged.",
+        "A metric that is undefined or not finite is not logged.\n"
+        "With `train.refit`, steps after `train.rounds` are the rounds of the second training; they have no `val/...`.",
     ]
     sections = [
         ("Each round, of every method", "EACH_ROUND"),

@@ -9,7 +9,7 @@ import pandas as pd
 from pfmsmt.config import Config, Evaluate
 from pfmsmt.core.console import say
 from pfmsmt.core.files import new_folder, write_json
-from pfmsmt.core.layout import CLIENTS, EVALUATION, MODELS, read_run, run_name
+from pfmsmt.core.layout import CLIENTS, EVALUATION, MODELS, read_best, read_run, run_name
 from pfmsmt.core.metrics import LOGGED, bootstrap_auc, calibration_bins, roc_points, task_metrics
 from pfmsmt.core.types import Stream
 from pfmsmt.data.encoder import Encoded
@@ -27,12 +27,14 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
     """Score `models/<run>/` and write `evaluation/<run>/{metrics.json,roc.csv,calibration.csv}`.
 
     Raises:
-        DataError: a shard or the run's id file is missing.
+        DataError: a shard, the run's result or its id file is missing.
         TrackingError: the MLflow store lacks the run.
     """
     run = run_name(name, seed)
     ids = read_run(root, name, seed)
     store.check_run(ids["run_id"], f"train@{name}-{seed}")
+    best = read_best(root, name, seed)
+    refit_rows = {scenario: found["refit_rows"] for scenario, found in best.items() if "refit_rows" in found}
     scores: dict[str, dict[str, Any]] = {}
     roc, calibration = [], []
     for scenario in schema.scenarios:
@@ -50,9 +52,11 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
                 roc.append(pd.DataFrame({**where, **curve._asdict()}))
             calibration.append(pd.DataFrame({**where, **bins._asdict()}))
         aucs = "  ".join(f"{task} {_shown(cell['auc'])}" for task, cell in scores[scenario].items())
-        say(f"{run}: {scenario}: test AUC {aucs}")
+        refit = f"  (trained again on {refit_rows[scenario]:,} rows)" if scenario in refit_rows else ""
+        say(f"{run}: {scenario}: test AUC {aucs}{refit}")
     with new_folder(root / EVALUATION / run) as folder:
-        write_json(folder / "metrics.json", {"method": name, "seed": seed, "scenarios": scores})
+        refits = {"refit_rows": refit_rows} if refit_rows else {}
+        write_json(folder / "metrics.json", {"method": name, "seed": seed, "scenarios": scores, **refits})
         _concat(roc, ROC_COLUMNS).to_csv(folder / "roc.csv", index=False)
         _concat(calibration, CALIBRATION_COLUMNS).to_csv(folder / "calibration.csv", index=False)
     attach_test_metrics(store, ids["run_id"], ids["models"], test_metrics(scores), schema.source, schema.fingerprint)

@@ -46,6 +46,8 @@ def register(config: Config, schema: Schema, store: "Store", root: Path) -> None
             "method": method, "seed": seed, "dataset": schema.source, "data_fingerprint": schema.fingerprint,
             "val_mean_auc": best[method, seed][scenario]["mean_auc"], **git_state(root),
         }  # fmt: skip
+        if "refit_rows" in best[method, seed][scenario]:
+            chosen["refit_rows"] = best[method, seed][scenario]["refit_rows"]
         metrics = {
             **_named("val", best[method, seed][scenario]["validation"]),
             **_named("test", read_scores(root, method, seed)[scenario]),

@@ -11,10 +11,10 @@ from pfmsmt.config import Config
 from pfmsmt.core.console import say
 from pfmsmt.core.layout import CLIENTS, run_name
 from pfmsmt.data.schema import Schema
-from pfmsmt.data.shards.resident import ClientRows
-from pfmsmt.data.shards.streamed import StreamedShard
+from pfmsmt.data.shards.budget import RowPlan
 from pfmsmt.training.devices import choose_device
-from pfmsmt.training.federation import build_federation
+from pfmsmt.training.federation import Federation, build_federation, plan_rows
+from pfmsmt.training.refit import Refit
 from pfmsmt.training.run import Job, run_params, run_training
 
 if TYPE_CHECKING:
@@ -41,20 +41,27 @@ def train(config: Config, schema: Schema, name: str, seed: int, store: "Store", 
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
     """
     device = choose_device(config.run.device)
-    federation = build_federation(config, schema, root / CLIENTS, name, seed, device)
+    plan = plan_rows(config, schema, root / CLIENTS, name)
     run = run_name(name, seed)
-    say(f"{run}: {len(federation.clients)} clients on {device}, {federation.workers} at a time")
-    rows = federation.clients[federation.names[0]].learner.data.train
-    if isinstance(rows, StreamedShard):
-        say(f"{run}: more rows than fit into run.memory ({config.run.memory:g} GiB); they are streamed")
-    params = run_params(config, name, seed, str(device), _shuffle(rows))
-    job = Job(config, schema, name, seed, params, root)
-    return run_training(job, federation, store)
+
+    def build(refit: Refit | None) -> Federation:
+        federation = build_federation(config, schema, root / CLIENTS, name, seed, device, refit=refit)
+        if refit is None:
+            say(f"{run}: {len(federation.clients)} clients on {device}, {federation.workers} at a time")
+            if plan.streamed:
+                say(f"{run}: more rows than fit into run.memory ({config.run.memory:g} GiB); they are streamed")
+        else:
+            rows = sum(client.learner.data.train.rows for client in federation.clients.values())
+            say(f"{run}: training again, on all {rows:,} training and validation rows")
+        return federation
+
+    params = run_params(config, name, seed, str(device), _shuffle(plan))
+    return run_training(Job(config, schema, name, seed, params, root), build, store)
 
 
-def _shuffle(rows: ClientRows) -> str:
+def _shuffle(plan: RowPlan) -> str:
     """Return the value of `train.shuffle` that `auto` came to.
 
     All rows of a client are mixed where they fit into memory, windows of row groups where they are streamed.
     """
-    return "rows" if rows.shuffle.window is None else "row_groups"
+    return "rows" if plan.window is None else "row_groups"

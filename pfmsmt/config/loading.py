@@ -56,6 +56,15 @@ class Config(Frozen):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _noise_covers_one_training(self) -> "Config":
+        if self.train.refit and self.privacy.noise:
+            raise ValueError(
+                "train.refit trains twice, and with privacy.noise above 0 the second training would reveal as much "
+                "again; set train.refit to false, or privacy.noise to 0"
+            )
+        return self
+
 
 def load_config(path: Path = PARAMS_FILE) -> Config:
     """Parse and check a params file, and a tune.yaml beside it.

@@ -37,7 +37,21 @@ class ServerOptimizer(Frozen):
         return self
 
 
-class PrivateTraining(Frozen):
+class FirstOrderTraining(Frozen):
+    """Training of the first-order path."""
+
+    first_order_rate: Positive = Field(
+        default=0.02,
+        description="Rate of Adam on a client's own first-order weights, which have a ridge and no decay.",
+    )
+    ridge: NonNegative = Field(
+        default=8.0,
+        description="Ridge of shared first-order weights: half of it times their squares, on a client's summed losses.",
+    )
+    private_ridge: NonNegative = Field(default=100.0, description="The same of a client's own first-order weights.")
+
+
+class PrivateTraining(FirstOrderTraining):
     """Training of what stays with the clients."""
 
     private_learning_rate: Positive = Field(default=0.01, description="Rate of clients' Adam on private parameters.")
@@ -158,6 +172,9 @@ class PfMsmtrecParts(Frozen):
     private_experts: int = Field(
         default=4, ge=0, description="Experts of each task at each client, beside model.experts; 0: none."
     )
+    linear_experts: int = Field(
+        default=3, ge=0, description="Linear models that clients share, and that each mixes in its own way; 0: none."
+    )
     rank: int = Field(
         default=0,
         ge=0,
@@ -234,6 +251,7 @@ class PfMsmtrecPaper(PfMsmtrecParts, PrivateTraining):
     )
     regularizer: NonNegative = Field(default=0.01, description="mu of mu/2 |theta - anchor|^2; 0 switches it off.")
     private_experts: int = _preset("private_experts", 0)
+    linear_experts: int = _preset("linear_experts", 1)
     rank: int = _preset("rank", 4)
     scenario_rank: int = _preset("scenario_rank", 4)
     coordinate: Literal["clients", "clients_and_tasks"] = _preset("coordinate", "clients_and_tasks")
@@ -244,12 +262,17 @@ class PfMsmtrecPaper(PfMsmtrecParts, PrivateTraining):
     anchor: Literal["received", "global"] = _preset("anchor", "global")
 
 
-class PlainLearning(Frozen):
+class PlainLearning(FirstOrderTraining):
     """`methods.local` and `methods.centralized`: nothing is federated, Adam trains everything."""
 
     learning_rate: Positive = Field(default=0.008, description="Rate of Adam.")
     weight_decay: NonNegative = Field(
         default=2.0, description="Decay of Adam, decoupled: a step also takes rate x this x the parameter."
+    )
+
+    ridge: NonNegative = Field(
+        default=30.0,
+        description="As methods.shared.ridge, of weights that nothing is shared of: with private_ridge, on their sum.",
     )
 
     @model_validator(mode="after")

@@ -79,7 +79,8 @@ def reference_page() -> str:
         lines += ["", title, "", _meaning(part)]
         if block == "methods":
             lines += ["", f"{', '.join(WITH_SHARED)} also take every key of `shared`, in place of what stands there."]
-            keys = " and ".join(sorted(shared_keys(WITH_PRIVATE_SHARED[0])))
+            *first, last = sorted(shared_keys(WITH_PRIVATE_SHARED[0]))
+            keys = f"{', '.join(first)} and {last}"
             lines.append(f"{', '.join(WITH_PRIVATE_SHARED)} take {keys} of it.")
         lines += ["", "| Key | Value | Default | Meaning |", "|---|---|---|---|"]
         for setting in rows:

@@ -28,6 +28,13 @@ class Model(Frozen):
         default=(32,), description="Units of each hidden layer of a task's tower; [] is one linear layer."
     )
     dropout: float = Field(default=0.5, ge=0, lt=1, description="Share of units left out after each hidden layer.")
+    first_order: bool = Field(
+        default=True,
+        description=(
+            "Whether a linear model of each task stands beside the experts; it has a loss of its own, and the mean of "
+            "both logits is served."
+        ),
+    )
     ctcvr: Literal["product", "direct"] = Field(
         default="product", description="product: pCTCVR = pCTR * pCVR (ESMM); direct: a tower of its own."
     )
@@ -60,6 +67,9 @@ class Train(Frozen):
     task_weights: tuple[NonNegative, ...] = Field(
         default=(1.0, 1.0), min_length=1, description="Weight of each task's loss, in the order of the tasks."
     )
+    nested_ridge: Positive = Field(
+        default=8.0, description="Ridge of a nested task's first-order weights, in multiples of its method's ridge."
+    )
     quorum: float = Field(
         default=0.5, gt=0, le=1, description="Share of the clients that must answer for a round to count."
     )
@@ -82,6 +92,12 @@ class Train(Frozen):
     )
     calibration: CalibrationChoice = Field(
         default="platt", description="Calibration of probabilities, fitted on validation rows and kept with each model."
+    )
+    refit: bool = Field(
+        default=False,
+        description=(
+            "true: once the best rounds are known, train again on training and validation rows, and serve that model."
+        ),
     )
 
     @field_validator("task_weights")

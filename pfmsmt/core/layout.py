@@ -35,7 +35,7 @@ MODELS = Path("models")
 
 <method>-seed<seed>/<scenario>/weights.safetensors: the scenario's best model
 <method>-seed<seed>/<scenario>/model.json: its shape, schema and calibration
-<method>-seed<seed>/result.json: each scenario's best round and what it validated
+<method>-seed<seed>/result.json: each scenario's best round, what it validated, and the rows of a refit
 <method>-seed<seed>/history.csv: validation AUC and log-loss by round, scenario and task
 <method>-seed<seed>/ledger.csv: name, role, shape and bytes of all that passed
 <method>-seed<seed>/traffic.csv: bytes by round, phase, client and direction
@@ -49,7 +49,7 @@ RUNS = Path("runs")
 EVALUATION = Path("evaluation")
 """Scores on test rows, a folder for each run.
 
-<method>-seed<seed>/metrics.json: AUC with interval, GAUC, log-loss, ECE by scenario and task
+<method>-seed<seed>/metrics.json: AUC with interval, GAUC, log-loss, ECE by scenario and task; rows of a refit
 <method>-seed<seed>/roc.csv: points of the ROC curves
 <method>-seed<seed>/calibration.csv: predicted and actual rates by bin
 """
@@ -108,6 +108,8 @@ def read_scores(root: Path, method: str, seed: int) -> dict[str, Any]:
 
 def read_best(root: Path, method: str, seed: int) -> dict[str, Any]:
     """Read a run's best rounds: {scenario: {round, mean_auc, validation}}.
+
+    After a refit each has its `refit_rows` as well.
 
     Raises:
         DataError: missing or damaged.

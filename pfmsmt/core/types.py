@@ -27,6 +27,7 @@ class Role(StrEnum):
     GATE = "gate"
     TASK = "task"
     EMBEDDING = "embedding"
+    FIRST_ORDER = "first_order"
     NORM = "norm"
     PRIVATE = "private"
 

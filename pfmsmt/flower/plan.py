@@ -12,6 +12,9 @@ from pfmsmt import __version__
 from pfmsmt.config import Config, Methods, Model, Privacy, Run, Train
 from pfmsmt.data.schema import Schema
 
+_REFIT = "refit"
+"""The folder of a second training, within that of its run."""
+
 
 class RunPlan(BaseModel):
     """The settings of one run, and what server and site share.
@@ -30,12 +33,19 @@ class RunPlan(BaseModel):
     method: str
     seed: int
     mean_rows: float
-    """Training rows of a client on average: batches are in proportion to rows."""
+    """Training rows of a client on average, in the first training: batches are in proportion to rows."""
+    refits: bool
+    """Whether this is the run's second training, on training and validation rows."""
     model: Model
     train: Train
     run: Run
     privacy: Privacy
     methods: Methods
+
+    @property
+    def place(self) -> str:
+        """The folder of this training's state, among all of a site's state."""
+        return f"{self.run_id}/{_REFIT}" if self.refits else self.run_id
 
     @property
     def config(self) -> Config:
@@ -55,16 +65,28 @@ def across_sites(config: Config, schema: Schema) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update=budget), "run": run})
 
 
+def rows_of(schema: Schema, *, refits: bool = False) -> dict[str, int]:
+    """Return client -> rows that it trains on.
+
+    In the second training (`refits`) these are its validation rows as well.
+    """
+    splits = ("train", "val") if refits else ("train",)
+    return {client: sum(counts[split].rows for split in splits) for client, counts in schema.counts.items()}
+
+
 def mean_rows(schema: Schema) -> float:
     """Return the training rows of a client on average."""
-    rows = [counts["train"].rows for counts in schema.counts.values()]
-    return sum(rows) / len(rows)
+    rows = rows_of(schema)
+    return sum(rows.values()) / len(rows)
 
 
-def make_plan(config: Config, schema: Schema, method: str, seed: int, run_id: str) -> RunPlan:
-    """Return the plan of a run; `config` is what `across_sites` returned."""
+def make_plan(config: Config, schema: Schema, method: str, seed: int, run_id: str, *, refits: bool) -> RunPlan:
+    """Return the plan of a run's first or second training.
+
+    `config` is what `across_sites` returned.
+    """
     return RunPlan(
         run_id=run_id, version=__version__, agreement=schema.agreement, method=method, seed=seed,
-        mean_rows=mean_rows(schema), model=config.model, train=config.train, run=config.run, privacy=config.privacy,
-        methods=config.methods,
+        mean_rows=mean_rows(schema), refits=refits, model=config.model, train=config.train,
+        run=config.run, privacy=config.privacy, methods=config.methods,
     )  # fmt: skip

@@ -85,6 +85,20 @@ class LocalResult(NamedTuple):
     """a of the blend after training; 1 without one"""
 
 
+class FirstOrderLearning(NamedTuple):
+    """Training of the first-order path."""
+
+    rate: float
+    """Rate of Adam on the client's own weights; shared ones have their role's optimiser"""
+    ridge: float
+    """Of shared weights and their mixture.
+
+    Half of it times their squares is added to the sum of the client's losses.
+    """
+    private_ridge: float
+    """The same ridge of the client's own weights"""
+
+
 class LocalTrain(Protocol):
     """Local training as methods see it; `data` is opaque to them."""
 
@@ -106,6 +120,7 @@ class LocalTrain(Protocol):
         part: tuple[float, float] = ...,
         by_task: frozenset[Role] = ...,
         blend: Blend | None = ...,
+        first_order: FirstOrderLearning = ...,
     ) -> LocalResult:
         """See `pfmsmt.training.local.local_train`."""
         ...

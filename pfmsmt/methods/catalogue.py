@@ -3,6 +3,7 @@
 The one module that knows methods by their names. Whoever needs to know something about a method asks `method_facts`.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from pfmsmt.config import (
     FedAvgFinetune,
     Federated,
     FedHca2,
+    FirstOrderTraining,
     Methods,
     PfMsmtrecPaper,
     PfMsmtrecParts,
@@ -20,7 +22,7 @@ from pfmsmt.config import (
     ServerOptimizer,
 )
 from pfmsmt.core.types import Template
-from pfmsmt.methods import LocalTrain, Method
+from pfmsmt.methods import FirstOrderLearning, LocalTrain, Method
 from pfmsmt.methods.apfl import apfl
 from pfmsmt.methods.attention import AttentionRule
 from pfmsmt.methods.averaging import averaging
@@ -44,6 +46,8 @@ _CLIENT_SIDE = frozenset(
     }
 )  # fmt: skip
 
+_FIRST_ORDER = set(FirstOrderTraining.model_fields)
+"""Keys of the first-order path's training, which is the same in all methods."""
 _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
     "ditto": ditto,
     "fedrep": fedrep,
@@ -69,6 +73,9 @@ class MethodFacts(NamedTuple):
     scenario_rank: int = 0
     """Rank of the scenario's own part of the experts; 0: none."""
 
+    linear_experts: int = 1
+    """Linear models that clients share in the first-order path, beside their own; 0: none."""
+
     @property
     def deployable(self) -> bool:
         """Whether scenarios could train it without pooling their rows."""
@@ -76,11 +83,12 @@ class MethodFacts(NamedTuple):
 
     @property
     def expert_parts(self) -> dict[str, int]:
-        """Parts of the models beside shared experts, under the names of `ModelSpec`."""
+        """Parts of the models that the method decides, named as in `ModelSpec`."""
         return {
             "rank": self.rank,
             "private_experts": self.private_experts,
             "scenario_rank": self.scenario_rank,
+            "linear_experts": self.linear_experts,
         }
 
 
@@ -94,10 +102,15 @@ def method_facts(name: str, methods: Methods) -> MethodFacts:
     if isinstance(block, PfMsmtrecParts):
         phases = 2 if block.tower_steps else 1
         return MethodFacts(
-            phases=phases, rank=block.rank, private_experts=block.private_experts, scenario_rank=block.scenario_rank
+            phases=phases,
+            rank=block.rank,
+            private_experts=block.private_experts,
+            scenario_rank=block.scenario_rank,
+            linear_experts=block.linear_experts,
         )
     tuned = isinstance(block, FedAvgFinetune) and block.finetune_steps > 0
-    return MethodFacts(pooled=name == "centralized", two_models=tuned or name in ("ditto", "apfl"))
+    two_models = tuned or name in ("ditto", "apfl")
+    return MethodFacts(pooled=name == "centralized", two_models=two_models)
 
 
 def build_method(name: str, methods: Methods, local_train: LocalTrain, template: Template) -> Method:
@@ -107,6 +120,8 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
         ValueError: no method of that name.
     """
     block = _block(name, methods)
+    first_order = FirstOrderLearning(block.first_order_rate, block.ridge, block.private_ridge)
+    local_train = functools.partial(local_train, first_order=first_order)
     if isinstance(block, PlainLearning):
         # Nothing is federated: both rates are the same Adam's.
         rate, decay = block.learning_rate, block.weight_decay
@@ -115,9 +130,9 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
             learning_rate=rate, private_learning_rate=rate, private_weight_decay=decay,
         )  # fmt: skip
     if isinstance(block, FedAmp):
-        return fedamp(local_train, template, **block.model_dump())
+        return fedamp(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
     if isinstance(block, FedHca2):
-        return fedhca2(local_train, template, **block.model_dump())
+        return fedhca2(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
     if isinstance(block, PfMsmtrecPaper):
         return _pf_msmtrec(name, block, local_train, template, PLAIN_STEP)
     optimizer = FedOpt(
@@ -129,7 +144,7 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
     )
     if isinstance(block, PfMsmtrecParts):
         return _pf_msmtrec(name, block, local_train, template, optimizer)
-    own = block.model_dump(exclude=set(ServerOptimizer.model_fields))
+    own = block.model_dump(exclude={*ServerOptimizer.model_fields, *_FIRST_ORDER})
     if name in _BESIDE_AVERAGING:
         return _BESIDE_AVERAGING[name](local_train, template, **own, optimizer=optimizer)
     return averaging(name, local_train, template, **own, optimizer=optimizer)

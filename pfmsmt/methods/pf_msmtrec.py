@@ -19,7 +19,7 @@ from pfmsmt.core.types import ANCHOR, NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
 from pfmsmt.methods.personalised_step import PersonalisedStep
 
-_REPORTED = frozenset({Role.EXPERT, Role.EMBEDDING})
+_REPORTED = frozenset({Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER})
 """Roles whose movement is reported task by task, where tasks are coordinated as well."""
 _HEADS = frozenset({Role.TOWER, Role.GATE})
 
@@ -45,7 +45,7 @@ def pf_msmtrec(
     With `anchor` "global" and a regulariser the server sends its global part beside the client's own: of all federated
     roles in phase 1, of the heads in phase 2.
     """
-    federated = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING})
+    federated = frozenset({Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER})
     if gate == "federated":
         federated |= {Role.GATE}
     if not federated_batch_norm:

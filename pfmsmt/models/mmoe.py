@@ -14,6 +14,7 @@ from torch.nn import functional
 from pfmsmt.core.types import Role, Stream, Template
 from pfmsmt.models.dropout import Dropout
 from pfmsmt.models.experts import ExpertBank, ExpertLayer, PrivateExperts
+from pfmsmt.models.first_order import FirstOrder
 from pfmsmt.models.spec import ModelSpec
 from pfmsmt.models.template import Binding, TensorLabel
 
@@ -112,7 +113,7 @@ class Towers(nn.Module):
 
 
 class MMoE(nn.Module):
-    """Embeddings, experts, gates and towers of one client."""
+    """Embeddings, experts, gates and towers of one client, and its first-order path."""
 
     def __init__(self, spec: ModelSpec) -> None:
         """Allocate; `initialise` draws the values."""
@@ -139,6 +140,8 @@ class MMoE(nn.Module):
                 experts=spec.private_experts, tasks=len(spec.tasks), dropout=self.dropout,
             )  # fmt: skip
 
+        self.first_order = FirstOrder(spec) if spec.first_order else None
+
     def _table(self, federated: bool, role: Role, group: str) -> FieldTable | None:
         codes = [self.spec.field_codes[i] for i in self._columns[federated]]
         return FieldTable(codes, self.spec.embedding_dim, role, group) if codes else None
@@ -146,13 +149,15 @@ class MMoE(nn.Module):
     def initialise(self, seed: int, client: str) -> "MMoE":
         """Draw initial values.
 
-        They are the same at every client, but for tables of private fields.
+        They are the same at every client, but for tables of private fields and mixtures of linear experts.
         """
         common = _generator(Stream(seed, "", 0))
         for module in self.modules():
             if isinstance(module, (FieldTable, TaskLinear, ExpertLayer)):
                 own = isinstance(module, FieldTable) and module is self.private_embedding
                 module.initialise(_generator(Stream(seed, client, 0)) if own else common)
+            elif isinstance(module, FirstOrder):
+                module.initialise(_generator(Stream(seed, client, 0), "mixture"))
         return self
 
     def inputs(self, codes: Tensor, values: Tensor) -> Tensor:
@@ -169,6 +174,22 @@ class MMoE(nn.Module):
 
     def forward(self, codes: Tensor, values: Tensor) -> Tensor:
         """Map codes [B, F] and numbers [B, M] to logits [B, T].
+
+        They are the mean of all paths'.
+        """
+        paths = self.paths(codes, values)
+        return paths[0] if len(paths) == 1 else (paths[0] + paths[1]) / 2
+
+    def paths(self, codes: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        """Return each path's logits [B, T], of codes [B, F] and numbers [B, M].
+
+        First come those of the experts, then those of the first-order path.
+        """
+        deep = self._through_experts(codes, values)
+        return (deep,) if self.first_order is None else (deep, self.first_order(codes, values))
+
+    def _through_experts(self, codes: Tensor, values: Tensor) -> Tensor:
+        """Return the towers' logits [B, T].
 
         The towers compute them from the experts' outputs, mixed by each task's gate.
         """
@@ -195,5 +216,5 @@ def template_of(spec: ModelSpec) -> Template:
         return Binding(MMoE(spec)).template
 
 
-def _generator(stream: Stream) -> torch.Generator:
-    return torch.Generator().manual_seed(int(stream.generator("initial values").integers(2**63)))
+def _generator(stream: Stream, purpose: str = "initial values") -> torch.Generator:
+    return torch.Generator().manual_seed(int(stream.generator(purpose).integers(2**63)))

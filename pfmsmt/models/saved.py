@@ -30,8 +30,8 @@ from pfmsmt.models.template import Binding
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-_FORMAT = 3
-_READABLE = (1, 2, 3)
+_FORMAT = 4
+_READABLE = (1, 2, 3, 4)
 """Format 1 had no calibration, formats 1 and 2 had no fill in their schema."""
 
 

@@ -33,6 +33,17 @@ class ModelSpec(BaseModel):
     """Experts of each task, beside the `experts` that all tasks share; 0: none."""
     scenario_rank: int = 0
     """Rank of the scenario's own part of the experts; 0: none."""
+    first_order: bool = False
+    """Whether a linear model of each task stands beside the experts; models of version 0.1.0 have none."""
+    linear_experts: int = 0
+    """Shared linear models that clients mix, beside their own; 0: none."""
+    first_order_ids: bool = True
+    """Whether private fields have first-order weights."""
+
+    @property
+    def private_codes(self) -> int:
+        """Rows of the table of all private fields."""
+        return sum(n for n, flag in zip(self.field_codes, self.field_federated, strict=True) if not flag)
 
     @property
     def inputs(self) -> int:
@@ -41,7 +52,12 @@ class ModelSpec(BaseModel):
 
 
 def build_spec(
-    schema: ScenarioSchema, model: Model, rank: int = 0, private_experts: int = 0, **changes: Any
+    schema: ScenarioSchema,
+    model: Model,
+    rank: int = 0,
+    private_experts: int = 0,
+    linear_experts: int = 0,
+    **changes: Any,
 ) -> ModelSpec:
     """Derive the shapes of one scenario's model from its schema.
 
@@ -57,6 +73,7 @@ def build_spec(
         "product": model.ctcvr == "product",
         "rank": rank,
         "private_experts": private_experts,
+        "linear_experts": linear_experts,
     }
-    sizes = model.model_dump(include={"embedding_dim", "experts", "expert_layers", "tower_layers", "dropout"})
+    sizes = model.model_dump(exclude={"ctcvr"})
     return ModelSpec(**{**values, **sizes, **changes})

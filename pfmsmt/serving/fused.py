@@ -3,7 +3,8 @@
 Legend: B batch, T tasks, D inputs, H units, G expert copies of all kinds (shared ones, or T x E with adapters, and
 T x K private ones).
 
-BatchNorm is folded into the weights in front of it, adapters are added to their experts, and shared and private experts
+The first-order path is a table and columns of the first product; halves of both paths' logits are added. BatchNorm is
+folded into the weights in front of it, adapters are added to their experts, and shared and private experts
 and the gates share one first product. A gate gives the copies that are not its task's a logit of minus infinity, so
 one product mixes them all. Logits differ from MMoE's by float32 rounding alone.
 """
@@ -43,11 +44,14 @@ class FusedModel:
             self.copies, inputs, self._units = weights.shape
             gate_weight, gate_bias = _gates(model.gates.linear, self.copies, shared, private, bool(spec.rank))
             first = weights.transpose(0, 1).reshape(inputs, -1)
-            self._first = torch.cat((first, gate_weight), 1).float().contiguous()
-            self._first_bias = torch.cat((biases.flatten(), gate_bias)).float()
+            self._linear_table, linear_weight, linear_bias = _first_order(model, inputs)
+            self._first = torch.cat((first, gate_weight, linear_weight), 1).float().contiguous()
+            self._first_bias = torch.cat((biases.flatten(), gate_bias, linear_bias)).float()
             self._later = [(w.float().contiguous(), b.float().unsqueeze(1)) for w, b in layers[1:]]
             towers = [cast(TaskLinear, layer) for layer in model.towers.layers]
             self._towers = [(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in towers]
+            if model.first_order is not None:
+                self._towers[-1] = (self._towers[-1][0] / 2, self._towers[-1][1] / 2)
         self._tasks = tasks
         self.experts = _expert_places(tasks, shared, private, bool(spec.rank))
         """For each task its experts: [(name, place among the G copies)]."""
@@ -62,7 +66,8 @@ class FusedModel:
         x = torch.cat((embedded, values), 1)
         h = torch.addmm(self._first_bias, x, self._first)
         split = self.copies * self._units
-        gates = h[:, split:].view(rows, self._tasks, self.copies).softmax(-1)
+        end = split + self._tasks * self.copies
+        gates = h[:, split:end].reshape(rows, self._tasks, self.copies).softmax(-1)
         experts = h[:, :split].relu().view(rows, self.copies, self._units).transpose(0, 1)
         for weight, bias in self._later:
             experts = torch.baddbmm(bias, experts, weight).relu_()
@@ -70,7 +75,10 @@ class FusedModel:
         for weight, bias in self._towers[:-1]:
             mixed = torch.baddbmm(bias, mixed, weight).relu_()
         weight, bias = self._towers[-1]
-        return Fused(torch.baddbmm(bias, mixed, weight).squeeze(-1).T, gates)
+        logits = torch.baddbmm(bias, mixed, weight).squeeze(-1).T
+        if self._linear_table is not None:
+            logits = logits + h[:, end:] + functional.embedding(codes + self._offsets, self._linear_table).sum(1)
+        return Fused(logits, gates)
 
 
 def _one_table(model: MMoE) -> tuple[Tensor | None, Tensor, Tensor]:
@@ -87,6 +95,25 @@ def _one_table(model: MMoE) -> tuple[Tensor | None, Tensor, Tensor]:
     )
     moved = None if order == sorted(order) else torch.tensor(order, dtype=torch.int64)
     return moved, sizes.cumsum(0)[: len(order)], joined.clone()
+
+
+def _first_order(model: MMoE, inputs: int) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Return half of the first-order weights, in float64 but for the table.
+
+    The table [R, T] goes with `_one_table`'s offsets; weights [D, T] and biases [T] go into the first product. Without
+    a first-order path they are None and of no columns.
+    """
+    path = model.first_order
+    if path is None:
+        return None, torch.zeros(inputs, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    table, numbers = path.weights()
+    spec = model.spec
+    missing = 0 if spec.first_order_ids else spec.private_codes
+    whole = torch.cat((table, table.new_zeros(missing, table.shape[1])))
+    weight = torch.zeros(inputs, len(spec.tasks), dtype=torch.float64)
+    weight[inputs - spec.numerical :] = numbers.double() / 2
+    rows = whole if len(whole) else whole.new_zeros(1, whole.shape[1])
+    return rows / 2, weight, path.own_bias.detach().double() / 2
 
 
 def _folded(layers: list[ExpertLayer]) -> tuple[Tensor, Tensor]:

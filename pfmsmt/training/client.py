@@ -45,9 +45,13 @@ class Average(NamedTuple):
 class Client:
     """One scenario: its data, its private state and its best model."""
 
-    def __init__(self, name: str, method: Method, learner: Learner, seed: int) -> None:
-        """Start with the private state of an untrained model."""
+    def __init__(self, name: str, method: Method, learner: Learner, seed: int, chosen: Best | None = None) -> None:
+        """Start with the private state of an untrained model.
+
+        `chosen` is the best round of a training before this one, which is then kept in place of this one's best.
+        """
         self.name, self._method, self._learner, self._seed = name, method, learner, seed
+        self._chosen = chosen
         self._states = {(0, 0): method.init_client(learner.binding.read())}
         """(round, phase) -> the private state after it"""
         self.best: Best | None = None
@@ -66,6 +70,11 @@ class Client:
     def learner(self) -> Learner:
         """Model, data and budget."""
         return self._learner
+
+    @property
+    def refits(self) -> bool:
+        """Whether an earlier training chose the round that is kept."""
+        return self._chosen is not None
 
     def answer(self, request: Request) -> Upload | Validation:
         """Carry out a request.
@@ -100,6 +109,14 @@ class Client:
         learner.binding.write(parameters)
         # A large table is in no array: it is brought to the version that the latest state names.
         learner.rewind(self._states[max(self._states)].optimizer)
+        if self._chosen is not None:
+            # No prediction is made that would show it.
+            if (bad := arrays.first_not_finite(parameters)) is not None:
+                raise TrainingError(f"round {request.round}, client {self.name}: {bad!r} is not finite")
+            # Up to the chosen round, as that one itself may fail to reach this client.
+            if request.round <= self._chosen.round:
+                self._keep(self._chosen._replace(parameters=parameters))
+            return {}
         try:
             validation = validate(learner.model, learner.data.validation, learner.device)
         except TrainingError as error:
@@ -107,10 +124,13 @@ class Client:
         found = score(validation, self._positives)
         # Strictly better: of equal rounds the first stays, whatever is repeated.
         if self.best is None or found > self.best.score:
-            self.best = Best(request.round, found, validation, parameters)
-            if learner.large is not None:
-                learner.large.mark_best()
+            self._keep(Best(request.round, found, validation, parameters))
         return validation
+
+    def _keep(self, best: Best) -> None:
+        self.best = best
+        if self._learner.large is not None:
+            self._learner.large.mark_best()
 
     def best_parameters(self) -> NamedArrays:
         """Return every tensor of the best model; a large table is copied.

@@ -11,7 +11,7 @@ from pfmsmt.config import CalibrationChoice, Config
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import ScenarioSchema, Schema
-from pfmsmt.data.shards.budget import choose_plan
+from pfmsmt.data.shards.budget import RowPlan, choose_plan
 from pfmsmt.data.shards.reader import RowGroups, ShardFile
 from pfmsmt.data.shards.resident import ClientData, ClientRows, load_rows
 from pfmsmt.data.shards.streamed import ReadingThread, StreamedShard, open_shard
@@ -20,13 +20,14 @@ from pfmsmt.methods.catalogue import build_method, method_facts, with_messages
 from pfmsmt.methods.noise import Entropy, seeded
 from pfmsmt.models.mmoe import template_of
 from pfmsmt.models.spec import ModelSpec, build_spec
-from pfmsmt.training.client import Client
+from pfmsmt.training.client import Best, Client
 from pfmsmt.training.devices import choose_workers
 from pfmsmt.training.exchange import Exchange, InProcess
 from pfmsmt.training.history import History
 from pfmsmt.training.local import build_learner, client_batch_size, local_train
 from pfmsmt.training.pooled import POOLED_CLIENT, PooledReference
-from pfmsmt.training.results import write_models
+from pfmsmt.training.refit import Refit
+from pfmsmt.training.results import best_rounds, fit_calibrations, write_models
 
 
 class Federation(NamedTuple):
@@ -44,6 +45,8 @@ class Federation(NamedTuple):
     """Clients that compute at a time, ..."""
     threads: int = 1
     """... and torch's threads of each."""
+    refit: Refit | None = None
+    """Of a second training: what the first one found."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,41 +93,97 @@ class Federation(NamedTuple):
         for client in self.clients.values():
             client.load(folder)
 
+    def findings(self, calibrate: bool = True) -> Refit:
+        """Return what a second training takes from this one.
+
+        Raises:
+            TrainingError: a client never validated a model, or a calibration did not converge.
+        """
+        best_rounds(self._serving())
+        best: dict[str, Best] = {
+            name: client.best._replace(parameters={}) for name, client in self.clients.items() if client.best
+        }
+        return Refit(best, fit_calibrations(self.calibration if calibrate else "none", self._serving(), self.schema))
+
     def save_models(self, folder: Path, history: History) -> dict[str, dict[str, Any]]:
         """Write every scenario's best model and the run's results; see `write_models`.
 
         Raises:
             TrainingError: a client never validated a model, or a calibration did not converge; nothing is written.
         """
-        clients = {scenario: self.client_of(scenario) for scenario in self.schema.scenarios}
+        refit = self.findings() if self.refit is None else self.refit
         return write_models(
-            folder, clients, self.schema, self.template, history,
-            calibration=self.calibration, reference=self.reference,
+            folder, self._serving(), self.schema, self.template, history,
+            calibrations=refit.calibrations, reference=self.reference,
         )  # fmt: skip
 
+    def _serving(self) -> dict[str, Client]:
+        """Return scenario -> the client whose model serves it."""
+        return {scenario: self.client_of(scenario) for scenario in self.schema.scenarios}
 
-def load_data(config: Config, schema: Schema, shards: Path, name: str) -> dict[str, ClientData]:
+
+class _Sources(NamedTuple):
+    """Row groups of each client, and the plan for reading them."""
+
+    train: dict[str, RowGroups]
+    """client -> training rows"""
+    joined: dict[str, RowGroups]
+    """client -> training and validation rows"""
+    validation: dict[str, RowGroups]
+    """scenario -> validation rows"""
+    plan: RowPlan
+
+
+def _open_sources(config: Config, schema: Schema, shards: Path, name: str) -> _Sources:
+    facts = method_facts(name, config.methods)
+    pool, schemas = PooledReference.of(schema), _schemas(schema)
+    files = {
+        split: pool.files(shards, split) if facts.pooled else [ShardFile(shards, split, s) for s in schemas]
+        for split in ("train", "val")
+    }
+    pairs = [*zip(files["train"], files["val"], strict=True)]
+    if facts.pooled:
+        train = {POOLED_CLIENT: RowGroups(files["train"])}
+        joined = {POOLED_CLIENT: RowGroups([file for pair in pairs for file in pair])}
+    else:
+        train = {s.scenario: RowGroups([first]) for s, (first, _) in zip(schemas, pairs, strict=True)}
+        joined = {s.scenario: RowGroups(pair) for s, pair in zip(schemas, pairs, strict=True)}
+    validation = {s.scenario: RowGroups([second]) for s, (_, second) in zip(schemas, pairs, strict=True)}
+    # Both trainings of a refit read in one way, so the one with more rows decides.
+    most = joined if config.train.refit else train
+    plan = choose_plan(config.train, config.run.memory, [*most.values()], [*validation.values()], facts.phases)
+    return _Sources(train, joined, validation, plan)
+
+
+def plan_rows(config: Config, schema: Schema, shards: Path, name: str) -> RowPlan:
+    """Return the plan by which `load_data` reads the rows of method `name`.
+
+    Raises:
+        ConfigError, DataError: see `load_data`.
+    """
+    return _open_sources(config, schema, shards, name).plan
+
+
+def load_data(
+    config: Config, schema: Schema, shards: Path, name: str, *, joined: bool = False
+) -> dict[str, ClientData]:
     """Load the training and validation rows of each client of method `name`.
 
     Rows that do not fit into `run.memory` are opened, to be streamed. Test shards are not read.
+
+    Args:
+        config: all settings.
+        schema: of the shards.
+        shards: their folder.
+        name: of the method.
+        joined: validation rows are training rows too, and none are left to validate on.
 
     Raises:
         ConfigError: rows can neither be held nor streamed within `run.memory`.
         DataError: a shard cannot be read.
     """
-    facts = method_facts(name, config.methods)
-    pool = PooledReference.of(schema)
-    schemas = _schemas(schema)
-    files = {
-        split: pool.files(shards, split) if facts.pooled else [ShardFile(shards, split, s) for s in schemas]
-        for split in ("train", "val")
-    }
-    train = {s.scenario: RowGroups([file]) for s, file in zip(schemas, files["train"], strict=True)}
-    validation = {s.scenario: RowGroups([file]) for s, file in zip(schemas, files["val"], strict=True)}
-    if facts.pooled:
-        train = {POOLED_CLIENT: RowGroups(files["train"])}
-    plan = choose_plan(config.train, config.run.memory, [*train.values()], [*validation.values()], facts.phases)
-    reader = ReadingThread()
+    sources = _open_sources(config, schema, shards, name)
+    plan, reader = sources.plan, ReadingThread()
 
     def rows(source: RowGroups) -> ClientRows:
         if plan.streamed:
@@ -132,10 +191,13 @@ def load_data(config: Config, schema: Schema, shards: Path, name: str) -> dict[s
             return StreamedShard(source, plan.window, reader)
         return load_rows(source, plan.window)
 
-    held = {scenario: rows(source) for scenario, source in validation.items()}
+    if joined:
+        return {client: ClientData(rows(source), {}) for client, source in sources.joined.items()}
+    held = {scenario: rows(source) for scenario, source in sources.validation.items()}
+    pooled = method_facts(name, config.methods).pooled
     return {
-        client: ClientData(rows(source), held if facts.pooled else {client: held[client]})
-        for client, source in train.items()
+        client: ClientData(rows(source), held if pooled else {client: held[client]})
+        for client, source in sources.train.items()
     }
 
 
@@ -149,6 +211,7 @@ def build_federation(
     data: Mapping[str, ClientData] | None = None,
     mean_rows: float | None = None,
     entropy: Entropy = seeded,
+    refit: Refit | None = None,
 ) -> Federation:
     """Build method `name` and all of its clients.
 
@@ -156,6 +219,7 @@ def build_federation(
         data: what `load_data` returned, to share it between federations; loaded from `shards` if left out.
         mean_rows: training rows of a client on average, where some clients are elsewhere.
         entropy: of noise on uploads, see `with_messages`.
+        refit: what the first training found; then this is the second, on training and validation rows.
 
     Raises:
         ConfigError: train.task_weights does not fit the data's tasks, or an adapter's rank its first layer; or rows
@@ -164,14 +228,18 @@ def build_federation(
     """
     facts = method_facts(name, config.methods)
     specs = build_specs(config, schema, name)
-    data = load_data(config, schema, shards, name) if data is None else data
+    data = load_data(config, schema, shards, name, joined=refit is not None) if data is None else data
     reference, batch = None, config.train.batch_size
     if facts.pooled:
         reference = PooledReference.of(schema)
-        specs = {POOLED_CLIENT: reference.spec(specs[schema.scenarios[0]])}
+        pooled = {POOLED_CLIENT: reference.spec(specs[schema.scenarios[0]])}
+        specs = _without_large_ids(pooled, config.train.large_table_rows)
         batch = reference.batch_size(batch)
     if mean_rows is None:
-        mean_rows = sum(part.train.rows for part in data.values()) / len(data)
+        # Of the first training in the second as well: a batch grows with its client's rows, so a round takes as many
+        # steps, and each row is met as often, as when rounds were counted.
+        first = [counts["train"].rows for counts in schema.counts.values()]
+        mean_rows = sum(first if refit else (part.train.rows for part in data.values())) / len(data)
     # Shapes may differ between clients, in their private tables; names and roles are the same.
     template = template_of(next(iter(specs.values())))
     plain = build_method(name, config.methods, local_train, template)
@@ -183,9 +251,9 @@ def build_federation(
         learner = build_learner(
             client, specs[client], part, size, config.train, seed, device, in_place=not facts.two_models
         )
-        clients[client] = Client(client, method, learner, seed)
+        clients[client] = Client(client, method, learner, seed, None if refit is None else refit.best[client])
     workers, threads = choose_workers(config.run, len(clients), device)
-    return Federation(method, clients, schema, template, reference, config.train.calibration, workers, threads)
+    return Federation(method, clients, schema, template, reference, config.train.calibration, workers, threads, refit)
 
 
 def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpec]:
@@ -201,7 +269,9 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
             f"the data have the tasks {', '.join(tasks)}"
         )
     parts = method_facts(name, config.methods).expert_parts
-    specs = {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}
+    specs = _without_large_ids(
+        {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}, config.train.large_table_rows
+    )
     first = specs[schema.scenarios[0]]
     for key, rank in (("rank", first.rank), ("scenario_rank", first.scenario_rank)):
         if rank > first.inputs:
@@ -216,6 +286,16 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
                 f"({min(first.expert_layers)})"
             )
     return specs
+
+
+def _without_large_ids(specs: dict[str, ModelSpec], large: int) -> dict[str, ModelSpec]:
+    """Take first-order weights from private fields with large tables.
+
+    Beside a table that is trained in place they would be copied each round as often as that table is spared. All clients alike, as names must be the same.
+    """
+    if max(spec.private_codes for spec in specs.values()) < large:
+        return specs
+    return {name: spec.model_copy(update={"first_order_ids": False}) for name, spec in specs.items()}
 
 
 def _schemas(schema: Schema) -> list[ScenarioSchema]:

@@ -16,7 +16,7 @@ from pfmsmt.core import arrays
 from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.types import NamedArrays, Role, Stream
 from pfmsmt.data.shards.resident import ClientData
-from pfmsmt.methods import Blend, LocalResult
+from pfmsmt.methods import Blend, FirstOrderLearning, LocalResult
 from pfmsmt.models.heads import loss, task_losses
 from pfmsmt.models.large_table import LargeTable
 from pfmsmt.models.mmoe import MMoE
@@ -27,6 +27,8 @@ PRIVATE_TABLE = "private_embedding.table"
 TABLE_VERSION = f"{PRIVATE_TABLE}/version"
 """A large table's version, among the optimiser's state: it stands for the table and its moments."""
 
+_FIRST_ORDER = "first_order."
+"""Begins the names of the first-order path's tensors in the model."""
 _DECAY_FLOOR = 0.1
 """The cosine decay ends at this share of the learning rate."""
 
@@ -106,6 +108,7 @@ def local_train(
     part: tuple[float, float] = (0.0, 1.0),
     by_task: Collection[Role] = (),
     blend: Blend | None = None,
+    first_order: FirstOrderLearning | None = None,
 ) -> LocalResult:
     """Train from `parameters`: plain SGD on federated roles, Adam on private ones.
 
@@ -139,6 +142,8 @@ def local_train(
             gradient>; both are taken at the same blend. Adam, whose steps do not depend on the gradient's scale, makes
             steps as long as without a blend.
 
+        first_order: rate and ridges of the first-order path; by default other private tensors' rate, and no ridge.
+
     Raises:
         TrainingError: the loss is not finite; round, client and value are named.
         ValueError: a role of `by_task` is not federated, or frozen: its movements would not be plain SGD's.
@@ -168,7 +173,18 @@ def local_train(
     if large is not None:
         large.begin(int(optimizer.get(TABLE_VERSION, 0)), private_learning_rate * rate, private_weight_decay)
     sgd = torch.optim.SGD(shared, lr=learning_rate * rate, foreach=True) if shared else None
-    adam = _adam(own, optimizer, private_learning_rate * rate, private_weight_decay, data.device) if own else None
+    first_order = first_order or FirstOrderLearning(private_learning_rate, 0.0, 0.0)
+    ridges = _ridges(data, first_order)
+    linear = {name: tensor for name, tensor in own.items() if name.startswith(_FIRST_ORDER)}
+    groups = [
+        (
+            [tensor for name, tensor in own.items() if name not in linear],
+            private_learning_rate * rate,
+            private_weight_decay,
+        ),
+        (list(linear.values()), first_order.rate * rate, 0.0),
+    ]
+    adam = _adam(own, optimizer, groups, data.device) if own else None
     pulls = []
     if anchor and regularizer > 0:
         strengths = (learning_rate * rate * regularizer, private_learning_rate * rate * regularizer)
@@ -192,15 +208,20 @@ def local_train(
         model.zero_grad()
         if blending:
             blending.mix()
-        logits = model(batch.codes, batch.values)
+        paths = model.paths(batch.codes, batch.values)
         if split:
-            value = split.backward(task_losses(logits, batch.labels, weights, model.spec), learning_rate * rate)
+            each = [task_losses(logits, batch.labels, weights, model.spec) for logits in paths]
+            value = split.backward(sum(each[1:], each[0]), learning_rate * rate)
         else:
-            value = loss(logits, batch.labels, weights, model.spec)
+            values = [loss(logits, batch.labels, weights, model.spec) for logits in paths]
+            value = sum(values[1:], values[0])
             value.backward()  # type: ignore[no-untyped-call]
         total += value.detach()
         if blending:
             blending.part()
+        for tensor, strength in ridges:
+            if tensor.grad is not None:
+                tensor.grad.addcmul_(tensor.detach(), strength)
         for optimizer_ in (sgd, adam, large):
             if optimizer_ is not None:
                 optimizer_.step()
@@ -208,8 +229,8 @@ def local_train(
         with torch.no_grad():
             for pulled, anchors, share in pulls:
                 torch._foreach_lerp_(pulled, anchors, share)
-    mean = float(total) / max(steps, 1)
-    # Once a loss is not finite, the sum stays so.
+    # Of each path; once a loss is not finite, the sum stays so.
+    mean = float(total) / max(steps, 1) / (1 if model.first_order is None else 2)
     if not math.isfinite(mean):
         raise TrainingError(
             f"round {stream.round}, client {stream.client}: the training loss became {mean}; "
@@ -332,10 +353,34 @@ def _pulls(
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
+def _ridges(data: Learner, learning: FirstOrderLearning) -> list[tuple[Tensor, Tensor]]:
+    """Return first-order tensors and strengths of their ridges [T].
+
+    A strength times its tensor is the ridge's part of the mean loss's gradient.
+    """
+    path = data.model.first_order
+    if path is None:
+        return []
+    spec = data.model.spec
+    nested = [parent is not None and spec.product for parent in spec.parents]
+    each = torch.tensor([data.budget.nested_ridge if n else 1.0 for n in nested], device=data.device)
+    each /= data.data.train.rows
+    return [
+        *((tensor, learning.ridge * each) for tensor in path.shared()),
+        *((tensor, learning.private_ridge * each) for tensor in path.own()),
+        *((tensor, torch.full_like(each, learning.ridge / data.data.train.rows)) for tensor in path.mixtures()),
+    ]
+
+
 def _adam(
-    own: dict[str, Tensor], state: NamedArrays, rate: float, decay: float, device: torch.device
+    own: dict[str, Tensor],
+    state: NamedArrays,
+    groups: Iterable[tuple[list[Tensor], float, float]],
+    device: torch.device,
 ) -> torch.optim.AdamW:
-    adam = torch.optim.AdamW(own.values(), lr=rate, weight_decay=decay, fused=device.type in ("cpu", "cuda"))
+    """Return Adam over groups (tensors, rate, decay), with its earlier state."""
+    settings = [{"params": tensors, "lr": rate, "weight_decay": decay} for tensors, rate, decay in groups if tensors]
+    adam = torch.optim.AdamW(settings, fused=device.type in ("cpu", "cuda"))
     for name, tensor in own.items():
         if f"{name}/step" in state:
             adam.state[tensor] = {key: torch.tensor(state[f"{name}/{key}"], device=device) for key in _MOMENTS}

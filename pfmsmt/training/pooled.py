@@ -21,6 +21,8 @@ from pfmsmt.data.shards.streamed import StreamedShard, open_shard
 from pfmsmt.models.spec import ModelSpec
 
 POOLED_CLIENT = "all"
+PRIVATE_TABLES = ("private/table", "private/private_table")
+"""Tables of private fields: embeddings, and first-order weights."""
 
 
 class ModelParts(NamedTuple):
@@ -79,17 +81,18 @@ class PooledReference(NamedTuple):
         position = self._position(scenario)
         fields = self.schemas[position].categorical
         own = spec.model_copy(update={"field_codes": (*(field.codes for field in fields), len(self.schemas))})
-        table = parameters.get("private/table")
-        if table is None:
+        tables = {name: parameters[name] for name in PRIVATE_TABLES if name in parameters}
+        if not tables:
             return ModelParts(own, parameters, position)
-        # The table holds all private fields one after the other, each of them scenario after scenario.
+        # A table holds all private fields one after the other, each of them scenario after scenario.
         rows, at = [], 0
         shifts = private_shifts(self.schemas)[position]
         for field, codes, shift in zip(fields, spec.field_codes, shifts, strict=False):
             if not field.federated:
                 rows.append(slice(at + shift, at + shift + field.codes))
                 at += codes
-        return ModelParts(own, {**parameters, "private/table": np.concatenate([table[r] for r in rows])}, position)
+        parts = {name: np.concatenate([table[r] for r in rows]) for name, table in tables.items()}
+        return ModelParts(own, {**parameters, **parts}, position)
 
     def _position(self, scenario: str) -> int:
         return [s.scenario for s in self.schemas].index(scenario)

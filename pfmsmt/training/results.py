@@ -28,7 +28,8 @@ FILES = ("result.json", "history.csv", "ledger.csv", "traffic.csv", "diagnostics
 def best_rounds(clients: Mapping[str, Client]) -> dict[str, dict[str, Any]]:
     """Return scenario -> {round, mean_auc, validation} of its best model.
 
-    Chosen on validation rows.
+    Chosen on validation rows. With a refit all three are of the first training, and `refit_rows` says on how many rows
+    the model was trained in the second.
 
     `mean_auc` is None where no task's AUC is defined.
 
@@ -47,6 +48,8 @@ def best_rounds(clients: Mapping[str, Client]) -> dict[str, dict[str, Any]]:
         defined = any(cell["auc"] is not None for cell in own.values())
         mean = score({scenario: own}).auc if defined else None
         found[scenario] = {"round": best.round, "mean_auc": mean, "validation": own}
+        if client.refits:
+            found[scenario]["refit_rows"] = client.learner.data.train.rows
     return found
 
 
@@ -57,7 +60,7 @@ def write_models(
     template: Template,
     history: History,
     *,
-    calibration: CalibrationChoice = "none",
+    calibrations: Mapping[str, Calibration],
     reference: PooledReference | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Write every scenario's best model, and the files in FILES.
@@ -65,14 +68,14 @@ def write_models(
     Args:
         clients: scenario -> the client whose model serves it.
         template: roles of all tensors of a client's model.
-        calibration: fitted to each scenario's own validation rows, and saved with its model.
+        calibrations: scenario -> what is saved with its model; may lack some or all.
         reference: where the clients' one model is everybody's.
 
     Returns:
         `best_rounds`, as `result.json` holds it.
 
     Raises:
-        TrainingError: a client never validated a model, or a calibration did not converge; nothing is written.
+        TrainingError: a client never validated a model; nothing is written.
     """
     best = best_rounds(clients)
     with new_folder(folder) as temporary:
@@ -80,10 +83,28 @@ def write_models(
             own = schema.scenario(scenario)
             spec, parameters = client.learner.model.spec, client.best_parameters()
             model = ModelParts(spec, parameters) if reference is None else reference.cut(spec, parameters, scenario)
-            line = None if calibration == "none" else _calibrate(calibration, client, own)
+            line = calibrations.get(scenario)
             save_model(temporary / scenario, model.spec, model.parameters, own, model.code, line)
         write_results(temporary, best, template, history)
     return best
+
+
+def fit_calibrations(kind: CalibrationChoice, clients: Mapping[str, Client], schema: Schema) -> dict[str, Calibration]:
+    """Return scenario -> calibration of its best model.
+
+    Each is fitted to the scenario's own validation rows; with the kind none there are none.
+
+    Args:
+        kind: of every calibration.
+        clients: scenario -> the client whose model serves it.
+        schema: of the shards.
+
+    Raises:
+        TrainingError: a client never validated a model, or a calibration did not converge.
+    """
+    if kind == "none":
+        return {}
+    return {scenario: _calibrate(kind, client, schema.scenario(scenario)) for scenario, client in clients.items()}
 
 
 def _calibrate(kind: CalibrationName, client: Client, schema: ScenarioSchema) -> Calibration:

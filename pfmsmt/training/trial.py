@@ -3,7 +3,7 @@
 For ablations, benchmarks and tuning.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ class Trial(NamedTuple):
     """A federation whose rounds have been run."""
 
     federation: Federation
+    """With `train.refit` that of the second training."""
     validation: tuple[float | None, ...]
     """Mean AUC over scenarios and tasks on validation rows after each round; None where no AUC is defined."""
 
@@ -75,27 +76,40 @@ def run_trial(
     data: Mapping[str, ClientData] | None = None,
     on_round: Callable[[RoundResult], None] = lambda _: None,
 ) -> Trial:
-    """Run all rounds of method `name`.
+    """Run all rounds of method `name`, and with `train.refit` a second training.
 
     Args:
         data: what `load_data` returned, to share it between trials; loaded from `shards` if left out.
-        on_round: called after every round; what it raises ends the trial.
+        on_round: called after every round of the first training; what it raises ends the trial.
 
     Raises:
         TrainingError: see `run_rounds`.
     """
+
     federation = build_federation(config, schema, shards, name, seed, device, data)
-    server = federation.method.init(federation.initial_parameters, federation.names)
-    with InProcess(federation.clients, workers, threads) as exchange:
-        results = run_rounds(
-            federation.method, exchange, server, federation.names,
-            rounds=config.train.rounds, quorum=config.train.quorum,
-        )  # fmt: skip
-        validation = tuple(mean_auc(result.validation.values()) for result in _reporting(results, on_round))
+    validation = _train(federation, config.train.rounds, config.train.quorum, workers, threads, on_round)
+    if config.train.refit:
+        # No probability is looked at, so none needs calibration.
+        refit = federation.findings(calibrate=False)
+        del federation  # its rows and models make room
+        federation = build_federation(config, schema, shards, name, seed, device, refit=refit)
+        _train(federation, refit.rounds, config.train.quorum, workers, threads, lambda _: None)
     return Trial(federation, validation)
 
 
-def _reporting(results: Iterator[RoundResult], on_round: Callable[[RoundResult], None]) -> Iterator[RoundResult]:
-    for result in results:
-        on_round(result)
-        yield result
+def _train(
+    federation: Federation,
+    rounds: int,
+    quorum: float,
+    workers: int,
+    threads: int,
+    on_round: Callable[[RoundResult], None],
+) -> tuple[float | None, ...]:
+    """Run all rounds; return the mean validation AUC after each."""
+    server = federation.method.init(federation.initial_parameters, federation.names)
+    validation = []
+    with InProcess(federation.clients, workers, threads) as exchange:
+        for result in run_rounds(federation.method, exchange, server, federation.names, rounds=rounds, quorum=quorum):
+            on_round(result)
+            validation.append(mean_auc(result.validation.values()))
+    return tuple(validation)

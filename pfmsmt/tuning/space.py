@@ -16,9 +16,9 @@ from pfmsmt.core.errors import ConfigError
 from pfmsmt.data.schema import Schema
 from pfmsmt.training.scores import Validation
 
-FIXED = ("run.memory", "train.shuffle", "train.shuffle_rows", "train.calibration")
-"""Keys that are the same in all trials: these share the shards as they were read, and no AUC sees what is done to
-probabilities after training."""
+FIXED = ("run.memory", "train.shuffle", "train.shuffle_rows", "train.calibration", "train.refit")
+"""Keys that are the same in all trials: these share the shards as they were read, and no validation AUC sees what is
+done after the first training."""
 FREE = ("train.methods", "train.seeds", *(f"run.{key}" for key in Run.model_fields if key != "memory"))
 """Keys that decide where, how fast and what else is trained, not what one training computes."""
 
@@ -122,7 +122,7 @@ def _unknown(key: str, valid: list[str]) -> str:
     if key in FREE:
         return f"{key}: cannot be tuned: it decides where or how fast is trained, or what else, not what is computed"
     if key in FIXED:
-        return f"{key}: cannot be tuned: trials share the shards as they were read, and no AUC sees calibration"
+        return f"{key}: cannot be tuned: trials share the shards as they were read, no AUC sees calibration or refit"
     owners = [name for name in METHOD_NAMES if f"methods.{name}.{last}" in valid]
     method = block.removeprefix("methods.")
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)

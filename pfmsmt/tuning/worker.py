@@ -156,7 +156,9 @@ def _run_one(setup: StudySetup, study: Study, data: Mapping[str, ClientData], pi
 
 def _train(setup: StudySetup, trial: Trial, data: Mapping[str, ClientData], progress: _Progress) -> float:
     """Train once with a trial's values; return the best round's objective."""
-    config = changed_config(setup.config, draw(trial, setup.space))
+    drawn = changed_config(setup.config, draw(trial, setup.space))
+    # A trial is judged on validation rows, which a second training would take away.
+    config = drawn.model_copy(update={"train": drawn.train.model_copy(update={"refit": False})})
     device = torch.device(setup.device)
     workers, threads = choose_workers(config.run, len(data), device, setup.workers)
     values: list[float] = []

@@ -344,7 +344,8 @@ def test_rivals_have_fedavgs_keys_and_a_regularizer_only_where_it_is_used():
     assert keys["fedrep"] == keys["fedavg"] | {"head_share"}
     assert keys["fedavg_finetune"] == keys["fedavg"] | {"finetune_steps", "finetune_rate"}
     assert keys["apfl"] == keys["fedavg"] | {"alpha", "alpha_rate"}
-    private = {"private_learning_rate", "private_weight_decay"}
+    linear = {"first_order_rate", "ridge", "private_ridge"}
+    private = {"private_learning_rate", "private_weight_decay"} | linear
     assert keys["fedamp"] == private | {"attraction", "sigma", "regularizer"}, "nothing is averaged, so there is no SGD"
     assert keys["fedhca2"] == private | {"learning_rate", "conflict", "alpha", "beta", "hyper_rate"}
     optimizer = {"server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_weight_decay"}
@@ -375,7 +376,7 @@ def test_a_scenario_may_be_called_auto():
 
 @pytest.mark.parametrize(
     "key",
-    ["seed", "train.rounds", "methods.local", "methods.shared", "methods.shared.server_beta1", "register",
+    ["seed", "train.rounds", "methods.local", "methods.shared", "methods.shared.server_weight_decay", "register",
      "evaluate.bootstrap", "data.synthetic"],
 )  # fmt: skip
 def test_a_missing_key_has_its_default(key):

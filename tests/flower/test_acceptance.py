@@ -118,13 +118,44 @@ def test_figures_that_cannot_be_are_rejected(configure, grid, serve, capsys, auc
 
 
 @pytest.mark.slow(1)
-@pytest.mark.parametrize("best", [{"round": "x"}, {"mean_auc": "<script>"}, {"validation": [1]}, {"round": 0}])
+@pytest.mark.parametrize(
+    "best", [{"round": "x"}, {"mean_auc": "<script>"}, {"validation": [1]}, {"round": 0}, {"round": 2}]
+)
 def test_what_a_site_tells_at_the_end_is_checked(configure, grid, serve, project, capsys, best):
     configure(ONE)
     act = with_notes(lambda notes: notes["best"].update(best))
     grid.before = lambda site, m: act(grid, site, m) if site == "ES" and step(m) is None else None
     serve(grid, "fedavg")
     assert "site ES did not save a model: its answer does not fit" in capsys.readouterr().out
+    assert json.loads((project / "models/fedavg-seed0/result.json").read_text())["best"].keys() == ALL - {"ES"}
+
+
+@pytest.mark.slow(2)
+def test_a_site_whose_best_round_is_not_known_is_not_trained_again(configure, grid, serve, project, capsys):
+    configure({**ONE, "train.refit": True})
+    done = {"ES": 0, "NL": 0}
+
+    def act(site, message):
+        """ES fails at the end of the first training; NL validates in the second."""
+        if site == "ES" and step(message) is None and not read_request(message.content).plan.refits:
+            return raises(message)
+        if site == "NL" and step(message) == ("validate", 1, 0) and read_request(message.content).plan.refits:
+            done["NL"] += 1
+            return with_notes(lambda notes: notes.update(validation={"NL": {}}))(grid, site, message)
+        return None
+
+    grid.before = act
+    with pytest.raises(TrainingError, match="1 clients answered, the quorum is 2"):
+        serve(grid, "fedavg")
+    output = capsys.readouterr().out
+    assert "site ES did not find its best round: " in output
+    assert done["NL"] == 1
+    grid.before = lambda site, message: None
+    serve(grid, "fedavg")
+    output = capsys.readouterr().out
+    assert "going on after round 0 of the second training" in output
+    assert "client ES did not answer: site ES has no best round of this run's first training to train again" in output
+    assert "site ES did not save a model: site ES has no best round" in output
     assert json.loads((project / "models/fedavg-seed0/result.json").read_text())["best"].keys() == ALL - {"ES"}
 
 

@@ -1,12 +1,16 @@
 """Two rounds over Flower's messages give what two rounds in one process give, bit for bit."""
 
+import json
+
 import pandas as pd
 import pytest
 import torch
 
+from pfmsmt.commands.train import train
 from pfmsmt.data.schema import read_schema
 from pfmsmt.flower.plan import across_sites
 from pfmsmt.flower.wire import read_request
+from pfmsmt.tracking import connect
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import build_federation
 from pfmsmt.training.history import History
@@ -14,6 +18,9 @@ from pfmsmt.training.rounds import run_rounds
 from tests.support.in_process_grid import InProcessGrid
 
 CHANGES = {"federate.rounds": 2, "federate.local_epochs": 0.25, "methods.pf_msmtrec.coordinate": "clients_and_tasks"}
+
+
+REFIT = {**CHANGES, "train.refit": True}
 
 
 @pytest.fixture
@@ -71,3 +78,57 @@ def test_two_rounds_are_the_same_bit_for_bit(configure, in_one_process, request,
     if phases == 2:
         tables = [pd.read_parquet(folder / "diagnostics.parquet") for folder in (server, here / "models")]
         pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.mark.slow(4)
+@pytest.mark.parametrize("name", ["pf_msmtrec", "local"])
+def test_a_second_training_is_the_same_bit_for_bit(configure, project, request, name):
+    """As the stage `train` does it, with all of its files."""
+    config = configure(REFIT)
+    schema = read_schema(project / "data/clients/schema.json")
+    train(across_sites(config, schema), schema, name, 0, connect(project), project)
+    here = (project / f"models/{name}-seed0").rename(project.parent / "here")
+    sites = request.getfixturevalue("sites")
+    grid = InProcessGrid(sites)
+    request.getfixturevalue("serve")(grid, name)
+    for site, folder in sites.items():
+        for file in ("weights.safetensors", "model.json"):
+            assert (folder / f"models/{name}-seed0" / site / file).read_bytes() == (here / site / file).read_bytes()
+    server = project / f"models/{name}-seed0"
+    for file in ("history.csv", "ledger.csv", "traffic.csv", "result.json"):
+        assert (server / file).read_text() == (here / file).read_text(), file
+    # Calibrations, and what else the second training needs, never leave a site.
+    answers = [json.loads(m.content["notes"]["json"]) for m in grid.passed if m.direction == "up"]
+    ended = [answer["best"] for answer in answers if "best" in answer]
+    assert len(ended) == 2 * len(sites)
+    assert {key for best in ended for key in best} == {"round", "mean_auc", "validation"}
+
+
+@pytest.mark.slow(4)
+def test_a_second_training_goes_on_where_the_server_was_broken_off(configure, project, request):
+    config = configure({**REFIT, "federate.rounds": 3})
+    schema = read_schema(project / "data/clients/schema.json")
+    train(across_sites(config, schema), schema, "local", 0, connect(project), project)
+    here = (project / "models/local-seed0").rename(project.parent / "here")
+    sites = request.getfixturevalue("sites")
+    grid = InProcessGrid(sites)
+
+    def broken(site, message):
+        """Stop when the second training asks ES for its model."""
+        asked = read_request(message.content)
+        if site == "ES" and asked.plan.refits and asked.request and asked.request.kind == "validate":
+            raise KeyboardInterrupt
+        return None
+
+    grid.before = broken
+    with pytest.raises(KeyboardInterrupt):
+        request.getfixturevalue("serve")(grid, "local")
+    grid.before = lambda site, message: None
+    request.getfixturevalue("serve")(grid, "local")
+    for site, folder in sites.items():
+        file = f"{site}/weights.safetensors"
+        assert (folder / "models/local-seed0" / file).read_bytes() == (here / file).read_bytes()
+    assert (project / "models/local-seed0/result.json").read_text() == (here / "result.json").read_text()
+    for folder in sites.values():
+        (run,) = (folder / "state").glob("*/")
+        assert (run / "findings.json").exists()

@@ -22,8 +22,8 @@ COMMON = {
     "fedavg": set(Role) - NEVER_LEAVES,
     "fedprox": set(Role) - NEVER_LEAVES,
     "fedbn": set(Role) - NEVER_LEAVES - {Role.NORM},
-    "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
-    "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+    "fedper": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
+    "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
 }
 """Roles that all clients serve alike, whoever took part; with the other methods none are."""
 BLENDED = {"apfl": set(Role) - NEVER_LEAVES - {Role.NORM}}

@@ -121,7 +121,7 @@ def test_private_arrays_stay_at_the_client(name, changes):
     """Neither adapters nor private tables in any message; BatchNorm only where it is federated."""
     method, data = build(name, **changes), federation(3)
     outcome = run(method, values(0), data)
-    learned = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING}
+    learned = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING, Role.FIRST_ORDER}
     allowed = {
         "local": frozenset(),
         "centralized": frozenset(),
@@ -129,15 +129,15 @@ def test_private_arrays_stay_at_the_client(name, changes):
         "fedprox": {*learned, Role.NORM},
         "ditto": {*learned, Role.NORM},
         "fedbn": learned,
-        "fedper": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
-        "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.NORM},
+        "fedper": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
+        "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
         "fedavg_finetune": {*learned, Role.NORM},
         "apfl": {*learned, Role.NORM},
         "fedamp": learned,
-        "fedhca2": {Role.EXPERT, Role.TOWER, Role.EMBEDDING},
-        "pf_msmtrec_paper": {Role.EXPERT, Role.TOWER, Role.EMBEDDING}
+        "fedhca2": {Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER},
+        "pf_msmtrec_paper": {Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER}
         | ({Role.GATE} if changes.get("gate") == "federated" else set()),
-        "pf_msmtrec": {Role.EXPERT, Role.TOWER, Role.EMBEDDING}
+        "pf_msmtrec": {Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER}
         | ({Role.GATE} if changes.get("gate") != "private" else set())
         | ({Role.NORM} if changes.get("federated_batch_norm") is False else set()),
     }[name]
@@ -161,7 +161,7 @@ def test_pf_msmtrec_uploads_experts_first_then_towers(gate):
     outcome = run(build("pf_msmtrec", gate=gate, tower_steps=2), values(0), federation(2), rounds=1)
     heads = {Role.TOWER, Role.GATE} if gate == "federated" else {Role.TOWER}
     up = {phase: {TEMPLATE[n].role for n in names} for phase, way, names in outcome.sent if way == "up"}
-    assert up == {"experts": {Role.EXPERT, Role.EMBEDDING}, "towers": heads}
+    assert up == {"experts": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER}, "towers": heads}
 
 
 @pytest.mark.parametrize("name", EVERY_METHOD)

@@ -136,7 +136,7 @@ def test_a_regulariser_pulls_federated_arrays_towards_what_was_received():
     served = run(build("pf_msmtrec", **{**PERSONAL, "regularizer": 0.5}), start, data, rounds=1).served["ES"]
     for n, slot in TEMPLATE.items():
         theta, target = start[n], data["ES"].target[n]
-        mu = 0.5 if slot.role in (Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING) else 0.0
+        mu = 0.5 if slot.role in (Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING, Role.FIRST_ORDER) else 0.0
         for _ in range(3):
             theta = theta - 0.1 * ((theta - target) + mu * (theta - start[n]))
         np.testing.assert_allclose(served[n], theta, rtol=0, atol=1e-14)
@@ -167,7 +167,7 @@ def test_a_global_anchor_is_what_the_regulariser_pulls_towards():
     start, data = values(0), federation(2)
     changes = {**PERSONAL, "regularizer": 0.5, "conflict": 0.0, "aggregation": "identity", "coupling": 0.0}
     outcome = run(build("pf_msmtrec", **changes, anchor="global"), start, data, rounds=2)
-    federated = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING}
+    federated = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING, Role.FIRST_ORDER}
     for n, slot in TEMPLATE.items():
         mu = 0.5 if slot.role in federated else 0.0
         theta, anchor = dict.fromkeys(data, start[n]), start[n]
@@ -196,7 +196,8 @@ def test_anchors_are_sent_only_where_they_are_used(name):
         for phase, way, names in outcome.sent
         if way == "down"
     }
-    assert sent == {"experts": {Role.EXPERT, Role.TOWER, Role.EMBEDDING}, "towers": {Role.TOWER}}
+    body = {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER}
+    assert sent == {"experts": {*body, Role.TOWER}, "towers": {Role.TOWER}}
     assert method.broadcast(outcome.server, "ES").keys() <= TEMPLATE.keys()
     for changes in ({"anchor": "global", "regularizer": 0.0}, {"anchor": "received", "regularizer": 0.1}):
         silent = run(build(name, **changes), start, data, rounds=1)
@@ -230,10 +231,11 @@ def test_towers_without_coordination_are_those_of_a_conflict_of_0():
             other = "on" if like == "off" else "off"
             if not same(served["without"][k][n], served[other][k][n]):
                 differ[other].add(slot.role)
-    assert differ == {"on": heads, "off": {Role.EXPERT, Role.EMBEDDING}}
+    assert differ == {"on": heads, "off": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER}}
 
 
-ONE_OF_EACH = {n: slot for n, slot in TEMPLATE.items() if slot.group not in ("expert/1", "embedding", "tower/ctr")}
+OTHERS = ("expert/1", "embedding", "first_order", "tower/ctr")
+ONE_OF_EACH = {n: slot for n, slot in TEMPLATE.items() if slot.group not in OTHERS}
 """One expert and one tower of one layer: FedHCA2 has one alpha for all experts, and towers of all tasks attend."""
 
 
@@ -284,7 +286,7 @@ def test_the_papers_preset_is_pf_msmtrec_with_these_settings():
     by_hand = {
         "server_optimizer": "plain", "server_learning_rate": 1.0, "server_weight_decay": 0.0,
         "learning_rate": 3.0, "regularizer": 0.01, "anchor": "global", "rank": 4, "scenario_rank": 4,
-        "private_experts": 0, "federated_batch_norm": True, "gate": "private", "conflict": 0.4,
+        "private_experts": 0, "linear_experts": 1, "federated_batch_norm": True, "gate": "private", "conflict": 0.4,
         "coordinate": "clients_and_tasks", "coordinate_towers": False, "aggregation": "fedhca2", "alpha": 0.1,
         "learned_rate": 10.0, "coupling": 0.0, "tower_steps": 4,
     }  # fmt: skip
@@ -295,7 +297,7 @@ def test_the_papers_preset_is_pf_msmtrec_with_these_settings():
     first = run(build("pf_msmtrec_paper", **slower), start, data)
     assert same(first[:4], run(build("pf_msmtrec", **{**by_hand, **slower}), start, data)[:4])
     parts = [method_facts(name, blocks(pf_msmtrec=by_hand)).expert_parts for name in ("pf_msmtrec", "pf_msmtrec_paper")]
-    assert parts[0] == parts[1] == {"rank": 4, "scenario_rank": 4, "private_experts": 0}
+    assert parts[0] == parts[1] == {"rank": 4, "scenario_rank": 4, "private_experts": 0, "linear_experts": 1}
 
 
 KEEPS = {

@@ -9,7 +9,7 @@ from pfmsmt.tracking.logged_metrics import OF_FEDHCA2
 from tests.support.quadratic import RATES, TEMPLATE, Quadratic, assert_close, build, federation, run, same, values
 
 STILL = {**RATES, "alpha": 0.0, "beta": 0.0, "hyper_rate": 0.0}
-ENCODER = sorted(n for n, slot in TEMPLATE.items() if slot.role in (Role.EXPERT, Role.EMBEDDING))
+ENCODER = sorted(n for n, slot in TEMPLATE.items() if slot.role in (Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER))
 TOWERS = [n for n, slot in TEMPLATE.items() if slot.role is Role.TOWER]
 C = 0.4
 

@@ -121,7 +121,7 @@ DAMAGES = {
         folder, lambda d: {**d, "schema": {**d["schema"], "fill": {"price": "x"}}}
     ),
     "a fill of no column": lambda folder: change(folder, lambda d: {**d, "schema": {**d["schema"], "fill": {"x": 1}}}),
-    "another format": lambda folder: change(folder, lambda d: {**d, "format": 4}),
+    "another format": lambda folder: change(folder, lambda d: {**d, "format": 5}),
     "another shape": lambda folder: change(folder, lambda d: {**d, "spec": {**d["spec"], "tower_layers": [9]}}),
     "other layers": lambda folder: change(folder, lambda d: {**d, "spec": {**d["spec"], "expert_layers": [6]}}),
     "an unknown key": lambda folder: change(folder, lambda d: {**d, "spec": {**d["spec"], "colour": 1}}),
@@ -144,6 +144,7 @@ def test_a_damaged_model_is_refused(tmp_path, damage):
 
 def test_the_spec_follows_schema_and_config():
     model = Model(embedding_dim=3, experts=3, expert_layers=(6, 5), tower_layers=(4,), dropout=0.0, ctcvr="product")
-    assert build_spec(SCHEMA, model, 2) == spec()
-    assert build_spec(SCHEMA, model, 0, dropout=0.5) == spec(rank=0, dropout=0.5)
+    assert build_spec(SCHEMA, model, 2) == spec(first_order=True)
+    assert build_spec(SCHEMA, model, 2, linear_experts=3) == spec(first_order=True, linear_experts=3)
+    assert build_spec(SCHEMA, model, 0, dropout=0.5) == spec(rank=0, dropout=0.5, first_order=True)
     assert spec().inputs == 3 * 3 + 2

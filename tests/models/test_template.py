@@ -98,6 +98,15 @@ def test_the_mmoe_gives_every_tensor_a_role_and_a_group():
     assert Binding(MMoE(spec(scenario_rank=1))).template == expected | scenario
     shared = {name: slot for name, slot in expected.items() if slot.role is not Role.PRIVATE}
     assert Binding(MMoE(spec(field_federated=(True, True, True)))).template == shared
+    linear = {f"task/{name}": Slot(Role.TASK, "task") for name in ("own_table", "own_numbers", "own_bias")}
+    linear["private/private_table"] = Slot(Role.PRIVATE, "private")
+    assert Binding(MMoE(spec(first_order=True))).template == expected | linear
+    linear["task/mixture"] = Slot(Role.TASK, "task")
+    linear |= {f"first_order/shared_{kind}": Slot(Role.FIRST_ORDER, "first_order") for kind in ("table", "numbers")}
+    assert Binding(MMoE(spec(first_order=True, linear_experts=3))).template == expected | linear
+    del linear["private/private_table"]
+    without_ids = spec(first_order=True, linear_experts=3, first_order_ids=False)
+    assert Binding(MMoE(without_ids)).template == expected | linear
 
 
 def test_all_numbers_of_the_model_travel():

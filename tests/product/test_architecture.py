@@ -176,7 +176,7 @@ def test_every_method_of_the_config_can_be_built(name):
     method = build_method(name, methods, never_called, {})
     assert isinstance(method, Method)
     assert method.name == name
-    own = {"rank": 0, "private_experts": 0, "scenario_rank": 0}
+    own = {"rank": 0, "private_experts": 0, "scenario_rank": 0, "linear_experts": 1}
     if name in ("pf_msmtrec", "pf_msmtrec_paper"):
         own = getattr(methods, name).model_dump(include=own.keys())
     assert method_facts(name, methods).expert_parts == own

@@ -1,32 +1,27 @@
 """The benchmarks run at tiny sizes and print what they promise."""
 
-import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 import torch
 import yaml
+from optuna.trial import TrialState
+from scipy.optimize import brentq
+from scipy.stats import ttest_1samp
 
 from pfmsmt.config import METHOD_NAMES
+from pfmsmt.config.keys import value_at
 from pfmsmt.training.privacy import epsilon
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    """Import one of the scripts."""
-    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(REPOSITORY / "benchmarks"))
 
 
 @pytest.fixture
@@ -176,6 +171,15 @@ def test_quality_tunes_runs_and_prints(quality, tmp_path):
     study = yaml.safe_load((tmp_path / "results/tuned/default/local.yaml").read_text())
     assert study["study"]["trials"] == 2
     assert set(study["params"]) == {"model.dropout", "methods.local.learning_rate", "methods.local.weight_decay"}
+    log = pd.read_csv(tmp_path / "results/tuned/default/local.csv")
+    assert list(log.columns) == ["number", "state", "validation_auc", "rounds", "seconds", *study["params"]]
+    assert log[["number", "state", "rounds"]].to_numpy().tolist() == [[0, "complete", 2], [1, "complete", 2]]
+    assert study["study"]["validation_auc"] == log["validation_auc"].max()
+    assert study["study"]["validation_auc_of_the_start"] == log["validation_auc"][0]
+    best = int(log["validation_auc"].argmax())
+    assert study["study"]["best_trial"] == best
+    assert study["study"]["ended_at"] == ("start values", "searched values")[best]
+    assert log.loc[best, list(study["params"])].to_dict() == study["params"]
     out = quality("run", *chosen, "--seeds", "2")
     assert len(re.findall(r"^default \d (?:pf_msmtrec|local) full 0\.\d{4} ", out, re.MULTILINE)) == 4
     assert quality("run", *chosen, "--seeds", "2") == "", "what is in quality.csv is not repeated"
@@ -189,6 +193,46 @@ def test_quality_tunes_runs_and_prints(quality, tmp_path):
     mean = runs[(runs.method == "local") & (runs.task == "ctr")].groupby("seed").auc.mean()
     assert f"| local | {mean.mean():.4f} ± {mean.std():.4f} |" in table
     assert "Modules of pf_msmtrec, default" in table
+    assert "| default | 2 | 2 | 0 | 0% |" in table
+
+
+@pytest.mark.slow(16)
+def test_quality_runs_a_refit_beside_the_other_runs(quality, tmp_path):
+    chosen = ("--settings", "default", "--methods", "local", "linear_local", "--seeds", "1")
+    quality("tune", *chosen, "--trials", "1")
+    for options in ((), ("--refit",)):
+        out = quality("run", *chosen, *options)
+        end = " refit" if options else ""
+        assert len(re.findall(rf"^default 0 (?:local|linear_local) full{end} 0\.\d{{4}} ", out, re.MULTILINE)) == 2
+        assert quality("run", *chosen, *options) == "", "what is in quality.csv is not repeated"
+    runs = pd.read_csv(tmp_path / "results/quality.csv")
+    assert runs.groupby(["method", "refit"]).size().eq(4 * 2).all(), "scenarios x tasks"
+    wide = runs.pivot(index=["method", "scenario", "task"], columns="refit", values="auc")
+    assert wide.loc["oracle"][0].equals(wide.loc["oracle"][1])
+    for method in ("local", "linear_local"):
+        assert (wide.loc[method][0] != wide.loc[method][1]).any(), "validation rows change a model"
+    shown = [quality("table", *options) for options in ((), ("--refit",))]
+    assert all("pf_msmtrec has not been run" in table for table in shown)
+
+
+@pytest.mark.slow(6)
+def test_quality_tunes_and_runs_floors_like_methods(quality, tmp_path):
+    chosen = ("--settings", "default", "--methods", "linear_local", "linear_shared")
+    quality("tune", *chosen, "--trials", "2")
+    study = yaml.safe_load((tmp_path / "results/tuned/default/linear_shared.yaml").read_text())
+    assert study["study"]["trials"] == 2
+    assert set(study["params"]) == {"form", "l2_shared", "l2_own", "l2_shared_within", "l2_own_within"}
+    out = quality("run", *chosen, "--seeds", "1")
+    assert len(re.findall(r"^default 0 linear_(?:local|shared) full 0\.\d{4} ", out, re.MULTILINE)) == 2
+    runs = pd.read_csv(tmp_path / "results/quality.csv")
+    assert runs.groupby("method").size().to_dict() == {"linear_local": 4 * 2, "linear_shared": 4 * 2}
+    assert runs.groupby("method")["auc"].mean().gt(0.55).all()
+    assert set(runs["refit"]) == {0}
+    log = pd.read_csv(tmp_path / "results/tuned/default/linear_shared.csv")
+    assert set(study["params"]) <= set(log.columns)
+    assert study["study"]["rounds_saved"] is None
+    assert log["rounds"].isna().all()
+    assert set(runs["rows"]) == {1000}
 
 
 @pytest.fixture(scope="module")
@@ -221,11 +265,89 @@ def test_the_committed_studies_are_of_every_method_in_the_results_with_the_same_
     worlds = benchmark("worlds")
     bench = worlds.Bench(REPOSITORY, REPOSITORY / "benchmarks/results", None, False)
     runs = pd.read_csv(bench.runs)
-    compared = [name for name in METHOD_NAMES if name in set(runs["method"][runs["setting"] == setting])]
+    ran = set(runs["method"][runs["setting"] == setting])
+    compared = [name for name in METHOD_NAMES if name in ran]
     assert {"pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "local", "centralized"} <= set(compared)
-    worlds.check_studies(bench, setting, compared)
+    worlds.check_studies(bench, setting, compared + [name for name in benchmark("floors").FLOORS if name in ran])
     for method in compared:
         worlds.configure(bench, setting, 0, bench.tuned(setting, method))
+
+
+@pytest.fixture(scope="module")
+def studies(benchmark):
+    return benchmark("studies")
+
+
+@pytest.fixture
+def quick_bench(benchmark, tmp_path):
+    return benchmark("worlds").Bench(tmp_path, tmp_path / "results", None, True)
+
+
+def test_every_method_has_a_search_whose_keys_are_in_the_parameters(benchmark, studies, quick_bench):
+    config = benchmark("worlds").configure(quick_bench, "default", 0, {})
+    assert set(studies.SPACE) == {"model", *METHOD_NAMES}
+    for method in METHOD_NAMES:
+        trial = optuna.trial.FixedTrial(
+            {key: value_at(config, key) for key in studies.SPACE["model"] + studies.SPACE[method]}
+        )
+        # Draws outside of a range warn; that of the start is what tuning clips.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            drawn = studies.space(trial, method)
+        assert list(drawn) == [*studies.SPACE["model"], *studies.SPACE[method]]
+
+
+@pytest.mark.slow(3)
+def test_a_trial_that_is_behind_the_median_after_a_round_is_pruned(studies, quick_bench):
+    """Five earlier trials had 0.99 or 0.01 after the first of two rounds; half of all draws would be in between."""
+    for reached, state in ((0.99, TrialState.PRUNED), (0.01, TrialState.COMPLETE)):
+        study = optuna.create_study(direction="maximize", pruner=studies.pruner(rounds=2))
+        for _ in range(studies.FIRST_TRIALS):
+            study.add_trial(optuna.create_trial(value=reached, intermediate_values={1: reached, 2: reached}))
+        study.optimize(studies.objective(quick_bench, "default", "local"), n_trials=1)
+        trial = study.trials[-1]
+        assert trial.state == state
+        assert sorted(trial.intermediate_values) == ([1] if state == TrialState.PRUNED else [1, 2])
+        if state == TrialState.COMPLETE:
+            assert trial.value == max(trial.intermediate_values.values())
+
+
+def test_the_first_trials_and_the_first_half_of_rounds_are_never_pruned(studies):
+    def pruned(others, round_):
+        study = optuna.create_study(direction="maximize", pruner=studies.pruner(rounds=60))
+        for _ in range(others):
+            study.add_trial(optuna.create_trial(value=0.9, intermediate_values=dict.fromkeys(range(1, 61), 0.9)))
+        trial = study.ask()
+        for step in range(1, round_ + 1):
+            trial.report(0.1, step)
+        return trial.should_prune()
+
+    assert [pruned(others, 59) for others in (0, studies.FIRST_TRIALS - 1, studies.FIRST_TRIALS)] == [
+        False,
+        False,
+        True,
+    ]
+    assert [pruned(studies.FIRST_TRIALS, round_) for round_ in (1, 29, 30)] == [False, False, True]
+
+
+def test_the_table_of_searches_says_who_ended_at_values_that_were_given(studies, quality_table, quick_bench):
+    def write(setting, method, best_trial, saved, pruned=0):
+        path = quick_bench.tuned_file(setting, method)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        end = studies.ended_at(best_trial, from_default=setting != "default")
+        figures = {"trials": 20, "pruned": pruned, "rounds_saved": saved, "best_trial": best_trial, "ended_at": end}
+        path.write_text(yaml.safe_dump({"study": figures, "params": {}}))
+
+    write("default", "fedavg", 0, 0.5, 12)
+    write("default", "linear_local", 1, None)
+    write("default", "local", 7, 0.25, 8)
+    write("strong_conflict", "fedavg", 1, 0.1, 3)
+    exported = {"trials": 20, "states": {"complete": 15, "pruned": 5}, "best_trial": 0}
+    quick_bench.tuned_file("strong_conflict", "local").write_text(yaml.safe_dump({"study": exported, "params": {}}))
+    assert quality_table.searches(quick_bench).splitlines()[2:] == [
+        "| default | 3 | 20 | 20 | 38% | 1 of 3: fedavg | 0 of 3 |",
+        "| strong_conflict | 2 | 20 | 8 | 10% | 1 of 2: local | 1 of 2: fedavg |",
+    ]
 
 
 def test_paired_differences_have_students_interval(quality_table):
@@ -243,6 +365,48 @@ def test_paired_differences_have_students_interval(quality_table):
     assert "| 0.7200 ± 0.0100 |" in lines["pf_msmtrec"]
     assert lines["pf_msmtrec"].endswith("| 50% |")
     assert lines["oracle"].endswith("| 100% |")
+
+
+def test_the_best_of_each_kind_is_who_comes_closest(quality_table):
+    """Two seeds, one scenario and task. From linear_shared (0.70, 0.71) to joint (0.80, 0.83) pf_msmtrec goes 0.06 of
+    0.10 and 0.06 of 0.12."""
+    aucs = {
+        "pf_msmtrec": (0.76, 0.77), "fedavg": (0.60, 0.61), "a_new_rival": (0.75, 0.75), "local": (0.69, 0.70),
+        "pf_msmtrec_paper": (0.765, 0.765), "linear_local": (0.68, 0.69), "linear_shared": (0.70, 0.71),
+        "centralized": (0.9, 0.9), "joint": (0.80, 0.83), "oracle": (0.90, 0.91),
+    }  # fmt: skip
+    cells = [
+        {"setting": "s", "seed": seed, "method": method, "variant": "full", "scenario": "A", "task": "ctr",
+         "auc": value, "rows": 100, "positives": 10}
+        for method, values in aucs.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    lines = [line for line in quality_table.tables(pd.DataFrame(cells)).splitlines() if line.startswith("|")]
+    names = [line.split("|")[1].strip() for line in lines[2:12]]
+    assert names == ["pf_msmtrec", "fedavg", "a_new_rival", "pf_msmtrec_paper", "local", "linear_local",
+                     "linear_shared", "centralized", "joint", "oracle"]  # fmt: skip
+    assert [line.split(" | ")[:2] for line in lines[14:]] == [
+        ["| best rival", "a_new_rival"], ["| worst rival", "fedavg"], ["| best floor", "linear_shared"],
+        ["| best of floors and local", "linear_shared"], ["| best of floors, local and rivals", "a_new_rival"],
+        ["| share of the way to joint", "from linear_shared"],
+    ]  # fmt: skip
+    assert "| best floor | linear_shared | +0.0600 [+0.0600, +0.0600] | +0.0600 [+0.0600, +0.0600] |" in lines
+    # The mean of joint's lead is 0.11 +- 12.7062 * 0.01: it may be zero.
+    assert lines[-1].endswith("| 55% [no ends] | 55% [no ends] |")
+
+
+def test_the_interval_of_a_share_ends_where_students_test_begins_to_refuse(quality_table):
+    part, whole = pd.Series([0.010, 0.014, 0.009, 0.012, 0.013]), pd.Series([0.020, 0.021, 0.017, 0.022, 0.019])
+    found = re.fullmatch(r"(\d+)% \[(\d+)%, (\d+)%\]", quality_table._share(part, whole))
+    middle, *ends = (int(text) / 100 for text in found.groups())
+    assert middle == round(part.mean() / whole.mean(), 2)
+    precise = [
+        brentq(lambda r: ttest_1samp(part - r * whole, 0).pvalue - 0.05, *sides)
+        for sides in ((0.2, middle), (middle, 1.2))
+    ]
+    assert ends == pytest.approx(precise, abs=0.005)
+    assert quality_table._share(part, -whole) == "none: joint is not ahead"
+    assert quality_table._share(part[:1], whole[:1]) == "50%"
 
 
 def test_pairs_of_variants_show_what_a_module_adds_and_to_whom(quality_table):
@@ -275,11 +439,14 @@ def test_standard_error_is_hanley_and_mcneils(quality_table):
     assert found[0] == pytest.approx(variance**0.5, rel=1e-12)
 
 
-def test_the_results_page_shows_the_tables_of_the_committed_runs(quality_table):
+def test_the_results_page_shows_the_tables_of_the_committed_runs(benchmark, quality_table):
     runs = pd.read_csv(REPOSITORY / "benchmarks/results/quality.csv")
+    bench = benchmark("worlds").Bench(REPOSITORY, REPOSITORY / "benchmarks/results", None, False)
     page = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
-    missing = [line for line in quality_table.tables(runs).splitlines() if line.startswith("|") and line not in page]
-    assert missing == [], "print them with: python benchmarks/quality.py table"
+    shown = [quality_table.tables(rows) for _, rows in runs.groupby("refit")] + [quality_table.searches(bench)]
+    lines = "\n".join(shown).splitlines()
+    missing = [line for line in lines if line.startswith("|") and line not in page]
+    assert missing == [], "print them with: python benchmarks/quality.py table [--refit]"
 
 
 @pytest.mark.slow(3)

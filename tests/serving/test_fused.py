@@ -22,6 +22,18 @@ SHAPES = {
     "all fields private": {"rank": 0, "field_federated": (False, False, False)},
     "no numbers": {"rank": 0, "numerical": 0},
     "no fields": {"rank": 0, "field_codes": (), "field_federated": ()},
+    "first order": {"rank": 0, "first_order": True},
+    "linear experts": {"rank": 1, "private_experts": 1, "first_order": True, "linear_experts": 3},
+    "first order without ids": {"rank": 0, "first_order": True, "linear_experts": 1, "first_order_ids": False},
+    "first order, all fields private": {"rank": 0, "field_federated": (False, False, False), "first_order": True},
+    "first order, no fields": {
+        "rank": 0,
+        "field_codes": (),
+        "field_federated": (),
+        "first_order": True,
+        "linear_experts": 1,
+    },
+    "first order, no numbers": {"rank": 0, "numerical": 0, "first_order": True, "linear_experts": 1},
     "three tasks": {"rank": 0, "private_experts": 2, "tasks": ("a", "b", "c"), "parents": (None, 0, None)},
 }
 

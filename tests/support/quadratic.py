@@ -9,7 +9,7 @@ import numpy as np
 from pfmsmt.config import METHOD_NAMES, Methods, load_config
 from pfmsmt.config.methods import WITH_SHARED
 from pfmsmt.core.types import ANCHOR, NamedArrays, Role, Slot, Stream, Template
-from pfmsmt.methods import Blend, ClientState, LocalResult, Method, Upload
+from pfmsmt.methods import Blend, ClientState, FirstOrderLearning, LocalResult, Method, Upload
 from pfmsmt.methods.catalogue import build_method
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -28,6 +28,7 @@ SHAPES: dict[str, tuple[Slot, tuple[int, ...]]] = {
     "norm/layers.0.norm_mean": (Slot(Role.NORM, "norm"), (2,)),
     "norm/layers.0.norm_variance": (Slot(Role.NORM, "norm"), (2,)),
     "private/table": (Slot(Role.PRIVATE, "private"), (5, 2)),
+    "first_order/shared_table": (Slot(Role.FIRST_ORDER, "first_order"), (2, 4, 2)),
 }
 TEMPLATE: Template = {name: slot for name, (slot, _) in SHAPES.items()}
 TASK_SHARES = {"ctr": 0.75, "ctcvr": 0.25}
@@ -75,6 +76,7 @@ def quadratic_train(
     part: tuple[float, float] = (0.0, 1.0),
     by_task: Collection[Role] = (),
     blend: Blend | None = None,
+    first_order: FirstOrderLearning | None = None,
 ) -> LocalResult:
     """3 steps of gradient descent, unless told otherwise; `optimizer` counts all steps so far.
 
@@ -245,5 +247,6 @@ TRAINING_ALONE["fedavg_finetune"] |= {"finetune_steps": 3, "finetune_rate": 0.1}
 TRAINING_ALONE["apfl"] |= {"alpha": 1.0, "alpha_rate": 0.0}
 EVERYTHING_OFF = {
     **PLAIN, **RATES, "rank": 0, "private_experts": 0, "federated_batch_norm": False, "conflict": 0.0,
-    "aggregation": "uniform", "coupling": 0.0, "gate": "federated", "tower_steps": 0, "regularizer": 0.0,
+    "linear_experts": 1, "aggregation": "uniform", "coupling": 0.0,
+    "gate": "federated", "tower_steps": 0, "regularizer": 0.0,
 }  # fmt: skip

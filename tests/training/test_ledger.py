@@ -109,7 +109,7 @@ def test_the_summary_names_what_left_and_what_never_did(make_federation):
     sent = [line for line in heard if line[:2] == (1, "NL") and line[3] == "up" and line[4] in template]
     assert ledger.summary(template) == (
         f"{len(sent)} tensors, {sum(line[-1] for line in sent) / 1024:,.1f} KiB, left each client in a round "
-        "(embedding, expert, gate, tower); never: norm, task"
+        "(embedding, expert, first_order, gate, tower); never: norm, task"
     )
 
 
@@ -117,7 +117,8 @@ def test_the_summary_of_local_training(make_federation):
     federation = make_federation("local")
     ledger, _ = run(federation, rounds=1)
     assert ledger.summary(template_of(federation)) == (
-        "no tensor left a client, only counts, losses and metrics; never: embedding, expert, gate, norm, tower"
+        "no tensor left a client, only counts, losses and metrics; never: embedding, expert, first_order, gate, norm, "
+        "task, tower"
     )
 
 

@@ -8,10 +8,10 @@ from torch.nn import functional
 from pfmsmt.config import Train
 from pfmsmt.core import arrays
 from pfmsmt.core.errors import TrainingError
-from pfmsmt.core.types import Role, Stream
+from pfmsmt.core.types import NEVER_LEAVES, Role, Stream
 from pfmsmt.data.shards.order import batch_rows
 from pfmsmt.data.shards.resident import Shard
-from pfmsmt.methods import Blend
+from pfmsmt.methods import Blend, FirstOrderLearning
 from pfmsmt.models.heads import loss
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.template import Binding
@@ -35,6 +35,11 @@ def stream(round=1, phase=0):
     return Stream(0, "ES", round, phase)
 
 
+def whole_loss(model, rows, chosen, weights):
+    paths = model.paths(rows.codes[chosen], rows.values[chosen])
+    return sum(loss(logits, rows.labels[chosen], weights, model.spec) for logits in paths)
+
+
 def test_sgd_on_federated_roles_is_a_plain_torch_loop(learner, equal_arrays):
     data = learner({"train.task_weights": [1.0, 0.5]})
     start = data.binding.read()
@@ -46,13 +51,15 @@ def test_sgd_on_federated_roles_is_a_plain_torch_loop(learner, equal_arrays):
     model.train()
     rows, losses = data.data.train, []
     for chosen in batch_rows(stream(), rows.rows, data.batch_size, 0, 3):
-        p = functional.logsigmoid(model(rows.codes[chosen], rows.values[chosen])).exp()
-        click, both = p[:, 0], p[:, 0] * p[:, 1]
-        bce = functional.binary_cross_entropy
-        value = bce(click, rows.labels[chosen][:, 0]) + 0.5 * bce(both, rows.labels[chosen][:, 1])
+        value = torch.zeros(())
+        for logits in model.paths(rows.codes[chosen], rows.values[chosen]):
+            p = functional.logsigmoid(logits).exp()
+            click, both = p[:, 0], p[:, 0] * p[:, 1]
+            bce = functional.binary_cross_entropy
+            value = value + bce(click, rows.labels[chosen][:, 0]) + 0.5 * bce(both, rows.labels[chosen][:, 1])
         model.zero_grad()
         value.backward()
-        losses.append(value.item())
+        losses.append(value.item() / 2)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter -= 0.1 * parameter.grad
@@ -67,7 +74,8 @@ def test_sgd_on_federated_roles_is_a_plain_torch_loop(learner, equal_arrays):
 
 
 def test_adam_on_private_roles_is_torch_adam(learner):
-    data = learner()
+    # Without the first-order path, whose smallest gradients are no larger than rounding.
+    data = learner({"model.first_order": False})
     start = data.binding.read()
     result = local_train(start, {}, data, stream(), federated=(), **RATES)
 
@@ -77,11 +85,12 @@ def test_adam_on_private_roles_is_torch_adam(learner):
     adam = torch.optim.Adam(model.parameters(), lr=0.01)
     rows = data.data.train
     for chosen in batch_rows(stream(), rows.rows, data.batch_size, 0, 3):
-        p = functional.logsigmoid(model(rows.codes[chosen], rows.values[chosen])).exp()
         bce = functional.binary_cross_entropy
         labels = rows.labels[chosen]
         adam.zero_grad()
-        (bce(p[:, 0], labels[:, 0]) + bce(p[:, 0] * p[:, 1], labels[:, 1])).backward()
+        for logits in model.paths(rows.codes[chosen], rows.values[chosen]):
+            p = functional.logsigmoid(logits).exp()
+            (bce(p[:, 0], labels[:, 0]) + bce(p[:, 0] * p[:, 1], labels[:, 1])).backward()
         adam.step()
     for name, array in Binding(model).read().items():
         np.testing.assert_allclose(result.parameters[name], array, atol=1e-5, err_msg=name)
@@ -103,9 +112,54 @@ def test_a_decay_of_zero_is_torch_adam_bit_for_bit(learner, equal_arrays, decay)
     rows, weights = data.data.train, torch.ones(2)
     for chosen in batch_rows(stream(), rows.rows, data.batch_size, 0, 3):
         adam.zero_grad()
-        loss(model(rows.codes[chosen], rows.values[chosen]), rows.labels[chosen], weights, model.spec).backward()
+        whole_loss(model, rows, chosen, weights).backward()
         adam.step()
     assert equal_arrays(result.parameters, Binding(model).read())
+
+
+def test_own_first_order_weights_have_adam_at_a_rate_of_their_own_and_no_decay(learner, equal_arrays):
+    data = learner()
+    start = data.binding.read()
+    given = {"federated": EVERYTHING - NEVER_LEAVES, "learning_rate": 0.1, "private_learning_rate": 0.01}
+    slow, fast = (
+        local_train(
+            start, {}, data, stream(), **given, steps=1, private_weight_decay=decay,
+            first_order=FirstOrderLearning(rate, 0.0, 0.0),
+        ).parameters
+        for rate, decay in ((0.02, 0.0), (0.04, 5.0))
+    )  # fmt: skip
+    moved = {n: slow[n] - start[n] for n in ("task/own_table", "task/own_numbers", "task/own_bias")}
+    for n, change in moved.items():
+        np.testing.assert_allclose(fast[n] - start[n], 2 * change, rtol=1e-4, atol=1e-8, err_msg=n)
+        # Adam's first step is the rate's, up to its epsilon.
+        assert np.abs(change).max() == pytest.approx(0.02, rel=1e-2), n
+    # Shared ones are trained by the role's SGD, whatever the rate.
+    assert equal_arrays(*({n: a[n] for n in a if n.startswith("first_order/")} for a in (slow, fast)))
+
+
+def test_ridges_are_added_to_the_mean_loss_and_a_nested_tasks_counts_more(learner):
+    """SGD on loss + (ridge |u|^2 + ridge |a|^2 + private ridge |v|^2) / 2n, that of ctcvr 5 times, but for a."""
+    data = learner({"train.nested_ridge": 5.0})
+    start = {n: a + np.float32(0.1) if "own_" in n or "shared_" in n else a for n, a in data.binding.read().items()}
+    ridges = FirstOrderLearning(0.1, 40.0, 300.0)
+    result = local_train(start, {}, data, stream(), federated=EVERYTHING, **RATES, first_order=ridges)
+
+    model = MMoE(data.model.spec)
+    binding = Binding(model)
+    binding.write(start)
+    model.train()
+    rows, each, path = data.data.train, torch.tensor([1.0, 5.0]), model.first_order
+    for chosen in batch_rows(stream(), rows.rows, data.batch_size, 0, 3):
+        shared = sum((each * u.square()).sum() for u in (path.shared_table, path.shared_numbers))
+        own = sum((each * v.square()).sum() for v in (path.own_table, path.own_numbers))
+        penalty = 40.0 * (shared + path.mixture.square().sum()) + 300.0 * own
+        model.zero_grad()
+        (whole_loss(model, rows, chosen, torch.ones(2)) + penalty / (2 * rows.rows)).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.1 * parameter.grad
+    for name, array in binding.read().items():
+        np.testing.assert_allclose(result.parameters[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_decay_alone_shrinks_what_has_no_gradient(learner, equal_arrays):
@@ -234,7 +288,7 @@ def test_a_blends_steps_are_those_of_torchs_own_gradients(learner):
     rows = data.data.train
     (chosen,) = batch_rows(stream(), rows.rows, data.batch_size, 0, 1)
     weights = torch.tensor([1.0, 1.0])
-    loss(model(rows.codes[chosen], rows.values[chosen]), rows.labels[chosen], weights, model.spec).backward()
+    whole_loss(model, rows, chosen, weights).backward()
     statistics = {n: a for n, a in binding.read().items() if n.endswith(("norm_mean", "norm_variance"))}
     with torch.no_grad():
         for parameter in model.parameters():

@@ -93,8 +93,8 @@ def test_what_a_round_reports(make_federation):
     assert metrics["server/NL/bytes_down"] == 3 * (size[True] + size[False])
     assert metrics["server/bytes_down"] == 3 * metrics["server/NL/bytes_down"]
     assert result.clients == ("ES", "NL", "US")
-    assert set(result.diagnostics) == {"expert/0", "expert/1", "embedding", "tower/ctr", "tower/ctcvr", "gate/ctr",
-                                       "gate/ctcvr"}  # fmt: skip
+    assert set(result.diagnostics) == {"expert/0", "expert/1", "embedding", "first_order", "tower/ctr", "tower/ctcvr",
+                                       "gate/ctr", "gate/ctcvr"}  # fmt: skip
     for found in result.diagnostics.values():
         np.testing.assert_allclose(found["listening"].sum(axis=1), 1)
         assert {name: value.shape for name, value in found.items()} == {

@@ -20,6 +20,10 @@ ADAM = {
     "server_weight_decay": 0.1,
 }  # fmt: skip
 RATES = {"learning_rate": 0.1, "private_learning_rate": 0.01, "private_weight_decay": 0.1}
+# In `local` as in the others, first-order weights have shared parts, which nobody shares.
+RIDGES = {"ridge": 6.0, "private_ridge": 60.0}
+RATES |= RIDGES
+ALONE = {"learning_rate": 0.01, "weight_decay": 0.1, **RIDGES}
 PRIVATE_FIELD = {"data.private_fields": ["categorical_3"]}
 
 
@@ -97,7 +101,7 @@ def test_a_huge_mu_keeps_fedprox_where_it_starts(train):
 @pytest.mark.slow(1)
 def test_ditto_without_its_term_is_local(train, assert_same):
     ditto = train("ditto", **RATES, **ADAM, regularizer=0.0)
-    alone = train("local", learning_rate=RATES["private_learning_rate"], weight_decay=RATES["private_weight_decay"])
+    alone = train("local", **ALONE)
     assert_same(ditto.served, alone.served)
     assert ditto.heard[1] == alone.heard[1]
     assert_same(*({k: c.best.parameters for k, c in run.federation.clients.items()} for run in (ditto, alone)))
@@ -120,11 +124,10 @@ def test_the_federation_under_ditto_is_fedavg(train, equal_arrays):
      ("apfl", {"alpha": 1.0, "alpha_rate": 0.0}, "local"), ("fedamp", {"regularizer": 0.0}, "local")],
 )  # fmt: skip
 def test_rivals_without_what_is_their_own_are_plain_methods(train, assert_same, name, changes, other):
-    private = {key: value for key, value in RATES.items() if key.startswith("private")}
+    private = {key: value for key, value in RATES.items() if key.startswith("private") or key in RIDGES}
     rates = private if name == "fedamp" else {**RATES, **ADAM}
-    alone = {"learning_rate": RATES["private_learning_rate"], "weight_decay": RATES["private_weight_decay"]}
     rival = train(name, **rates, **changes)
-    plain = train(other, **(alone if other == "local" else {**RATES, **ADAM}))
+    plain = train(other, **(ALONE if other == "local" else {**RATES, **ADAM}))
     assert_same(rival.served, plain.served)
     assert rival.heard[1] == plain.heard[1]
 
@@ -150,12 +153,15 @@ def test_fine_tuning_for_a_rounds_steps_serves_what_is_uploaded(train):
 
 def test_fedreps_body_and_heads_train_by_turns(train):
     """Without steps of its own, a part is as it was at the start, and the other is not."""
-    for share, still in ((0.0, {Role.TOWER, Role.GATE}), (1.0, {Role.EXPERT, Role.EMBEDDING, Role.NORM})):
+    for share, still in (
+        (0.0, {Role.TOWER, Role.GATE}),
+        (1.0, {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM}),
+    ):
         run = train("fedrep", **RATES, **PLAIN, head_share=share, rounds=1)
         template = run.federation.clients["ES"].learner.binding.template
         for n, slot in template.items():
             moved = not np.allclose(run.served["ES"][n], run.start["ES"][n], rtol=0, atol=1e-7)
-            assert moved == (slot.role not in still and not (share == 0.0 and slot.role is Role.PRIVATE)), n
+            assert moved == (slot.role not in still and not (share == 0.0 and slot.role in NEVER_LEAVES)), n
 
 
 def test_fedhca2_with_weights_of_0_federates_nothing(train, equal_arrays):
@@ -216,7 +222,14 @@ def test_tasks_told_apart_add_up_to_the_update(train, conflict):
 
     Where nobody trained a number of a private expert, Adam makes a step of the rounding alone: none here.
     """
-    knobs = {**PLAIN, "conflict": conflict, "tower_steps": 0, "regularizer": 0.0, "private_experts": 0}
+    knobs = {
+        **PLAIN,
+        "conflict": conflict,
+        "tower_steps": 0,
+        "regularizer": 0.0,
+        "private_experts": 0,
+        "linear_experts": 1,
+    }
     # The first round is the mean in any case: nothing has a direction yet.
     rounds = 1 if conflict == 0.0 else 3
     apart = train("pf_msmtrec", rounds=rounds, coordinate="clients_and_tasks", **knobs)

@@ -18,7 +18,7 @@ VALUES = {
     "methods.shared.private_learning_rate": 0.00002345,
     "methods.pf_msmtrec.gate": "federated",
     "methods.pf_msmtrec.federated_batch_norm": False,
-    "methods.pf_msmtrec.rank": 4,
+    "methods.pf_msmtrec.linear_experts": 4,
     "model.expert_layers": [128, 64, 32],
     "model.dropout": 0.1,
     "train.rounds": 100,

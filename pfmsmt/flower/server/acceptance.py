@@ -28,9 +28,13 @@ class Acceptance(NamedTuple):
     tasks: Sequence[str]
     rows: Mapping[str, int]
     """Training rows of each client, as its site declared them when the schema was agreed on"""
+    rounds: int
+    """Rounds of the run"""
     largest_update: float
     noise: float
     """Standard deviation of the noise that uploads carry; 0: none"""
+    validates: bool = True
+    """Whether sites have rows to validate on; not so in a second training"""
 
     def refusal(self, client: str, request: Request | None, answer: Upload | Validation | SiteResult) -> str | None:
         """Return why the answer to a request is refused, or None.
@@ -42,6 +46,8 @@ class Acceptance(NamedTuple):
             return None if fits else "its answer does not fit"
         if isinstance(answer, SiteResult):
             return "its answer does not fit the question"
+        if request.kind == "validate" and not self.validates:
+            return None if answer == {} else "its answer does not fit the question"
         if request.kind == "validate":
             return self._validation(client, answer)
         if not isinstance(answer, Upload):
@@ -102,7 +108,7 @@ class Acceptance(NamedTuple):
     def _result(self, client: str, best: SiteResult) -> bool:
         return (
             type(best.round) is int
-            and best.round > 0
+            and 0 < best.round <= self.rounds
             and _is_share(best.mean_auc)
             and isinstance(best.validation, Mapping)
             and self._validation(client, {client: best.validation}) is None

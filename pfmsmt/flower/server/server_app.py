@@ -1,6 +1,7 @@
 """Flower's ServerApp: a run over sites, or an agreement on schemas."""
 
 import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from pfmsmt.flower.server.grid import OverGrid
 from pfmsmt.flower.server.nodes import Nodes
 from pfmsmt.flower.server.participants import Sites
 from pfmsmt.tracking import connect
+from pfmsmt.training.refit import Refit
 from pfmsmt.training.run import Job, run_params, run_training
 
 if TYPE_CHECKING:
@@ -68,7 +70,12 @@ def federate(grid: Grid, method: str, seed: int, store: "Store", root: Path, *, 
     def connect_sites(plan: RunPlan, acceptance: Acceptance) -> OverGrid:
         return OverGrid(nodes, schema.scenarios, plan, acceptance.refusal)
 
-    ids = run_training(job, Sites(config, schema, method, seed, connect_sites), store)
+    run = secrets.token_hex(8)
+
+    def build(refit: Refit | None) -> Sites:
+        return Sites(config, schema, method, seed, run, connect_sites, refit)
+
+    ids = run_training(job, build, store)
     write_json(root / RUNS / f"{run_name(method, seed)}.json", ids)
     return ids
 

@@ -10,7 +10,7 @@ import pandas as pd
 from pfmsmt.core.files import write_json, write_text
 from pfmsmt.core.layout import CLIENTS, MODELS, RUNS, run_name
 from pfmsmt.data.schema import Schema
-from pfmsmt.flower.plan import RunPlan
+from pfmsmt.flower.plan import RunPlan, rows_of
 from pfmsmt.flower.site.state import PLAN, STATE, Site
 from pfmsmt.flower.wire import SiteResult
 from pfmsmt.tracking import connect
@@ -18,13 +18,14 @@ from pfmsmt.tracking.mlflow_run import training_run
 from pfmsmt.tracking.promotion import place
 from pfmsmt.tracking.registry import CHAMPION, register_version
 from pfmsmt.training.history import History
+from pfmsmt.training.scores import mean_auc
 
 
 def save_site_model(site: Site, asked: str, plan: RunPlan, track: bool) -> SiteResult:
     """Write `models/<method>-seed<seed>/`; with `track`, log and register the model.
 
     Repeating it registers no more. Private parts never leave the site, so neither does its model: the server learns
-    round and validation alone.
+    round and validation alone. After the first of two trainings there is no model yet, and its findings are written.
 
     Raises:
         FederationError: see `Site.check` and `Site.last`.
@@ -32,6 +33,9 @@ def save_site_model(site: Site, asked: str, plan: RunPlan, track: bool) -> SiteR
         TrackingError: the site's MLflow store refuses; the model is on disk.
     """
     schema = site.check(asked, plan)
+    if plan.train.refit and not plan.refits:
+        ended = site.save_findings(plan, schema).best[site.client]
+        return SiteResult(ended.round, mean_auc([ended.validation]), ended.validation[site.client])
     done = site.folder / RUNS / f"{run_name(plan.method, plan.seed)}.json"
     if done.exists():
         known = json.loads(done.read_text(encoding="utf-8"))
@@ -53,6 +57,7 @@ def _register(site: Site, plan: RunPlan, schema: Schema, best: SiteResult) -> di
     Return run, model and version.
     """
     store = connect(site.folder)
+    refit = {"refit_rows": rows_of(schema, refits=True)[site.client]} if plan.refits else {}
     with training_run(
         store, method=plan.method, seed=plan.seed, dataset=schema.source, fingerprint=schema.fingerprint,
         params={"federation": plan.run_id, "scenario": site.client, "method": plan.method, "seed": plan.seed},
@@ -62,10 +67,10 @@ def _register(site: Site, plan: RunPlan, schema: Schema, best: SiteResult) -> di
             f"{plan.method}-{site.client}",
             site.folder / MODELS / run_name(plan.method, plan.seed) / site.client,
             pd.read_parquet(site.folder / CLIENTS / site.client / "example.parquet"),
-            params={"scenario": site.client, "best_round": best.round},
+            params={"scenario": site.client, "best_round": best.round, **refit},
             step=plan.train.rounds + 1,
         )
     chosen = {"method": plan.method, "seed": plan.seed, "federation": plan.run_id, "val_mean_auc": best.mean_auc}
-    version = register_version(store, site.client, model, chosen)
+    version = register_version(store, site.client, model, {**chosen, **refit})
     place(store, site.client, version, CHAMPION, margin=0.0)
     return {"run_id": tracked.id, "model_id": model, "version": version}

@@ -5,12 +5,15 @@ to the next.
 
     <site>/data/clients/    shards and schema.json, as `pfmsmt site prepare` or the stage partition write them
     <site>/state/<run>/<round>.<step>/    the client after that step of that round: its phases, then validation
+    <site>/state/<run>/findings.json      with train.refit: what the first training found
+    <site>/state/<run>/refit/             likewise, the state of the second training
     <site>/models/<method>-seed<seed>/    its best model, when a run is over
 
 A step that is asked for again starts from the step before it, so a server that goes on after its last complete round
 finds every site as it was then, whatever of the broken round a site had done.
 """
 
+import json
 import os
 import re
 import shutil
@@ -23,7 +26,7 @@ from filelock import FileLock
 from pfmsmt import __version__
 from pfmsmt.config import PARAMS_FILE, Run, load_config
 from pfmsmt.core.errors import FederationError
-from pfmsmt.core.files import new_folder, recover, write_text
+from pfmsmt.core.files import new_folder, recover, write_json, write_text
 from pfmsmt.core.layout import CLIENTS, SCHEMA, run_name
 from pfmsmt.data.schema import Schema, read_schema
 from pfmsmt.flower.plan import RunPlan
@@ -32,11 +35,14 @@ from pfmsmt.training.client import Request
 from pfmsmt.training.devices import choose_device
 from pfmsmt.training.exchange import prepare_thread
 from pfmsmt.training.federation import Federation, build_federation
+from pfmsmt.training.refit import Refit
 from pfmsmt.training.scores import Validation
 
 STATE = Path("state")
 _RELEASES_FILE = "releases.txt"
 """In the state of a run: how many noised uploads the site made in it."""
+_FINDINGS_FILE = "findings.json"
+"""In the state of a run with `train.refit`: what its first training found."""
 _NAME_FILE = "name.txt"
 """In the state of a run: its method and seed."""
 PLAN = "plan.json"
@@ -69,18 +75,18 @@ class Site:
             federation = self.federation(plan, schema)
             client = federation.clients[self.client]
             now = (request.round, _step(request, federation.method))
-            before = self._latest(plan.run_id, now)
+            before = self._latest(plan.place, now)
             if before is not None:
-                client.load(self._path(plan.run_id, before))
+                client.load(self._path(plan.place, before))
             # In a thread, as where all clients are in one process: its settings of torch hold there and nowhere else.
             with ThreadPoolExecutor(1, "client", prepare_thread, (_threads(plan.run),)) as pool:
                 answer = pool.submit(client.answer, request).result()
             if isinstance(answer, Upload) and answer.releases:
                 answer = answer._replace(releases=self._release(plan.run_id))
             write_text(self._place(f"{plan.run_id}/{_NAME_FILE}"), run_name(plan.method, plan.seed))
-            with new_folder(self._path(plan.run_id, now)) as temporary:
+            with new_folder(self._path(plan.place, now)) as temporary:
                 client.save(temporary, request.round)
-            self._forget(plan.run_id, now)
+            self._forget(plan.place, now)
         return answer
 
     def _release(self, run: str) -> int:
@@ -144,11 +150,35 @@ class Site:
             FederationError: the site took part in no round of the run.
         """
         federation = self.federation(plan, schema)
-        steps = self._steps(plan.run_id)
+        steps = self._steps(plan.place)
         if not steps:
             raise FederationError(f"site {self.client} took part in no round of this run, so it has no model to save")
-        federation.load(self._path(plan.run_id, steps[-1]))
+        federation.load(self._path(plan.place, steps[-1]))
         return federation
+
+    def save_findings(self, plan: RunPlan, schema: Schema) -> Refit:
+        """Write what the second training takes from the first, and return it.
+
+        Raises:
+            FederationError: see `last`.
+            TrainingError: the site never validated a model in this run, or a calibration did not converge.
+        """
+        found = self.last(plan, schema).findings()
+        write_json(self._place(f"{plan.run_id}/{_FINDINGS_FILE}"), found.save())
+        return found
+
+    def _findings(self, plan: RunPlan) -> Refit | None:
+        """Return what the first training found; None within that one.
+
+        Raises:
+            FederationError: the site took no part in it, or not to its end.
+        """
+        if not plan.refits:
+            return None
+        path = self._place(f"{plan.run_id}/{_FINDINGS_FILE}")
+        if not path.exists():
+            raise FederationError(f"site {self.client} has no best round of this run's first training to train again")
+        return Refit.load(json.loads(path.read_text(encoding="utf-8")))
 
     def federation(self, plan: RunPlan, schema: Schema) -> Federation:
         """Build the method and this site's one client."""
@@ -157,6 +187,7 @@ class Site:
             plan.config, schema, self.folder / CLIENTS, plan.method, plan.seed, device, mean_rows=plan.mean_rows,
             # The server knows the seed, and could take seeded noise off again.
             entropy=lambda stream: os.urandom,
+            refit=self._findings(plan),
         )  # fmt: skip
 
     def forget_others(self, run: str, name: str) -> None:

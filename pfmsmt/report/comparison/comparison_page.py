@@ -70,6 +70,7 @@ def _explanations(results: Results) -> tuple[str, ...]:
             f"[low, high] is the {level}bootstrap interval over test searches. All methods are scored on the same "
             "rows, so differences between methods are steadier than the intervals alone suggest."
         )
+    lines += _refits(results)
     lines.append("Bold: the best of the methods that could be deployed.")
     references = [method for method in results.methods if method in results.references]
     if references:
@@ -77,6 +78,20 @@ def _explanations(results: Results) -> tuple[str, ...]:
     if results.oracle is not None:
         lines.append(f"{ORACLE_METHOD}: the true probabilities of the generated data, the ceiling for any method.")
     return tuple(lines)
+
+
+def _refits(results: Results) -> list[str]:
+    """Say which methods were trained again, and on how many rows."""
+    rows = {run.method: run.refit_rows for run in results.runs if run.refit_rows}
+    if not rows:
+        return []
+    who = "All models" if len(rows) == len(results.methods) else f"The models of {', '.join(rows)}"
+    own = next((found for method, found in rows.items() if results.deployable(method)), next(iter(rows.values())))
+    counts = ", ".join(f"{scenario} {own[scenario]:,}" for scenario in results.scenarios if scenario in own)
+    return [
+        f"{who} were trained again, on training and validation rows ({counts}). Best rounds, validation figures and "
+        "calibration are of the training before, to which validation rows were unknown."
+    ]
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -67,6 +67,8 @@ class RunResult:
     calibration: pd.DataFrame
     """scenario, task, predicted, actual, rows"""
     diagnostics: Diagnostics | None = None
+    refit_rows: Mapping[str, int] | None = None
+    """scenario -> rows on which its model was trained again; None: trained once"""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class _MetricsFile:
     method: str
     seed: int
     scenarios: dict[str, dict[str, TaskScore]]
+    refit_rows: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,7 @@ def _load_run(method: str, seed: int, evaluation: Path, models: Path) -> RunResu
         roc=_read_table(evaluation / name / "roc.csv", _ROC, "evaluate"),
         calibration=_read_table(evaluation / name / "calibration.csv", _CALIBRATION, "evaluate"),
         diagnostics=_read_diagnostics(models / name),
+        refit_rows=found.refit_rows,
     )
 
 

@@ -92,11 +92,20 @@ def plant(config: Synthetic, seed: int, scenario: str) -> PlantedScenario:
     raw = PlantedScenario(law, functions(0), functions(1))
     click, conversion = raw.scores(_sample(law, seed, scenario))
 
-    everyone = np.ones(len(click))
-    click_logit = _solve(click, everyone, config.ctr, lambda probability: probability, CTR_AUC)
-    clicked = _probability(click, *click_logit)
-    conversion_logit = _solve(conversion, clicked, config.cvr, lambda probability: clicked * probability, CTCVR_AUC)
+    click_logit, conversion_logit = solve_logits(click, conversion, config.ctr, config.cvr)
     return raw._replace(click_logit=click_logit, conversion_logit=conversion_logit)
+
+
+def solve_logits(
+    click: _Floats, conversion: _Floats, ctr: float, cvr: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return intercept and slope of click's and of conversion's logit.
+
+    They reach the rates, and AUCs of CTR_AUC and CTCVR_AUC, over a sample of z of click and of conversion, each [B].
+    """
+    click_logit = _solve(click, np.ones(len(click)), ctr, lambda probability: probability, CTR_AUC)
+    clicked = _probability(click, *click_logit)
+    return click_logit, _solve(conversion, clicked, cvr, lambda probability: clicked * probability, CTCVR_AUC)
 
 
 def expected_auc(probabilities: _Floats) -> float:

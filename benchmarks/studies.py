@@ -1,0 +1,238 @@
+"""Searches of the quality benchmark: what is tuned, within which ranges, and what is kept of every study.
+
+Methods and floors have the same number of trials, the same sampler and, where a training has rounds, the same pruner.
+A trial's score is the mean validation AUC of its best round. Trials see a world of their own, `TUNING_SEED`, and never
+its test rows. The first trial has the values of params.yaml, with what lies outside of a range at its edge; in other
+settings than the default one the second trial has the default setting's best.
+"""
+
+import csv
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import torch
+import yaml
+from floors import FLOORS, START, validation_auc
+from floors import space as floor_space
+from optuna.trial import FrozenTrial, TrialState
+from worlds import DEFAULT, DEFAULTS_BEST, SEARCHED, START_VALUES, Bench, configure, shards, train
+
+from pfmsmt.config.keys import value_at
+from pfmsmt.core.errors import TrainingError
+from pfmsmt.training.rounds import RoundResult
+from pfmsmt.training.scores import mean_auc
+
+TUNING_SEED = 1000
+FIRST_TRIALS = 5
+"""So many trials are given or random, and none of them is pruned."""
+
+# The keys of `methods.<name>` that are searched. What all methods of a kind have stands here once.
+_SERVER = ("server_learning_rate", "server_weight_decay")
+"""Of federated parameters, where the server has an optimiser."""
+_PRIVATE = ("private_learning_rate", "private_weight_decay")
+"""Of private parameters at clients."""
+_ALONE = ("learning_rate", "weight_decay")
+"""Of all parameters, where nothing is federated."""
+_LINEAR = ("ridge", "private_ridge")
+"""Of the first-order path; where nothing is shared, one of them says all."""
+_KEYS: dict[str, tuple[str, ...]] = {
+    "pf_msmtrec": (*_PRIVATE, "gate", *_SERVER, *_LINEAR),
+    "fedavg": ("learning_rate", *_SERVER, *_LINEAR),
+    "fedprox": ("learning_rate", "regularizer", *_SERVER, *_LINEAR),
+    "fedbn": (*_PRIVATE, *_SERVER, *_LINEAR),
+    "fedper": (*_PRIVATE, *_SERVER, *_LINEAR),
+    "ditto": (*_PRIVATE, "regularizer", *_SERVER, *_LINEAR),
+    "fedrep": ("head_share", *_PRIVATE, *_SERVER, *_LINEAR),
+    "fedavg_finetune": ("finetune_steps", "finetune_rate", "learning_rate", *_SERVER, *_LINEAR),
+    "apfl": ("alpha_rate", *_PRIVATE, *_SERVER, *_LINEAR),
+    "fedamp": ("attraction", "sigma", "regularizer", *_PRIVATE, *_LINEAR),
+    "fedhca2": ("hyper_rate", "learning_rate", *_PRIVATE, *_LINEAR),
+    "pf_msmtrec_paper": ("learned_rate", "learning_rate", "regularizer", *_PRIVATE, *_LINEAR),
+    "local": (*_ALONE, "ridge"),
+    "centralized": (*_ALONE, "ridge"),
+}
+SPACE: dict[str, tuple[str, ...]] = {
+    "model": ("model.dropout",),
+    **{method: tuple(f"methods.{method}.{key}" for key in keys) for method, keys in _KEYS.items()},
+}
+"""Keys that are tuned: for every method (model), and for each."""
+RANGES = {
+    "dropout": (0.3, 0.65),
+    "private_learning_rate": (0.003, 0.03),
+    "private_weight_decay": (0.3, 10.0),
+    "weight_decay": (0.3, 10.0),
+    "server_learning_rate": (0.005, 0.05),
+    "server_weight_decay": (0.03, 3.0),
+    "ridge": (2.0, 60.0),
+    "private_ridge": (20.0, 500.0),
+}
+"""Of the last word of a key, for all methods; all but dropout are drawn on a log scale."""
+SPECIAL = {
+    "methods.local.learning_rate": (0.003, 0.03),
+    "methods.centralized.learning_rate": (0.003, 0.03),
+    "methods.fedavg.learning_rate": (0.05, 0.5),
+    "methods.fedprox.learning_rate": (0.05, 0.5),
+    "methods.fedprox.regularizer": (1e-4, 1.0),
+    "methods.ditto.regularizer": (0.1, 300.0),
+    "methods.fedrep.head_share": (0.125, 0.875),
+    "methods.fedavg_finetune.finetune_rate": (0.1, 3.0),
+    "methods.fedavg_finetune.learning_rate": (0.05, 0.5),
+    "methods.apfl.alpha_rate": (0.01, 10.0),
+    "methods.fedamp.attraction": (0.1, 1.0),
+    "methods.fedamp.sigma": (1.0, 10000.0),
+    "methods.fedamp.regularizer": (0.1, 300.0),
+    "methods.fedhca2.hyper_rate": (0.01, 1000.0),
+    "methods.fedhca2.learning_rate": (0.1, 5.0),
+    "methods.pf_msmtrec_paper.learned_rate": (0.01, 1000.0),
+    "methods.pf_msmtrec_paper.learning_rate": (0.1, 5.0),
+    "methods.pf_msmtrec_paper.regularizer": (1e-3, 1.0),
+}
+"""Ranges where the last word of the key is not enough."""
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "methods.pf_msmtrec.gate": ("private", "federated"),
+    "methods.fedavg_finetune.finetune_steps": (8, 16, 32, 64, 128),
+}
+
+
+def tune(bench: Bench, setting: str, method: str, trials: int) -> str:
+    """Search the parameters of a method or floor; write the best with the study's figures, and all trials.
+
+    `<method>.yaml` has `study` (figures) and `params` (the best trial's); `<method>.csv` has a line for each trial.
+    """
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rounds = configure(bench, setting, TUNING_SEED, {}).train.rounds
+    sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=FIRST_TRIALS, multivariate=True)
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner(rounds))
+    study.enqueue_trial(START[method] if method in FLOORS else _start(bench, setting, method))
+    from_default = setting != DEFAULT and bench.tuned_file(DEFAULT, method).exists()
+    if from_default:
+        study.enqueue_trial(bench.tuned(DEFAULT, method))
+    # A trial whose training diverges counts, and is no candidate.
+    study.optimize(objective(bench, setting, method), n_trials=trials, catch=(TrainingError,))
+
+    best, start = study.best_trial, study.trials[0].value
+    states = [trial.state for trial in study.trials]
+    path = bench.tuned_file(setting, method)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "setting": setting,
+        "data_seed": TUNING_SEED,
+        "trials": trials,
+        "complete": states.count(TrialState.COMPLETE),
+        "pruned": states.count(TrialState.PRUNED),
+        "failed": states.count(TrialState.FAIL),
+        "rounds_saved": None if method in FLOORS else round(_saved(study.trials, rounds), 3),
+        "sampler": f"multivariate TPE, seed 0; the first {FIRST_TRIALS} trials are given or random",
+        "pruner": "none: a floor has no rounds" if method in FLOORS else PRUNER,
+        "validation_auc": round(study.best_value, 5),
+        "validation_auc_of_the_start": None if start is None else round(start, 5),
+        "best_trial": best.number,
+        "ended_at": ended_at(best.number, from_default),
+        "date": datetime.date.today().isoformat(),
+    }
+    found = {"study": figures, "params": _short(best.params)}
+    path.write_text(yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
+    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*_LOGGED, *best.params], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_logged(trial) for trial in study.trials)
+    begin = "diverged" if start is None else f"{start:.4f}"
+    return f"{study.best_value:.4f} (start {begin}), {figures['pruned']} of {trials} trials pruned"
+
+
+def objective(bench: Bench, setting: str, method: str) -> Callable[[optuna.Trial], float]:
+    """Return the score of a trial; a method's trial is pruned by its mean validation AUC after each round."""
+
+    def score(trial: optuna.Trial) -> float:
+        if method in FLOORS:
+            schema, folder, _ = shards(bench, setting, TUNING_SEED)
+            return validation_auc(method, schema, folder, floor_space(trial, method))
+        changes = space(trial, method) | {"train.refit": False}
+        rounds = configure(bench, setting, TUNING_SEED, changes).train.rounds
+
+        def on_round(result: RoundResult) -> None:
+            value = mean_auc(result.validation.values())
+            if value is None:
+                return
+            trial.report(value, result.round)
+            if result.round < rounds and trial.should_prune():
+                raise optuna.TrialPruned
+
+        return train(bench, setting, TUNING_SEED, method, changes, on_round).best_validation()
+
+    return score
+
+
+def pruner(rounds: int) -> optuna.pruners.BasePruner:
+    """Return the pruner of trainings of so many rounds, which `PRUNER` describes.
+
+    It waits, as slow rates are behind for long and end well: on a development world, ranks after a quarter of the
+    rounds said nothing about pf_msmtrec's last ones.
+    """
+    return optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS, n_warmup_steps=rounds // 2)
+
+
+PRUNER = f"median of complete trials, from half of the rounds on, after {FIRST_TRIALS} trials"
+
+
+def ended_at(best_trial: int, from_default: bool) -> str:
+    """Say whose values a search ends with, by the number of its best trial."""
+    if best_trial == 0:
+        return START_VALUES
+    return DEFAULTS_BEST if best_trial == 1 and from_default else SEARCHED
+
+
+def space(trial: optuna.Trial, method: str) -> dict[str, Any]:
+    """Draw a trial's parameters by dotted keys."""
+    drawn: dict[str, Any] = {}
+    for key in SPACE["model"] + SPACE[method]:
+        if key in CHOICES:
+            drawn[key] = trial.suggest_categorical(key, CHOICES[key])
+        else:
+            drawn[key] = trial.suggest_float(key, *_range(key), log=key != "model.dropout")
+    return drawn
+
+
+def _range(key: str) -> tuple[float, float]:
+    return SPECIAL.get(key) or RANGES[key.rsplit(".", 1)[1]]
+
+
+def _start(bench: Bench, setting: str, method: str) -> dict[str, Any]:
+    """Return the values of params.yaml, with what lies outside of a range at its edge."""
+    config = configure(bench, setting, TUNING_SEED, {})
+    start = {key: value_at(config, key) for key in SPACE["model"] + SPACE[method]}
+    for key in start.keys() - CHOICES.keys():
+        low, high = _range(key)
+        start[key] = float(min(max(start[key], low), high))
+    return start
+
+
+_LOGGED = ("number", "state", "validation_auc", "rounds", "seconds")
+"""Columns of every log; one for each parameter follows."""
+
+
+def _logged(trial: FrozenTrial) -> dict[str, Any]:
+    """Return a trial's line of the log; `validation_auc` is that of the best round so far."""
+    reached = [*trial.intermediate_values.values(), *([] if trial.value is None else [trial.value])]
+    seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "validation_auc": round(max(reached), 5) if reached else None,
+        "rounds": trial.last_step,
+        "seconds": seconds,
+        **_short(trial.params),
+    }
+
+
+def _saved(trials: list[FrozenTrial], rounds: int) -> float:
+    """Return the share of rounds that pruning left out, of trials that did not fail."""
+    trained = [trial.last_step or 0 for trial in trials if trial.state != TrialState.FAIL]
+    return 1 - sum(trained) / (rounds * len(trained))
+
+
+def _short(params: dict[str, Any]) -> dict[str, Any]:
+    return {key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in params.items()}
