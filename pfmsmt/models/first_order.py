@@ -71,7 +71,7 @@ class FirstOrder(nn.Module):
         return [self.own_table, self.own_numbers, *([] if self.private_table is None else [self.private_table])]
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """Return w of all categories [R, T] and of the numbers [M, T].
+        """Return w of categories [R, T] and of numbers [M, T].
 
         Rows of federated fields come first.
         """

@@ -181,9 +181,10 @@ class MMoE(nn.Module):
         return paths[0] if len(paths) == 1 else (paths[0] + paths[1]) / 2
 
     def paths(self, codes: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        """Return each path's logits [B, T], of codes [B, F] and numbers [B, M].
+        """Return the logits [B, T] of each path.
 
-        First come those of the experts, then those of the first-order path.
+        They are of codes [B, F] and numbers [B, M]. The experts' come first, then those of the
+        first-order path.
         """
         deep = self._through_experts(codes, values)
         return (deep,) if self.first_order is None else (deep, self.first_order(codes, values))

@@ -291,7 +291,8 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
 def _without_large_ids(specs: dict[str, ModelSpec], large: int) -> dict[str, ModelSpec]:
     """Take first-order weights from private fields with large tables.
 
-    Beside a table that is trained in place they would be copied each round as often as that table is spared. All clients alike, as names must be the same.
+    Beside a table that is trained in place, these weights would be copied in every round, which it is spared. It is the
+    same for all clients, as their tensors must have the same names.
     """
     if max(spec.private_codes for spec in specs.values()) < large:
         return specs

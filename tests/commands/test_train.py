@@ -136,14 +136,16 @@ def test_what_explains_a_run_is_logged_with_it(trained):
 
     ledger, traffic = pd.read_csv(folder / "ledger.csv"), pd.read_csv(folder / "traffic.csv")
     up = ledger[ledger.direction == "up"]
-    assert set(up.role) == {"embedding", "expert", "gate", "tower", "number"}
+    assert set(up.role) == {"embedding", "expert", "first_order", "gate", "tower", "number"}
     for name in ("NL", "ES", "US"):
         own = traffic[traffic.client == name]
         for direction in ("up", "down"):
             assert found[f"server/{name}/bytes_{direction}"] == list(
                 zip(own["round"], own[f"bytes_{direction}"], strict=True)
             )
-    assert "KiB, left each client in a round (embedding, expert, gate, tower); never: norm, task\n" in output
+    assert (
+        "KiB, left each client in a round (embedding, expert, first_order, gate, tower); never: norm, task\n" in output
+    )
 
     table = pd.read_parquet(folder / "diagnostics.parquet")
     gates = table[(table.quantity == "drift") & table.group.isin(["gate/ctr", "gate/ctcvr"]) & (table.client == "ES")]

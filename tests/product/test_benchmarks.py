@@ -170,7 +170,8 @@ def test_quality_tunes_runs_and_prints(quality, tmp_path):
     quality("tune", *chosen, "--trials", "2")
     study = yaml.safe_load((tmp_path / "results/tuned/default/local.yaml").read_text())
     assert study["study"]["trials"] == 2
-    assert set(study["params"]) == {"model.dropout", "methods.local.learning_rate", "methods.local.weight_decay"}
+    searched = {"model.dropout", *(f"methods.local.{key}" for key in ("learning_rate", "weight_decay", "ridge"))}
+    assert set(study["params"]) == searched
     log = pd.read_csv(tmp_path / "results/tuned/default/local.csv")
     assert list(log.columns) == ["number", "state", "validation_auc", "rounds", "seconds", *study["params"]]
     assert log[["number", "state", "rounds"]].to_numpy().tolist() == [[0, "complete", 2], [1, "complete", 2]]
