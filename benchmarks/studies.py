@@ -49,6 +49,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "apfl": ("alpha_rate", *_PRIVATE, *_SERVER, *_LINEAR),
     "fedamp": ("attraction", "sigma", "regularizer", *_PRIVATE, *_LINEAR),
     "fedhca2": ("hyper_rate", "learning_rate", *_PRIVATE, *_LINEAR),
+    "pf_msmtrec_paper": ("learned_rate", "learning_rate", "regularizer", *_PRIVATE, *_LINEAR),
     "local": (*_ALONE, "ridge"),
     "joint": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
     "centralized": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
@@ -86,6 +87,9 @@ SPECIAL = {
     "methods.fedamp.regularizer": (0.1, 300.0),
     "methods.fedhca2.hyper_rate": (0.01, 1000.0),
     "methods.fedhca2.learning_rate": (0.1, 5.0),
+    "methods.pf_msmtrec_paper.learned_rate": (0.01, 1000.0),
+    "methods.pf_msmtrec_paper.learning_rate": (0.1, 5.0),
+    "methods.pf_msmtrec_paper.regularizer": (1e-3, 1.0),
 }
 """Ranges where the last word of the key is not enough."""
 CHOICES: dict[str, tuple[Any, ...]] = {

@@ -15,7 +15,8 @@ from pfmsmt.config import (
     FedHca2,
     FirstOrderTraining,
     Methods,
-    PfMsmtrec,
+    PfMsmtrecPaper,
+    PfMsmtrecParts,
     PlainLearning,
     PooledGradients,
     Privacy,
@@ -38,18 +39,19 @@ from pfmsmt.methods.noise import Entropy, noised, seeded
 from pfmsmt.methods.personalised_step import PersonalisedStep
 from pfmsmt.methods.pf_msmtrec import pf_msmtrec, shared_roles
 from pfmsmt.methods.pooled_gradients import CENTRALIZED, DecayingStep, pooled_gradients
-from pfmsmt.methods.server_optimizer import FedOpt
+from pfmsmt.methods.server_optimizer import PLAIN_STEP, FedOpt
 
 # What PF-MSMTrec's clients do with their block; the rest of it is the server's step.
 _CLIENT_SIDE = frozenset(
     {
-        "federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer",
+        "federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer", "anchor",
         "learning_rate", "private_learning_rate", "private_weight_decay",
     }
 )  # fmt: skip
 
 _ARCHITECTURE = tuple(
-    f"methods.pf_msmtrec.{key}" for key in ("private_experts", "rank", "linear_experts", "federated_batch_norm", "gate")
+    f"methods.pf_msmtrec.{key}"
+    for key in ("private_experts", "rank", "scenario_rank", "linear_experts", "federated_batch_norm", "gate")
 )
 """PF-MSMTrec's keys that shape its model, and say what clients share; dvc.yaml names those in params.yaml too."""
 _FIRST_ORDER = set(FirstOrderTraining.model_fields)
@@ -61,6 +63,7 @@ _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
     "apfl": apfl,
 }
 """Methods of a file of their own whose server takes FedAvg's step; all keys of their blocks are their settings."""
+_Block = Federated | PfMsmtrecPaper | FedAmp | FedHca2 | PlainLearning | PooledGradients
 
 
 class MethodFacts(NamedTuple):
@@ -76,6 +79,8 @@ class MethodFacts(NamedTuple):
     """Rank of the task-specific adapters in the experts; 0: none."""
     private_experts: int = 0
     """Experts of each task that stay with their client; 0: none."""
+    scenario_rank: int = 0
+    """Rank of the scenario's own part of the experts; 0: none."""
     linear_experts: int = 1
     """Linear models that clients share in the first-order path, beside their own; 0: none."""
     borrowed: tuple[str, ...] = ()
@@ -87,6 +92,7 @@ class MethodFacts(NamedTuple):
         return {
             "rank": self.rank,
             "private_experts": self.private_experts,
+            "scenario_rank": self.scenario_rank,
             "linear_experts": self.linear_experts,
         }
 
@@ -98,12 +104,13 @@ def method_facts(name: str, methods: Methods) -> MethodFacts:
         ValueError: no method of that name.
     """
     block = _block(name, methods)
-    if isinstance(block, PfMsmtrec):
+    if isinstance(block, PfMsmtrecParts):
         phases = 2 if block.tower_steps else 1
         return MethodFacts(
             phases=phases,
             rank=block.rank,
             private_experts=block.private_experts,
+            scenario_rank=block.scenario_rank,
             linear_experts=block.linear_experts,
         )
     if isinstance(block, PooledGradients):
@@ -145,6 +152,8 @@ def build_method(
         return fedamp(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
     if isinstance(block, FedHca2):
         return fedhca2(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
+    if isinstance(block, PfMsmtrecPaper):
+        return _pf_msmtrec(name, block, local_train, template, PLAIN_STEP)
     optimizer = FedOpt(
         block.server_optimizer,
         block.server_learning_rate,
@@ -152,11 +161,8 @@ def build_method(
         block.server_beta2,
         block.server_weight_decay,
     )
-    if isinstance(block, PfMsmtrec):
-        attention = AttentionRule(block.aggregation, block.temperature, block.learned_rate)
-        directions = Directions(block.smoothing)
-        step = PersonalisedStep(template, block.conflict, block.coupling, directions, attention, optimizer)
-        return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(_CLIENT_SIDE)))
+    if isinstance(block, PfMsmtrecParts):
+        return _pf_msmtrec(name, block, local_train, template, optimizer)
     own = block.model_dump(exclude={*ServerOptimizer.model_fields, *_FIRST_ORDER})
     if name in _BESIDE_AVERAGING:
         return _BESIDE_AVERAGING[name](local_train, template, **own, optimizer=optimizer)
@@ -180,10 +186,21 @@ def _reference(
     )  # fmt: skip
 
 
-def _block(name: str, methods: Methods) -> Federated | FedAmp | FedHca2 | PlainLearning | PooledGradients:
+def _pf_msmtrec(
+    name: str, block: PfMsmtrecParts, local_train: LocalTrain, template: Template, optimizer: FedOpt
+) -> Method:
+    attention = AttentionRule(block.aggregation, block.temperature, block.learned_rate, block.alpha)
+    directions = Directions(block.smoothing)
+    step = PersonalisedStep(
+        template, block.conflict, block.coupling, directions, attention, optimizer, block.coordinate_towers
+    )
+    return pf_msmtrec(local_train, template, step, name=name, **block.model_dump(include=set(_CLIENT_SIDE)))
+
+
+def _block(name: str, methods: Methods) -> _Block:
     if name not in METHOD_NAMES:
         raise ValueError(f"no method {name!r}; there are {', '.join(METHOD_NAMES)}")
-    block: Federated | FedAmp | FedHca2 | PlainLearning | PooledGradients = getattr(methods, name)
+    block: _Block = getattr(methods, name)
     return block
 
 

@@ -56,7 +56,7 @@ OF_FEDHCA2 = (
     LoggedMetric("server/<client>/alpha", "weight", "The client's learned share of the conflict-averse update."),
     LoggedMetric("server/<client>/beta", "weight", "Learned share of the other towers, mean over its towers' layers."),
 )
-"""At step = round, for fedhca2."""
+"""At step = round, for fedhca2, and for pf_msmtrec with that aggregation: there as means over groups."""
 
 OF_NOISE = (
     LoggedMetric("privacy/epsilon", "nats", "Largest epsilon of all clients so far, at `privacy.delta`."),

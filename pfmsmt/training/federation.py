@@ -231,11 +231,18 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
         {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}, config.train.large_table_rows
     )
     first = specs[schema.scenarios[0]]
-    if first.rank > first.inputs:
-        raise ConfigError(
-            f"methods.{name}.rank = {first.rank} is larger than the model's input, which is {first.inputs} wide with "
-            "these data"
-        )
+    for key, rank in (("rank", first.rank), ("scenario_rank", first.scenario_rank)):
+        if rank > first.inputs:
+            raise ConfigError(
+                f"methods.{name}.{key} = {rank} is larger than the model's input, which is {first.inputs} wide with "
+                "these data"
+            )
+        # Of a preset that a project does not train, its parameters say nothing.
+        if rank > min(first.expert_layers):
+            raise ConfigError(
+                f"methods.{name}.{key} = {rank} is larger than the smallest of model.expert_layers "
+                f"({min(first.expert_layers)})"
+            )
     return specs
 
 

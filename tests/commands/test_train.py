@@ -402,6 +402,14 @@ def test_a_rank_larger_than_the_input_is_refused_before_training(project, config
     assert not (project / "models").exists()
 
 
+def test_a_rank_of_the_papers_preset_counts_only_where_it_is_trained(project, configure):
+    config = configure({"model.expert_layers": [6, 3], "train.rounds": 1})
+    message = r"methods\.pf_msmtrec_paper\.rank = 4 is larger than the smallest of model\.expert_layers \(3\)"
+    with pytest.raises(ConfigError, match=message):
+        go(project, config, "pf_msmtrec_paper")
+    go(project, config, "fedavg")
+
+
 @pytest.mark.slow(1)
 def test_a_checkpoint_is_taken_up_with_another_number_of_workers(checkpointed, project, configure, capsys):
     base = {"train.rounds": 5, "train.local_steps": 1, "run.workers": 2, "run.checkpoint_every": 1}

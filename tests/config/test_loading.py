@@ -82,7 +82,10 @@ def test_params_trains_as_that_of_version_0_1_0_did(tmp_path):
     old, new = load_config(path), load_config(ROOT / "params.yaml")
     assert old.model_dump(exclude={"tune": {"space"}}) == new.model_dump(exclude={"tune": {"space"}})
     # The search of methods that came later is the one thing that the old file cannot know.
-    later = {f"methods.{name}" for name in ("fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2", "joint")}
+    later = {
+        f"methods.{name}"
+        for name in ("fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2", "pf_msmtrec_paper", "joint")
+    }
     # As a reference, centralized has a server's step, and its number of steps is tuned.
     gained = {f"methods.centralized.{key}" for key in ("steps", "server_learning_rate", "server_weight_decay")}
     known = {key: p for key, p in new.tune.space.items() if key.rpartition(".")[0] not in later and key not in gained}
@@ -190,6 +193,10 @@ RANGES = [
     ("run.device", ["gpu", "cuda:x", "cpu:1", "cuda:", ""]),
     ("run.workers", [0, -1, "many"]),
     ("methods.pf_msmtrec.rank", [-1]),
+    ("methods.pf_msmtrec.scenario_rank", [-1, 1.5]),
+    ("methods.pf_msmtrec.alpha", [-0.1, 1.1]),
+    ("methods.pf_msmtrec_paper.rank", [-1]),
+    ("methods.pf_msmtrec_paper.coupling", [1.1]),
     ("methods.pf_msmtrec.private_experts", [-1, 1.5]),
     ("methods.pf_msmtrec.conflict", [1, -0.1, float("nan")]),
     ("methods.pf_msmtrec.temperature", [0, -1]),
@@ -276,7 +283,7 @@ def test_devices(device):
             "train.methods",
             ["local", "x"],
             "train.methods.1: 'x' is unknown; valid: pf_msmtrec, fedavg, fedprox, fedbn, fedper, ditto, fedrep, "
-            "fedavg_finetune, apfl, fedamp, fedhca2, local, joint, cent",
+            "fedavg_finetune, apfl, fedamp, fedhca2, pf_msmtrec_paper, local, joint, cent",
         ),
         (
             "data.source",
@@ -301,6 +308,11 @@ def test_devices(device):
             "methods.pf_msmtrec.rank",
             33,
             "methods.pf_msmtrec.rank = 33 is larger than the smallest of model.expert_layers",
+        ),
+        (
+            "methods.pf_msmtrec.scenario_rank",
+            33,
+            "methods.pf_msmtrec.scenario_rank = 33 is larger than the smallest of model.expert_layers",
         ),
         ("train.task_weights", [0.0, 0.0], "train.task_weights: at least one task needs a weight above 0"),
         (
@@ -343,6 +355,8 @@ def test_rivals_have_fedavgs_keys_and_a_regularizer_only_where_it_is_used():
     private = {"private_learning_rate", "private_weight_decay"} | linear
     assert keys["fedamp"] == private | {"attraction", "sigma", "regularizer"}, "nothing is averaged, so there is no SGD"
     assert keys["fedhca2"] == private | {"learning_rate", "conflict", "alpha", "beta", "hyper_rate"}
+    optimizer = {"server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_weight_decay"}
+    assert keys["pf_msmtrec_paper"] == keys["pf_msmtrec"] - optimizer
     for name in ("fedavg", "fedbn", "fedper", "local"):
         place = f"methods.{name}.regularizer"
         assert message(changed(place, 0.1)).startswith(f"params.yaml: {place}: unknown key; ")
@@ -389,12 +403,12 @@ def test_what_federated_methods_share_is_theirs_unless_they_say_otherwise():
     assert {name: getattr(methods, name).learning_rate for name in METHOD_NAMES if name not in other} == {
         **dict.fromkeys(("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper"), 0.125),
         **dict.fromkeys(("fedrep", "fedavg_finetune", "apfl"), 0.125),
-        "fedhca2": 1.5, "ditto": 0.25, "local": 0.008,
+        "fedhca2": 1.5, "pf_msmtrec_paper": 3.0, "ditto": 0.25, "local": 0.008,
     }  # fmt: skip
     assert {getattr(methods, name).server_beta1 for name in WITH_SHARED} == {0.5}
     tree = changed("methods.shared", {"private_learning_rate": 0.125, "server_beta1": 0.5})
     rates = parse_config(tree).methods
-    assert {rates.fedamp.private_learning_rate, rates.fedhca2.private_learning_rate} == {0.125}
+    assert {getattr(rates, name).private_learning_rate for name in WITH_PRIVATE_SHARED} == {0.125}
     own = changed("methods.fedhca2.server_beta1", 0.5)
     assert message(own).startswith("params.yaml: methods.fedhca2.server_beta1: unknown key"), "it has no such optimiser"
     # What is resolved parses to itself.

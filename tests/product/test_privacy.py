@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pfmsmt.config import METHOD_NAMES
-from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role
+from pfmsmt.core.types import ANCHOR, NEVER_LEAVES, NamedArrays, Role
 from pfmsmt.data.schema import read_schema
 from pfmsmt.methods import Method, Upload
 from pfmsmt.methods.ditto import GLOBAL
@@ -36,10 +36,13 @@ MAY_LEAVE = {
     "apfl": {*LEARNED, Role.NORM},
     "fedamp": LEARNED,
     "fedhca2": LEARNED - {Role.GATE},
+    "pf_msmtrec_paper": LEARNED - {Role.GATE},
     "local": set(),
     "joint": LEARNED,
     "centralized": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER},
 }
+KEPT = ("private", "adapter", "scenario_down", "scenario_up")
+"""In the names of tensors that never leave."""
 SILENT = [name for name, roles in MAY_LEAVE.items() if not roles]
 each_method = pytest.mark.parametrize("name", METHOD_NAMES)
 
@@ -53,7 +56,8 @@ class Overheard(NamedTuple):
     rounds: list[RoundResult]
 
     def role(self, client: str, name: str) -> Role:
-        return self.federation.clients[client].learner.binding.template[name].role
+        """Of an anchor, that of what it is the anchor of."""
+        return self.federation.clients[client].learner.binding.template[name.removeprefix(ANCHOR)].role
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +106,7 @@ def tables(found: Overheard) -> dict[str, list[np.ndarray]]:
         state = tree["state"]
         named = [*state["private"].items(), *tree["best"].items()]
         secrets[k] += [a for n, a in named if found.role(k, n.removeprefix(GLOBAL)) in NEVER_LEAVES]
-        secrets[k] += [a for n, a in state["optimizer"].items() if "private" in n or "adapter" in n]
+        secrets[k] += [a for n, a in state["optimizer"].items() if any(part in n for part in KEPT)]
     return secrets
 
 
@@ -150,7 +154,9 @@ def test_messages_are_parameters_counts_and_metrics(overheard, name):
             assert type(answer) is Upload
             assert (type(answer.examples), type(answer.loss)) == (int, float)
             assert answer.examples == found.federation.clients[k].learner.data.train.rows
-            assert answer.by_task == {}
+            reported = found.federation.method.phases[request.phase].reported
+            assert bool(reported) == (name == "pf_msmtrec_paper" and request.phase == 0)
+            assert answer.by_task.keys() == ({"ctr", "ctcvr"} if reported else set())
             assert answer.releases == 0, "no noise, so nothing is counted"
             continue
         assert answer.keys() == found.federation.clients[k].learner.data.validation.keys()
@@ -167,7 +173,7 @@ def assert_only(found: Overheard, allowed: set[Role]) -> None:
         own = found.start[message.client]
         for n, array in message.arrays:
             assert type(array) is np.ndarray
-            assert (array.shape, array.dtype) == (own[n].shape, np.float32), n
+            assert (array.shape, array.dtype) == (own[n.removeprefix(ANCHOR)].shape, np.float32), n
             travelled.add(found.role(message.client, n))
     assert travelled == allowed
 
@@ -198,6 +204,9 @@ def test_without_federation_no_tensor_moves_at_all(overheard, name):
         ({"gate": "private"}, LEARNED - {Role.GATE}),
         ({"tower_steps": 0}, LEARNED),
         ({"coordinate": "clients_and_tasks"}, LEARNED),
+        ({"scenario_rank": 2}, LEARNED),
+        ({"anchor": "global", "regularizer": 0.1}, LEARNED),
+        ({"aggregation": "fedhca2", "coordinate_towers": False}, LEARNED),
     ],
 )
 def test_pf_msmtrec_sends_what_its_block_says(listen, changes, allowed):
@@ -206,6 +215,20 @@ def test_pf_msmtrec_sends_what_its_block_says(listen, changes, allowed):
     assert leaked(found, tables(found)) == 0
     told = {found.role(m.client, n) for m in found.exchanged for n in m.told}
     assert told == ({Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER} if "coordinate" in changes else set())
+    anchored = {n for m in found.exchanged for n in m.request.arrays if n.startswith(ANCHOR)}
+    assert {found.role("NL", n) for n in anchored} == (allowed if "anchor" in changes else set())
+    if "scenario_rank" in changes:
+        assert {n for k, tree in found.kept for n in tree["state"]["private"] if n.startswith("scenario/")}
+        assert all(not n.startswith("scenario/") for m in found.exchanged for n, _ in m.arrays)
+
+
+def test_anchors_go_down_and_never_up(overheard):
+    """The paper's preset pulls towards the global part: a client receives it, and sends nothing of it back."""
+    found = overheard("pf_msmtrec_paper")
+    down = {n for m in found.exchanged for n in m.request.arrays if n.startswith(ANCHOR)}
+    assert {found.role("NL", n) for n in down} == MAY_LEAVE["pf_msmtrec_paper"]
+    sent = [m.answer for m in found.exchanged if isinstance(m.answer, Upload)]
+    assert all(not n.startswith(ANCHOR) for upload in sent for n in upload.arrays)
 
 
 @each_method
