@@ -40,7 +40,7 @@ def test_what_shapes_pf_msmtrec_decides_joint_as_well(schema, make_config):
     plain, params = decided("joint", {})
     assert {key for key in params if key.startswith("methods.pf_msmtrec.")} == {
         f"methods.pf_msmtrec.{key}"
-        for key in ("private_experts", "rank", "linear_experts", "federated_batch_norm", "gate")
+        for key in ("private_experts", "rank", "scenario_rank", "linear_experts", "federated_batch_norm", "gate")
     }
     assert decided("joint", coupling)[0] == plain != decided("joint", gate)[0]
     assert decided("centralized", gate)[0] == decided("centralized", {})[0]
