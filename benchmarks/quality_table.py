@@ -28,8 +28,8 @@ PAIRS = (
 STRIPPED = ("all shared", "nothing private")
 """The beginning of these variants' names."""
 ORDER = (
-    OURS, "fedhca2", "fedamp", "apfl", "ditto", "fedavg_finetune", "fedrep", "fedper", "fedbn", "fedprox", "fedavg",
-    LOCAL, *FLOORS, "centralized", JOINT, ORACLE,
+    OURS, "pf_msmtrec_paper", "fedhca2", "fedamp", "apfl", "ditto", "fedavg_finetune", "fedrep", "fedper", "fedbn",
+    "fedprox", "fedavg", LOCAL, *FLOORS, "centralized", JOINT, ORACLE,
 )  # fmt: skip
 """Rows of the tables; rivals that are not among them stand before local."""
 NO_RIVALS = (LOCAL, *FLOORS, "centralized", JOINT, ORACLE)

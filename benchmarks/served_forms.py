@@ -61,7 +61,7 @@ def build() -> FusedModel:
     """Return the served form of a model with drawn weights."""
     config = load_config(ROOT / "params.yaml")
     parts = config.methods.pf_msmtrec
-    spec = build_spec(schema(), config.model, parts.rank, parts.private_experts)
+    spec = build_spec(schema(), config.model, parts.rank, parts.private_experts, scenario_rank=parts.scenario_rank)
     model = MMoE(spec)
     model.initialise(0, "NL")
     return FusedModel(model.eval())

@@ -96,7 +96,7 @@ def fill_registry(config: Config, folder: Path) -> Store:
     tracking = connect(folder)
     own = schema()
     parts = config.methods.pf_msmtrec
-    spec = build_spec(own, config.model, parts.rank, parts.private_experts)
+    spec = build_spec(own, config.model, parts.rank, parts.private_experts, scenario_rank=parts.scenario_rank)
     line = Calibration(kind="platt", slopes=(0.9, 0.9), intercepts=(-0.1, -0.1))
     for seed in (0, 1):
         model = MMoE(spec).initialise(seed, "NL")

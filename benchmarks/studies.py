@@ -49,8 +49,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "apfl": ("alpha_rate", *_PRIVATE, *_SERVER, *_LINEAR),
     "fedamp": ("attraction", "sigma", "regularizer", *_PRIVATE, *_LINEAR),
     "fedhca2": ("hyper_rate", "learning_rate", *_PRIVATE, *_LINEAR),
+    "pf_msmtrec_paper": ("learned_rate", "learning_rate", "regularizer", *_PRIVATE, *_LINEAR),
     "local": (*_ALONE, "ridge"),
-    "centralized": (*_ALONE, "ridge"),
+    "joint": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
+    "centralized": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
 }
 SPACE: dict[str, tuple[str, ...]] = {
     "model": ("model.dropout",),
@@ -70,7 +72,8 @@ RANGES = {
 """Of the last word of a key, for all methods; all but dropout are drawn on a log scale."""
 SPECIAL = {
     "methods.local.learning_rate": (0.003, 0.03),
-    "methods.centralized.learning_rate": (0.003, 0.03),
+    "methods.joint.server_learning_rate": (0.001, 0.02),
+    "methods.centralized.server_learning_rate": (0.001, 0.02),
     "methods.fedavg.learning_rate": (0.05, 0.5),
     "methods.fedprox.learning_rate": (0.05, 0.5),
     "methods.fedprox.regularizer": (1e-4, 1.0),
@@ -84,11 +87,16 @@ SPECIAL = {
     "methods.fedamp.regularizer": (0.1, 300.0),
     "methods.fedhca2.hyper_rate": (0.01, 1000.0),
     "methods.fedhca2.learning_rate": (0.1, 5.0),
+    "methods.pf_msmtrec_paper.learned_rate": (0.01, 1000.0),
+    "methods.pf_msmtrec_paper.learning_rate": (0.1, 5.0),
+    "methods.pf_msmtrec_paper.regularizer": (1e-3, 1.0),
 }
 """Ranges where the last word of the key is not enough."""
 CHOICES: dict[str, tuple[Any, ...]] = {
     "methods.pf_msmtrec.gate": ("private", "federated"),
     "methods.fedavg_finetune.finetune_steps": (8, 16, 32, 64, 128),
+    "methods.joint.steps": (None, 16, 32),
+    "methods.centralized.steps": (None, 16, 32),
 }
 
 

@@ -147,7 +147,7 @@ def metrics_page() -> str:
     sections = [
         ("Each round, of every method", "EACH_ROUND"),
         ("Each round, of pf_msmtrec", "OF_COORDINATION"),
-        ("Each round, of fedhca2", "OF_FEDHCA2"),
+        ("Each round, of fedhca2 and its rule", "OF_FEDHCA2"),
         ("Each round, with noise", "OF_NOISE"),
         ("At the end", "AT_THE_END"),
         ("Searches", "OF_SEARCHES"),

@@ -6,6 +6,7 @@ from typing import Any
 MOVED = {
     **{f"train.{key}": f"run.{key}" for key in ("device", "workers", "threads", "memory", "checkpoint_every")},
     **{f"train.{key}": f"privacy.{key}" for key in ("wire", "clip", "noise", "delta")},
+    **{f"methods.centralized.{key}": f"methods.centralized.private_{key}" for key in ("learning_rate", "weight_decay")},
 }
 """Key of version 0.1.0 -> key now; its `tune` block is a file now, tune.yaml."""
 UPGRADE = "`pfmsmt params upgrade` rewrites the file"
@@ -19,6 +20,14 @@ def set_values(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
         for part in path:
             block = block.setdefault(part, {})
         block[last] = value
+
+
+def block_at(tree: Mapping[str, Any], place: str) -> Any:
+    """Return the block at a dotted place, or an empty one."""
+    for part in place.split("."):
+        found = tree.get(part)
+        tree = found if isinstance(found, Mapping) else {}
+    return tree
 
 
 def value_at(tree: Any, key: str) -> Any:

@@ -27,9 +27,10 @@ ScenarioName = Annotated[str, BeforeValidator(no_boolean), Field(pattern=SCENARI
 ColumnName = Annotated[str, BeforeValidator(no_boolean)]
 Deployable = Literal[
     "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto",
-    "fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2", "local",
+    "fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2",
+    "pf_msmtrec_paper", "local",
 ]  # fmt: skip
-MethodName = Literal[Deployable, "centralized"]
+MethodName = Literal[Deployable, "joint", "centralized"]
 METHOD_NAMES: tuple[str, ...] = get_args(MethodName)
 CalibrationChoice = Literal["platt", "temperature", "none"]
 

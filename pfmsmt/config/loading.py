@@ -48,11 +48,12 @@ class Config(Frozen):
     @model_validator(mode="after")
     def _rank_fits_the_layers(self) -> "Config":
         smallest = min(self.model.expert_layers)
-        if self.methods.pf_msmtrec.rank > smallest:
-            raise ValueError(
-                f"methods.pf_msmtrec.rank = {self.methods.pf_msmtrec.rank} is larger than the smallest of "
-                f"model.expert_layers ({smallest})"
-            )
+        for key in ("rank", "scenario_rank"):
+            rank = getattr(self.methods.pf_msmtrec, key)
+            if rank > smallest:
+                raise ValueError(
+                    f"methods.pf_msmtrec.{key} = {rank} is larger than the smallest of model.expert_layers ({smallest})"
+                )
         return self
 
     @model_validator(mode="after")

@@ -3,8 +3,9 @@
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
-from pfmsmt.config.kinds import Fraction, Frozen, NonNegative, Positive
+from pfmsmt.config.kinds import Count, Fraction, Frozen, NonNegative, Positive
 
 
 def _keeps(block: BaseModel, rate: str, decay: str) -> None:
@@ -165,8 +166,8 @@ class FedHca2(PrivateTraining):
     )
 
 
-class PfMsmtrec(Proximal):
-    """The block `methods.pf_msmtrec`."""
+class PfMsmtrecParts(Frozen):
+    """The modules of PF-MSMTrec, each with its switch."""
 
     private_experts: int = Field(
         default=4, ge=0, description="Experts of each task at each client, beside model.experts; 0: none."
@@ -179,6 +180,11 @@ class PfMsmtrec(Proximal):
         ge=0,
         description="Rank of task-specific adapters in every layer of the shared experts; 0 switches them off.",
     )
+    scenario_rank: int = Field(
+        default=0,
+        ge=0,
+        description="Rank of the scenario's own part in every layer of the shared experts; 0 switches it off.",
+    )
     federated_batch_norm: bool = Field(
         default=True, description="true: BatchNorm stays with the client (FedBN); false: it is averaged."
     )
@@ -189,15 +195,24 @@ class PfMsmtrec(Proximal):
         default="clients",
         description="Updates that coordination brings together: of clients, or also of tasks (experts and tables).",
     )
-    aggregation: Literal["similarity", "learned", "uniform", "identity"] = Field(
+    coordinate_towers: bool = Field(
+        default=True, description="Whether towers (and federated gates) are coordinated as experts are; false: c = 0."
+    )
+    aggregation: Literal["similarity", "learned", "uniform", "identity", "fedhca2"] = Field(
         default="similarity",
-        description="Rows of the weights A; uniform: by numbers of examples; identity: a client's own update only.",
+        description="Rows of the weights A; uniform: by numbers of examples; identity: a client's own update only; "
+        "fedhca2: own updates and learned shares of the common one.",
     )
     temperature: Positive = Field(default=0.1, description="Temperature of the similarity's softmax; large is uniform.")
     smoothing: float = Field(
         default=0.9, ge=0, lt=1, description="Share of the past in the updates that are compared and coordinated."
     )
-    learned_rate: Positive = Field(default=0.1, description="Rate of learned rows of A, a round.")
+    learned_rate: Positive = Field(
+        default=0.1, description="Rate of what the aggregations learned and fedhca2 learn, a round."
+    )
+    alpha: Fraction = Field(
+        default=0.1, description="Learned share at the start; used by the aggregation fedhca2 alone."
+    )
     coupling: Fraction = Field(
         default=0.2, description="lambda: share of the coordinated global part in what a client receives."
     )
@@ -208,10 +223,47 @@ class PfMsmtrec(Proximal):
     tower_steps: int = Field(
         default=4, ge=0, description="Steps of phase 2: towers and gates, with the experts frozen; 0 reuses phase 1."
     )
+    anchor: Literal["received", "global"] = Field(
+        default="received",
+        description="What the regularizer pulls towards; global: the server's global part, sent beside the client's.",
+    )
+
+
+class PfMsmtrec(PfMsmtrecParts, Proximal):
+    """The block `methods.pf_msmtrec`."""
+
+
+def _preset(key: str, value: Any) -> Any:
+    """Return a field of `PfMsmtrecParts` with another default."""
+    return FieldInfo.merge_field_infos(PfMsmtrecParts.model_fields[key], default=value)
+
+
+class PfMsmtrecPaper(PfMsmtrecParts, PrivateTraining):
+    """The block `methods.pf_msmtrec_paper`.
+
+    The same modules with other defaults: as near to what is known of the paper as can be built. FedHCA2's rule takes
+    plain steps, so there is no server optimiser, and the rate is not that of the others.
+    """
+
+    learning_rate: Positive = Field(
+        default=3.0,
+        description="Rate of clients' SGD on federated parameters, which no server optimiser scales.",
+    )
+    regularizer: NonNegative = Field(default=0.01, description="mu of mu/2 |theta - anchor|^2; 0 switches it off.")
+    private_experts: int = _preset("private_experts", 0)
+    linear_experts: int = _preset("linear_experts", 1)
+    rank: int = _preset("rank", 4)
+    scenario_rank: int = _preset("scenario_rank", 4)
+    coordinate: Literal["clients", "clients_and_tasks"] = _preset("coordinate", "clients_and_tasks")
+    coordinate_towers: bool = _preset("coordinate_towers", False)
+    aggregation: Literal["similarity", "learned", "uniform", "identity", "fedhca2"] = _preset("aggregation", "fedhca2")
+    learned_rate: Positive = _preset("learned_rate", 10.0)
+    coupling: Fraction = _preset("coupling", 0.0)
+    anchor: Literal["received", "global"] = _preset("anchor", "global")
 
 
 class PlainLearning(FirstOrderTraining):
-    """`methods.local` and `methods.centralized`: nothing is federated, Adam trains everything."""
+    """The block `methods.local`: nothing is federated, Adam trains everything."""
 
     learning_rate: Positive = Field(default=0.008, description="Rate of Adam.")
     weight_decay: NonNegative = Field(
@@ -229,11 +281,27 @@ class PlainLearning(FirstOrderTraining):
         return self
 
 
+class PooledGradients(PrivateTraining):
+    """`methods.joint` and `methods.centralized`: clients' gradients are pooled at every step."""
+
+    steps: Count | None = Field(default=None, description="Steps of a round; null: as many as train.local_steps.")
+    server_learning_rate: Positive = Field(default=0.005, description="Rate of the server's Adam on shared parameters.")
+    server_weight_decay: NonNegative = Field(
+        default=0.03, description="Decay of that Adam, decoupled: a step also takes rate x this x the parameter."
+    )
+    private_learning_rate: Positive = Field(default=0.008, description="Rate of clients' Adam on private parameters.")
+
+    @model_validator(mode="after")
+    def _server_keeps_parameters(self) -> Self:
+        _keeps(self, "server_learning_rate", "server_weight_decay")
+        return self
+
+
 WITH_SHARED = (
     "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "fedrep", "fedavg_finetune", "apfl",
 )  # fmt: skip
 """Names of the methods that have what `methods.shared` has."""
-WITH_PRIVATE_SHARED = ("fedamp", "fedhca2")
+WITH_PRIVATE_SHARED = ("fedamp", "fedhca2", "pf_msmtrec_paper")
 """Names of those without a server optimiser, which have its keys of private training alone."""
 
 
@@ -259,9 +327,17 @@ class Methods(Frozen):
     fedhca2: FedHca2 = Field(
         default=FedHca2(), description="Own updates, and learned shares of a conflict-averse one and of other towers."
     )
+    pf_msmtrec_paper: PfMsmtrecPaper = Field(
+        default=PfMsmtrecPaper(), description="pf_msmtrec as near to what is known of the paper as can be built."
+    )
     local: PlainLearning = Field(default=PlainLearning(), description="Every client for itself.")
-    centralized: PlainLearning = Field(
-        default=PlainLearning(), description="One model on everybody's rows: a reference, not a federated method."
+    joint: PooledGradients = Field(
+        default=PooledGradients(),
+        description="The model of methods.pf_msmtrec on gradients pooled at every step: a reference, not deployable.",
+    )
+    centralized: PooledGradients = Field(
+        default=PooledGradients(),
+        description="Experts and tables on gradients pooled at every step: a reference, not deployable.",
     )
 
     @model_validator(mode="before")

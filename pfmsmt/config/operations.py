@@ -29,7 +29,7 @@ class Register(Frozen):
     methods: tuple[Deployable, ...] = Field(
         default=("pf_msmtrec", "fedavg", "local"),
         min_length=1,
-        description="Candidates for a scenario's champion; centralized is a reference only.",
+        description="Candidates for a scenario's champion; joint and centralized are references only.",
     )
     alias: Literal["champion", "challenger"] = Field(
         default="champion",

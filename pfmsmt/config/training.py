@@ -1,5 +1,6 @@
 """The blocks `model`, `train`, `run` and `privacy`: what a training is."""
 
+import math
 import re
 from typing import Any, Literal, Self
 
@@ -16,6 +17,9 @@ from pfmsmt.config.kinds import (
     Seed,
     unique,
 )
+
+_DECAY_FLOOR = 0.1
+"""The cosine decay ends at this share of the learning rates."""
 
 
 class Model(Frozen):
@@ -99,6 +103,16 @@ class Train(Frozen):
             "true: once the best rounds are known, train again on training and validation rows, and serve that model."
         ),
     )
+
+    def rate_share(self, round: int) -> float:
+        """Return the share of learning rates that is taken in a round.
+
+        Rounds count from 1.
+        """
+        if self.learning_rate_decay == "none":
+            return 1.0
+        progress = (round - 1) / self.rounds
+        return _DECAY_FLOOR + (1 - _DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
 
     @field_validator("task_weights")
     @classmethod

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from pfmsmt.config.keys import MOVED, set_values
+from pfmsmt.config.keys import MOVED, block_at, set_values
 from pfmsmt.config.loading import TUNE_FILE, load_config, parse_config, read_mapping
 from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, Federated
 from pfmsmt.core.errors import ConfigError
@@ -65,8 +65,7 @@ def upgrade(path: Path) -> list[str]:
 
 
 def _is_old(tree: dict[str, Any]) -> bool:
-    block = tree.get("train")
-    moved = isinstance(block, dict) and any(f"train.{key}" in MOVED for key in block)
+    moved = any(name in block_at(tree, place) for place, name in map(_split, MOVED))
     methods = tree.get("methods")
     return moved or "tune" in tree or (isinstance(methods, dict) and "shared" not in methods)
 
@@ -83,6 +82,11 @@ def _rewrite(path: Path, old: dict[str, Any]) -> Rewritten:
         if getattr(block, "merge", None):
             raise ConfigError(f"{path}: a block with `<<` cannot be rewritten; write its keys out")
     changes = [*_move_keys(tree, path), *_share(tree)]
+    # A search names keys whole.
+    space = block_at(tree, "tune.space")
+    for key in [*space]:
+        if key in MOVED:
+            _carry(space, space, key, MOVED[key])
     tune = tree.pop("tune", None)
     if tune is not None:
         changes.append(f"tune: moved to {TUNE_FILE}")
@@ -104,28 +108,39 @@ def _form() -> YAML:
 
 def _move_keys(tree: CommentedMap, path: Path) -> list[str]:
     changes = []
-    block = tree.get("train")
-    # In the order of the file, so that the blank line behind its last key stays the last.
-    for name in [*block] if isinstance(block, dict) else ():
-        old = f"train.{name}"
-        if old not in MOVED:
-            continue
-        target = MOVED[old].partition(".")[0]
-        if target not in tree:
-            tree.insert(max(list(tree).index(known) for known in ("train", "run") if known in tree) + 1, target,
-                        CommentedMap())  # fmt: skip
-        if name in tree[target]:
-            raise ConfigError(f"{path}: {old} and {MOVED[old]} are both there; remove one of them")
-        _carry(block, tree[target], name)
-        changes.append(f"{old}: now {MOVED[old]}")
+    for place in dict.fromkeys(_split(old)[0] for old in MOVED):
+        block = block_at(tree, place)
+        # In the order of the file, so that the blank line behind its last key stays the last.
+        for name in [*block]:
+            old = f"{place}.{name}"
+            if old not in MOVED:
+                continue
+            target, new = _split(MOVED[old])
+            if "." not in target and target not in tree:
+                tree.insert(max(list(tree).index(known) for known in ("train", "run") if known in tree) + 1, target,
+                            CommentedMap())  # fmt: skip
+            if new in block_at(tree, target):
+                raise ConfigError(f"{path}: {old} and {MOVED[old]} are both there; remove one of them")
+            _carry(block, block_at(tree, target), name, new)
+            changes.append(f"{old}: now {MOVED[old]}")
     return changes
 
 
-def _carry(source: CommentedMap, target: CommentedMap, key: str) -> None:
-    """Move a key with the comment behind it."""
-    target[key] = source.pop(key)
+def _split(key: str) -> tuple[str, str]:
+    """Return a dotted key's block and its name there."""
+    place, _, name = key.rpartition(".")
+    return place, name
+
+
+def _carry(source: CommentedMap, target: CommentedMap, key: str, new: str | None = None) -> None:
+    """Move a key with the comment behind it.
+
+    `new` is its name there, where that is another one.
+    """
+    new = new or key
+    target[new] = source.pop(key)
     if key in source.ca.items:
-        target.ca.items[key] = source.ca.items.pop(key)
+        target.ca.items[new] = source.ca.items.pop(key)
 
 
 def _share(tree: CommentedMap) -> list[str]:
@@ -192,10 +207,12 @@ def _spaced(text: str, keys: list[str]) -> str:
 def _check(path: Path, old: dict[str, Any], done: Rewritten) -> None:
     """Refuse rewritten files whose effective configuration is another one."""
     before = copy.deepcopy(old)
-    for key, new in MOVED.items():
-        name = key.partition(".")[2]
-        if isinstance(before.get("train"), dict) and name in before["train"]:
-            set_values(before, {new: before["train"].pop(name)})
+    for place, name in map(_split, MOVED):
+        if name in (block := block_at(before, place)):
+            set_values(before, {MOVED[f"{place}.{name}"]: block.pop(name)})
+    space = block_at(before, "tune.space")
+    for key in [*space]:
+        space[MOVED.get(key, key)] = space.pop(key)
     try:
         expected = parse_config(before, str(path))
     except ConfigError as error:

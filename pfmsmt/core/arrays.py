@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pfmsmt.core.types import FloatArray, NamedArrays, Role, Template
+from pfmsmt.core.types import ANCHOR, FloatArray, NamedArrays, Role, Template
 
 PRODUCT_COLUMNS = 2**16
 """Columns that are in double precision at one time: with 100 clients 52 MB, whatever the model's size."""
@@ -129,3 +129,9 @@ def first_not_finite(arrays: NamedArrays) -> str | None:
 def merge(*parts: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the union; a later part wins."""
     return {name: array for part in parts for name, array in part.items()}
+
+
+def split_anchor(received: NamedArrays) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Return parameters, and the anchors beside them, both by parameters' names."""
+    anchors = {name.removeprefix(ANCHOR): array for name, array in received.items() if name.startswith(ANCHOR)}
+    return {name: array for name, array in received.items() if not name.startswith(ANCHOR)}, anchors

@@ -33,9 +33,11 @@ class Role(StrEnum):
 
 
 NEVER_LEAVES = frozenset({Role.TASK, Role.PRIVATE})
-"""Roles that no method may send: task-specific parts of experts, and tables of private ids."""
+"""Roles that no method may send: a task's or the scenario's own parts of experts, and tables of private ids."""
 
 
+ANCHOR = "anchor/"
+"""Begins the name of an array that is sent down only for a regulariser to pull towards."""
 RUNNING_VARIANCE = "norm_variance"
 """The end of the names of BatchNorm's running variances."""
 

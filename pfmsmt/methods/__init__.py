@@ -118,6 +118,7 @@ class LocalTrain(Protocol):
         regularizer: float = ...,
         steps: int | None = ...,
         part: tuple[float, float] = ...,
+        round_steps: int | None = ...,
         by_task: frozenset[Role] = ...,
         blend: Blend | None = ...,
         first_order: FirstOrderLearning = ...,

@@ -53,8 +53,9 @@ def progress(
 
     How far it points from where it started towards what client j uploaded before.
 
-    cos(D_s, W'_j - W_s): minus the slope of s's loss along its weight A_sj, free of scale (FedHCA2, Lu et al. 2024,
-    learns A along that slope). 0 where one of the two is zero.
+    cos(D_s, W'_j - W_s): minus the slope of s's loss along its weight A_sj, free of scale (ours). FedHCA2, Lu et al.
+    2024, learns the weight of an added update along such a slope, and mixes no parameters. 0 where one of the two is
+    zero.
 
     Args:
         updates: [S, P] D of this round.

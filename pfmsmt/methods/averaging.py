@@ -20,20 +20,19 @@ opt is plain addition, or Adam on the server (FedOpt, Reddi et al. 2021). The me
     fedper        Arivazhagan et al. 2019, "Federated learning with personalization layers". The body is averaged
                   (experts, federated tables, BatchNorm); the heads stay (towers and gates).
     local         No federation: nothing is shared, every client trains its own model.
-    centralized   The non-private reference: `local`, for one client that holds everybody's rows
-                  (`pfmsmt.training.pooled`). The scenario is then a categorical feature.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
 from pfmsmt.methods.aggregation import shares
-from pfmsmt.methods.server_optimizer import PLAIN_STEP, FedOpt
+from pfmsmt.methods.server_optimizer import PLAIN_STEP
 
 HEADS = frozenset({Role.TOWER, Role.GATE})
 """Roles that belong to a client's head where a method tells heads from the body."""
@@ -43,9 +42,22 @@ SHARED: Mapping[str, frozenset[Role]] = {
     "fedbn": frozenset(Role) - NEVER_LEAVES - {Role.NORM},
     "fedper": frozenset(Role) - NEVER_LEAVES - HEADS,
     "local": frozenset(),
-    "centralized": frozenset(),
 }
 """method -> the roles that its clients share; all others stay with the client"""
+
+
+class ServerStep(Protocol):
+    """The server's optimiser, as `FedOpt` is one."""
+
+    def start(self, parameters: NamedArrays) -> dict[str, NamedArrays]:
+        """Return the state before the first step."""
+        ...
+
+    def step(
+        self, parameters: NamedArrays, update: NamedArrays, state: dict[str, NamedArrays]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, NamedArrays]]:
+        """Return new parameters and state."""
+        ...
 
 
 def averaging(
@@ -57,14 +69,17 @@ def averaging(
     private_learning_rate: float,
     private_weight_decay: float,
     regularizer: float = 0.0,
-    optimizer: FedOpt = PLAIN_STEP,
+    optimizer: ServerStep = PLAIN_STEP,
+    shared: frozenset[Role] | None = None,
 ) -> Method:
-    """Build the method of this name in SHARED; the regularizer is mu.
+    """Build the method of this name; the regularizer is mu.
+
+    `shared` are its shared roles, those in SHARED if left out.
 
     Raises:
         KeyError: SHARED has no such name.
     """
-    shared = SHARED[name]
+    shared = SHARED[name] if shared is None else shared
     private = frozenset(Role) - shared
 
     def init(parameters: NamedArrays, clients: tuple[str, ...]) -> ServerState:

@@ -15,10 +15,13 @@ from pfmsmt.config import (
     FedHca2,
     FirstOrderTraining,
     Methods,
-    PfMsmtrec,
+    PfMsmtrecPaper,
+    PfMsmtrecParts,
     PlainLearning,
+    PooledGradients,
     Privacy,
     ServerOptimizer,
+    Train,
 )
 from pfmsmt.core.types import Template
 from pfmsmt.methods import FirstOrderLearning, LocalTrain, Method
@@ -34,17 +37,23 @@ from pfmsmt.methods.fedrep import fedrep
 from pfmsmt.methods.half_precision import half_precision
 from pfmsmt.methods.noise import Entropy, noised, seeded
 from pfmsmt.methods.personalised_step import PersonalisedStep
-from pfmsmt.methods.pf_msmtrec import pf_msmtrec
-from pfmsmt.methods.server_optimizer import FedOpt
+from pfmsmt.methods.pf_msmtrec import pf_msmtrec, shared_roles
+from pfmsmt.methods.pooled_gradients import CENTRALIZED, DecayingStep, pooled_gradients
+from pfmsmt.methods.server_optimizer import PLAIN_STEP, FedOpt
 
 # What PF-MSMTrec's clients do with their block; the rest of it is the server's step.
 _CLIENT_SIDE = frozenset(
     {
-        "federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer",
+        "federated_batch_norm", "gate", "coordinate", "tower_steps", "regularizer", "anchor",
         "learning_rate", "private_learning_rate", "private_weight_decay",
     }
 )  # fmt: skip
 
+_ARCHITECTURE = tuple(
+    f"methods.pf_msmtrec.{key}"
+    for key in ("private_experts", "rank", "scenario_rank", "linear_experts", "federated_batch_norm", "gate")
+)
+"""PF-MSMTrec's keys that shape its model, and say what clients share; dvc.yaml names those in params.yaml too."""
 _FIRST_ORDER = set(FirstOrderTraining.model_fields)
 """Keys of the first-order path's training, which is the same in all methods."""
 _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
@@ -54,29 +63,28 @@ _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
     "apfl": apfl,
 }
 """Methods of a file of their own whose server takes FedAvg's step; all keys of their blocks are their settings."""
+_Block = Federated | PfMsmtrecPaper | FedAmp | FedHca2 | PlainLearning | PooledGradients
 
 
 class MethodFacts(NamedTuple):
     """Facts about one method that decide how a run is set up."""
 
-    pooled: bool = False
-    """Its one client holds everybody's rows."""
+    deployable: bool = True
+    """Scenarios could train it; references exchange gradients at every step."""
     two_models: bool = False
     """Its clients train two models, with private tables of their own."""
     phases: int = 1
-    """Exchanges in a round."""
+    """Exchanges in a round that have an order of rows each; a reference's have one in common."""
     rank: int = 0
     """Rank of the task-specific adapters in the experts; 0: none."""
     private_experts: int = 0
     """Experts of each task that stay with their client; 0: none."""
-
+    scenario_rank: int = 0
+    """Rank of the scenario's own part of the experts; 0: none."""
     linear_experts: int = 1
     """Linear models that clients share in the first-order path, beside their own; 0: none."""
-
-    @property
-    def deployable(self) -> bool:
-        """Whether scenarios could train it without pooling their rows."""
-        return not self.pooled
+    borrowed: tuple[str, ...] = ()
+    """Keys of another method's block that decide this one too, dotted."""
 
     @property
     def expert_parts(self) -> dict[str, int]:
@@ -84,6 +92,7 @@ class MethodFacts(NamedTuple):
         return {
             "rank": self.rank,
             "private_experts": self.private_experts,
+            "scenario_rank": self.scenario_rank,
             "linear_experts": self.linear_experts,
         }
 
@@ -95,21 +104,34 @@ def method_facts(name: str, methods: Methods) -> MethodFacts:
         ValueError: no method of that name.
     """
     block = _block(name, methods)
-    if isinstance(block, PfMsmtrec):
+    if isinstance(block, PfMsmtrecParts):
         phases = 2 if block.tower_steps else 1
         return MethodFacts(
             phases=phases,
             rank=block.rank,
             private_experts=block.private_experts,
+            scenario_rank=block.scenario_rank,
             linear_experts=block.linear_experts,
         )
+    if isinstance(block, PooledGradients):
+        if name == "joint":
+            return method_facts("pf_msmtrec", methods)._replace(deployable=False, phases=1, borrowed=_ARCHITECTURE)
+        return MethodFacts(deployable=False)
     tuned = isinstance(block, FedAvgFinetune) and block.finetune_steps > 0
-    two_models = tuned or name in ("ditto", "apfl")
-    return MethodFacts(pooled=name == "centralized", two_models=two_models)
+    return MethodFacts(two_models=tuned or name in ("ditto", "apfl"))
 
 
-def build_method(name: str, methods: Methods, local_train: LocalTrain, template: Template) -> Method:
+def build_method(
+    name: str, methods: Methods, local_train: LocalTrain, template: Template, budget: Train | None = None
+) -> Method:
     """Build a method from its block.
+
+    Args:
+        name: of the method.
+        methods: all blocks.
+        local_train: see `LocalTrain`.
+        template: roles of all tensors.
+        budget: the run's, by which references count their rounds; the default one if left out.
 
     Raises:
         ValueError: no method of that name.
@@ -124,10 +146,14 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
             name, local_train, template,
             learning_rate=rate, private_learning_rate=rate, private_weight_decay=decay,
         )  # fmt: skip
+    if isinstance(block, PooledGradients):
+        return _reference(name, methods, block, local_train, template, budget or Train())
     if isinstance(block, FedAmp):
         return fedamp(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
     if isinstance(block, FedHca2):
         return fedhca2(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
+    if isinstance(block, PfMsmtrecPaper):
+        return _pf_msmtrec(name, block, local_train, template, PLAIN_STEP)
     optimizer = FedOpt(
         block.server_optimizer,
         block.server_learning_rate,
@@ -135,21 +161,46 @@ def build_method(name: str, methods: Methods, local_train: LocalTrain, template:
         block.server_beta2,
         block.server_weight_decay,
     )
-    if isinstance(block, PfMsmtrec):
-        attention = AttentionRule(block.aggregation, block.temperature, block.learned_rate)
-        directions = Directions(block.smoothing)
-        step = PersonalisedStep(template, block.conflict, block.coupling, directions, attention, optimizer)
-        return pf_msmtrec(local_train, template, step, **block.model_dump(include=set(_CLIENT_SIDE)))
+    if isinstance(block, PfMsmtrecParts):
+        return _pf_msmtrec(name, block, local_train, template, optimizer)
     own = block.model_dump(exclude={*ServerOptimizer.model_fields, *_FIRST_ORDER})
     if name in _BESIDE_AVERAGING:
         return _BESIDE_AVERAGING[name](local_train, template, **own, optimizer=optimizer)
     return averaging(name, local_train, template, **own, optimizer=optimizer)
 
 
-def _block(name: str, methods: Methods) -> Federated | FedAmp | FedHca2 | PlainLearning:
+def _reference(
+    name: str, methods: Methods, block: PooledGradients, local_train: LocalTrain, template: Template, budget: Train
+) -> Method:
+    own = methods.pf_msmtrec
+    as_ours = shared_roles(gate=own.gate, federated_batch_norm=own.federated_batch_norm)
+    steps = block.steps or budget.local_steps
+    # Adam as it is in central training: clients' private parts have it with the same memory.
+    adam = FedOpt("adam", block.server_learning_rate, 0.9, 0.999, block.server_weight_decay)
+    return pooled_gradients(
+        name, local_train, template,
+        as_ours if name == "joint" else CENTRALIZED, DecayingStep(adam, budget.rate_share, steps),
+        steps=steps,
+        private_learning_rate=block.private_learning_rate,
+        private_weight_decay=block.private_weight_decay,
+    )  # fmt: skip
+
+
+def _pf_msmtrec(
+    name: str, block: PfMsmtrecParts, local_train: LocalTrain, template: Template, optimizer: FedOpt
+) -> Method:
+    attention = AttentionRule(block.aggregation, block.temperature, block.learned_rate, block.alpha)
+    directions = Directions(block.smoothing)
+    step = PersonalisedStep(
+        template, block.conflict, block.coupling, directions, attention, optimizer, block.coordinate_towers
+    )
+    return pf_msmtrec(local_train, template, step, name=name, **block.model_dump(include=set(_CLIENT_SIDE)))
+
+
+def _block(name: str, methods: Methods) -> _Block:
     if name not in METHOD_NAMES:
         raise ValueError(f"no method {name!r}; there are {', '.join(METHOD_NAMES)}")
-    block: Federated | FedAmp | FedHca2 | PlainLearning = getattr(methods, name)
+    block: _Block = getattr(methods, name)
     return block
 
 

@@ -1,7 +1,8 @@
 """Conflict coordination: the common update that does most for the worst-off client.
 
-Computed from inner products of updates alone, as CAGrad (Liu et al. 2021, eq. 3 and its dual) does for tasks and
-FedHCA2 (Lu et al. 2024) for federated clients:
+Computed from inner products of updates alone, as CAGrad (Liu et al. 2021, eq. 3 and its dual) does for tasks. To do so
+between federated clients is FedHCA2's (Lu et al. 2024), with the uniform mean, 1 + c^2 and a round's own updates;
+shares of examples, 1 + c and directions are ours:
 
     g = argmax_g min_s <D_s, g>   subject to   |g - m| <= c |m|,   m = sum_s p_s D_s
 

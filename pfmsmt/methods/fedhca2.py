@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
-from pfmsmt.methods.coordination import conflict_averse
+from pfmsmt.methods.coordination import Coordination, conflict_averse
 
 _ENCODER = frozenset(Role) - NEVER_LEAVES - {Role.NORM, Role.GATE, Role.TOWER}
 _SENT = _ENCODER | {Role.TOWER}
@@ -99,10 +99,9 @@ def fedhca2(
         metrics = {"encoder_solver_fallbacks": float(not converged)}
         for k, update in moved.items():
             # The weights first: what they were learned from is the last step, and they are used for this one.
-            learned = {
-                unit: _learn(server, k, unit, _along(update, server["added"][k], names), hyper_rate)
-                for unit, names in units.items()
-            }
+            weights, velocities = server["weights"][k], server["velocities"][k]
+            progress = {unit: _along(update, server["added"][k], names) for unit, names in units.items()}
+            learned = {unit: learn(weights[unit], velocities[unit], progress[unit], hyper_rate) for unit in units}
             new["weights"][k] = {unit: weight for unit, (weight, _) in learned.items()}
             new["velocities"][k] = {unit: velocity for unit, (_, velocity) in learned.items()}
             new["added"][k] = added[k]
@@ -142,8 +141,7 @@ def _common_update(
     """Return g for every client, and whether the dual was solved."""
     encoders = {k: {n: update[n] for n in names} for k, update in moved.items()}
     rows = np.stack([arrays.flatten(part) for part in encoders.values()])
-    uniform = np.full(len(rows), 1 / len(rows))
-    found = conflict_averse(arrays.products(rows, rows), uniform, conflict, scale=1 + conflict**2)
+    found = plain_coordination(rows, conflict)
     common = found.coefficients.astype(rows.dtype) @ rows
     return {k: arrays.unflatten(common, part) for k, part in encoders.items()}, found.converged
 
@@ -164,12 +162,21 @@ def _attended(moved: Mapping[str, NamedArrays], units: Mapping[str, list[str]]) 
     for layers in alike.values():
         parts = [{n: moved[k][n] for n in names} for k, names in layers]
         rows = np.stack([arrays.flatten(part) for part in parts])
-        for (k, _), part, row in zip(layers, parts, _attention(rows), strict=True):
+        for (k, _), part, row in zip(layers, parts, attend(rows), strict=True):
             heard[k].update(arrays.unflatten(row, part))
     return heard
 
 
-def _attention(rows: NDArray[Any]) -> NDArray[Any]:
+def plain_coordination(rows: NDArray[Any], conflict: float) -> Coordination:
+    """Return the coefficients [K] of g for updates [K, P].
+
+    CAGrad around the uniform mean, in a single round's own inner products, divided by 1 + c^2.
+    """
+    uniform = np.full(len(rows), 1 / len(rows))
+    return conflict_averse(arrays.products(rows, rows), uniform, conflict, scale=1 + conflict**2)
+
+
+def attend(rows: NDArray[Any]) -> NDArray[Any]:
     """Return softmax(R R' / sqrt(d)) R for rows R [K, d]."""
     logits = arrays.products(rows, rows) / math.sqrt(rows.shape[1])
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -181,9 +188,9 @@ def _along(update: NamedArrays, added: NamedArrays, names: list[str]) -> float:
     return sum(float(np.sum(update[n] * added[n], dtype=np.float64)) for n in names)
 
 
-def _learn(
-    server: ServerState, client: str, unit: str, progress: float, rate: float
+def learn(
+    weights: NDArray[np.float64], velocities: NDArray[np.float64], progress: NDArray[np.float64] | float, rate: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a weight and its velocity after a step of SGD."""
-    velocity = _MOMENTUM * server["velocities"][client][unit] + progress
-    return np.asarray(np.clip(server["weights"][client][unit] + rate * velocity, 0.0, 1.0)), np.asarray(velocity)
+    """Return weights and their velocities after a step of SGD."""
+    moved = _MOMENTUM * velocities + progress
+    return np.asarray(np.clip(weights + rate * moved, 0.0, 1.0)), np.asarray(moved)

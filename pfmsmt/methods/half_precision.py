@@ -15,7 +15,7 @@ import numpy as np
 
 from pfmsmt.core import arrays
 from pfmsmt.core.errors import TrainingError
-from pfmsmt.core.types import NamedArrays, Role, Stream, Template
+from pfmsmt.core.types import ANCHOR, NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, Method, Phase, ServerState, ServerUpdate, Upload
 
 _FULL = frozenset({Role.NORM})
@@ -77,7 +77,7 @@ def shorten(parts: NamedArrays, template: Template) -> NamedArrays:
     """
     short = {}
     for name, array in parts.items():
-        if template[name].role in _FULL:
+        if template[name.removeprefix(ANCHOR)].role in _FULL:
             short[name] = array
             continue
         # What is not finite already is found, and said, by whoever receives it.

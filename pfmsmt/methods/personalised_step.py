@@ -14,6 +14,10 @@ For clients s with received W_s, uploaded W'_s and updates D_s = W'_s - W_s, and
 With opt = plain addition that is (1 - lambda) sum_j A_sj W'_j + lambda (G + g) (docs/explanation/method.md, phase 1).
 Adam (FedOpt; ours) is given the updates alone: differences between clients' parameters are far larger than a round's
 updates, and would drown them in its moments.
+
+With `aggregation: fedhca2` (FedHCA2, Lu et al. 2024) g is that of a single round around the uniform mean, A = I, and
+D_s + alpha_s g takes the place of D_s. G then moves by the uniform mean of the clients' steps, so that it stays their
+middle (ours): those steps are longer than g, and G would lag behind.
 """
 
 from collections.abc import Mapping
@@ -29,10 +33,12 @@ from pfmsmt.methods.aggregation import shares
 from pfmsmt.methods.attention import AttentionRule
 from pfmsmt.methods.coordination import Coordination, coordinate
 from pfmsmt.methods.directions import Directions
+from pfmsmt.methods.fedhca2 import plain_coordination
 from pfmsmt.methods.server_optimizer import FedOpt
 
 ROWS = "rows"
 """Name of a group's matrix [S, P] where the optimiser wants names; clients in sorted order."""
+_HEADS = frozenset({Role.TOWER, Role.GATE})
 
 
 class PersonalisedStep(NamedTuple):
@@ -49,6 +55,8 @@ class PersonalisedStep(NamedTuple):
     directions: Directions
     attention: AttentionRule
     optimizer: FedOpt
+    coordinate_towers: bool = True
+    """Whether towers and gates are coordinated too; otherwise c = 0 for them"""
 
     def start(self, common: NamedArrays, clients: tuple[str, ...]) -> dict[str, Any]:
         """Return the server state in which every client holds `common`."""
@@ -87,7 +95,23 @@ class PersonalisedStep(NamedTuple):
             # Counted by kind of group (expert, tower, ...), as they are logged.
             key = f"{group.split('/')[0]}_solver_fallbacks"
             fallbacks[key] = fallbacks.get(key, 0.0) + float(not converged)
-        return ServerUpdate(new, fallbacks, diagnostics)
+        return ServerUpdate(new, fallbacks | self._learned_shares(new, present, list(diagnostics)), diagnostics)
+
+    def _learned_shares(self, server: ServerState, present: list[str], groups: list[str]) -> dict[str, float]:
+        """Return each client's mean alpha over groups, and beta over heads."""
+        if self.attention.rule != "fedhca2":
+            return {}
+        everyone = sorted(server["clients"])
+        found: dict[str, float] = {}
+        for name, heads in (("alpha", False), ("beta", True)):
+            weights = [server["attention"][group]["weights"] for group in groups if self._is_head(group) is heads]
+            if weights:
+                mean = np.mean(weights, axis=0)
+                found |= {f"{k}/{name}": float(mean[everyone.index(k)]) for k in present}
+        return found
+
+    def _is_head(self, group: str) -> bool:
+        return any(slot.role in _HEADS for slot in self.template.values() if slot.group == group)
 
     def _group(
         self,
@@ -115,10 +139,14 @@ class PersonalisedStep(NamedTuple):
         seen = server["directions"][group] or self.directions.start(len(everyone), vectors)
         new["directions"][group] = self.directions.update(seen, places, vectors)
         signal, cosines = self.directions.compare(new["directions"][group], places)
-        coordination, common = self._coordinate(vectors, signal, weights)
+        head = self._is_head(group)
+        coordination, common = self._coordinate(vectors, signal, weights, head)
         rows, new["attention"][group] = self.attention.rows(
             server["attention"][group], places, weights, cosines=cosines, updates=updates, received=received, sent=sent
         )
+        if extended := self.attention.rule == "fedhca2":
+            known = new["attention"][group]
+            updates, new["attention"][group] = self.attention.extend(known, places, updates, None if head else common)
         # W_s: where each client's step starts, its direction, and the optimiser's states of the present clients alone.
         start, direction = self._mix(rows, received, before), self._mix(rows, updates, common)
         states = _take(server["client_optimizer"][group], places)
@@ -127,33 +155,39 @@ class PersonalisedStep(NamedTuple):
         for k, row in zip(uploaded, moved[ROWS], strict=True):
             new["clients"][k].update(arrays.unflatten(row, like))
         # G: the global part moves along g, for clients to be coupled to and for drift to be measured from.
-        stepped, state = self.optimizer.step(
-            arrays.unflatten(before, like), arrays.unflatten(common, like), server["global_optimizer"][group]
-        )
+        if extended:
+            stepped = arrays.unflatten(before + (moved[ROWS] - received).mean(axis=0), like)
+        else:
+            stepped, new["global_optimizer"][group] = self.optimizer.step(
+                arrays.unflatten(before, like), arrays.unflatten(common, like), server["global_optimizer"][group]
+            )
         new["global"].update(stepped)
-        new["global_optimizer"][group] = state
         drift = _drift(moved[ROWS], arrays.flatten(stepped))
         diagnosis = _spread(len(everyone), places, rows, cosines, coordination.coefficients, drift)
         return diagnosis, coordination.converged
 
     def _coordinate(
-        self, vectors: NDArray[Any], signal: NDArray[np.float64], weights: NDArray[np.float64]
+        self, vectors: NDArray[Any], signal: NDArray[np.float64], weights: NDArray[np.float64], head: bool
     ) -> tuple[Coordination, NDArray[Any]]:
         """Return each client's coefficient [S], and g [P].
 
         From `vectors` [S, V, P] with shares p_s / V.
         """
+        conflict = self.conflict if self.coordinate_towers or not head else 0.0
         clients, each, _ = vectors.shape
         flat = vectors.reshape(clients * each, -1)
         # Every task of a client counts as a participant of its own, with an equal part of the client's share.
-        found = coordinate(signal, arrays.products(flat, flat), np.repeat(weights / each, each), self.conflict)
+        if self.attention.rule == "fedhca2":
+            found = plain_coordination(flat, conflict)
+        else:
+            found = coordinate(signal, arrays.products(flat, flat), np.repeat(weights / each, each), conflict)
         common = found.coefficients.astype(vectors.dtype) @ flat
         return found._replace(coefficients=found.coefficients.reshape(clients, each).sum(axis=1)), common
 
     def _mix(self, rows: NDArray[np.float64], own: NDArray[Any], common: NDArray[Any]) -> NDArray[Any]:
         """Return (1 - lambda) A own + lambda common, [S, P]."""
         # The identity without a product: it would cost S^2 P and change nothing.
-        mixed = own if self.attention.rule == "identity" else rows.astype(own.dtype) @ own
+        mixed = own if self.attention.keeps_own else rows.astype(own.dtype) @ own
         return (1 - self.coupling) * mixed + self.coupling * common if self.coupling else mixed
 
 

@@ -24,13 +24,26 @@ NORM_EPSILON = 1e-5
 class ExpertLayer(nn.Module):
     """Linear -> BatchNorm -> ReLU -> Dropout for all experts at once.
 
-    With rank r > 0, expert e has its own weights for each task t (ours; LoRA, Hu et al. 2022):
-    W_e,t = W_e + U_e,t V_e,t, where V starts at zero, so that training starts from the plain MMoE.
-    The linear part has no bias: BatchNorm has one.
+    With rank r > 0, expert e has its own weights for each task t (ours; LoRA, Hu et al. 2022), and with scenario rank
+    q > 0 a part that is the scenario's own, whatever the task (ours): W_e,t = W_e + P_e Q_e + U_e,t V_e,t. Q and V
+    start at zero, so that training starts from the plain MMoE. The linear part has no bias: BatchNorm has one.
     """
 
-    def __init__(self, inputs: int, units: int, *, experts: int, tasks: int, rank: int, dropout: Dropout) -> None:
-        """Allocate for E experts and T tasks; rank 0: no adapters."""
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        *,
+        experts: int,
+        tasks: int,
+        rank: int,
+        dropout: Dropout,
+        scenario_rank: int = 0,
+    ) -> None:
+        """Allocate for E experts and T tasks.
+
+        Rank 0: no adapters; scenario rank 0: no scenario's part.
+        """
         super().__init__()
         self.dropout = dropout
         self.copies = experts * (tasks if rank else 1)
@@ -43,19 +56,26 @@ class ExpertLayer(nn.Module):
         self.register_buffer("norm_variance", torch.ones(self.copies * units))
         self.adapter_down = nn.Parameter(torch.empty(tasks, experts, inputs, rank)) if rank else None
         self.adapter_up = nn.Parameter(torch.zeros(tasks, experts, rank, units)) if rank else None
+        self.scenario_down = nn.Parameter(torch.empty(experts, inputs, scenario_rank)) if scenario_rank else None
+        self.scenario_up = nn.Parameter(torch.zeros(experts, scenario_rank, units)) if scenario_rank else None
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw He-uniform weights; the adapters' product stays zero."""
+        """Draw He-uniform weights; products of two matrices stay zero."""
         bound = math.sqrt(6.0 / self.weight.shape[1])
         nn.init.uniform_(self.weight, -bound, bound, generator=generator)
         if self.adapter_down is not None:
             nn.init.uniform_(self.adapter_down, -bound, bound, generator=generator)
+        if self.scenario_down is not None:
+            nn.init.uniform_(self.scenario_down, -bound, bound, generator=generator)
 
     def copy_weights(self) -> Tensor:
         """Return the weights of every expert copy, [G, D, H]."""
+        weight: Tensor = self.weight
+        if self.scenario_down is not None and self.scenario_up is not None:
+            weight = weight + self.scenario_down @ self.scenario_up
         if self.adapter_down is None or self.adapter_up is None:
-            return self.weight
-        return (self.weight + self.adapter_down @ self.adapter_up).flatten(0, 1)
+            return weight
+        return (weight + self.adapter_down @ self.adapter_up).flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the input to [B, G x H].
@@ -80,13 +100,21 @@ class ExpertBank(nn.Module):
     """E experts, each a stack of layers."""
 
     def __init__(
-        self, inputs: int, layers: tuple[int, ...], *, experts: int, tasks: int, rank: int, dropout: Dropout
+        self,
+        inputs: int,
+        layers: tuple[int, ...],
+        *,
+        experts: int,
+        tasks: int,
+        rank: int,
+        dropout: Dropout,
+        scenario_rank: int = 0,
     ) -> None:
         """Stack one ExpertLayer for each entry of `layers` (units)."""
         super().__init__()
         widths = (inputs, *layers)
         self.layers = nn.ModuleList(
-            ExpertLayer(a, b, experts=experts, tasks=tasks, rank=rank, dropout=dropout)
+            ExpertLayer(a, b, experts=experts, tasks=tasks, rank=rank, dropout=dropout, scenario_rank=scenario_rank)
             for a, b in itertools.pairwise(widths)
         )
         self.experts, self.copies = experts, experts * (tasks if rank else 1)
@@ -112,6 +140,8 @@ class ExpertBank(nn.Module):
             "norm_variance": TensorLabel(Role.NORM, ("norm",)),
             "adapter_down": TensorLabel(Role.TASK, ("task",)),
             "adapter_up": TensorLabel(Role.TASK, ("task",)),
+            "scenario_down": TensorLabel(Role.TASK, ("scenario",)),
+            "scenario_up": TensorLabel(Role.TASK, ("scenario",)),
         }
         own = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
         return {name: kinds[name.rsplit(".", 1)[-1]] for name in own}

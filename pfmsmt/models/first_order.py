@@ -2,11 +2,14 @@
 
 It is the wide part of Cheng et al. 2016, with shared and own weights (ours):
 
-    z_t = b_t + <w_t, x>,    w_t = sum_k a_tk u_tk + v_t
+    z_t = b_t + <w_t, x>,    w_t = sum_k a_tk u_tk + v_t + c_t w_parent(t)
 
 x holds a 1 for each field's category, and the numbers. The K linear experts u_tk are shared through the server; the
 scenario's mixture a, its own weights v and its intercept b never leave the client. So scenarios differ along K common
 directions, sign included, before they need weights of their own. Without linear experts (K = 0) all is v.
+
+What makes people click often makes them buy. So a nested task, whose positives are few, takes its parent's weights
+times the scenario's c, which starts at zero; its own weights say what differs.
 
 Legend: B batch, T tasks, K linear experts, F categorical fields, M numerical fields, R rows of a table.
 """
@@ -33,6 +36,7 @@ class FirstOrder(nn.Module):
         """Allocate zeros."""
         super().__init__()
         self._tasks, self._experts = len(spec.tasks), spec.linear_experts
+        self._parents = [(task, parent) for task, parent in enumerate(spec.parents) if parent is not None]
         self._federated = [i for i, flag in enumerate(spec.field_federated) if flag]
         self._private = [i for i, flag in enumerate(spec.field_federated) if not flag] if spec.first_order_ids else []
         codes = [spec.field_codes[i] for i in (*self._federated, *self._private)]
@@ -46,6 +50,7 @@ class FirstOrder(nn.Module):
         self.own_table = nn.Parameter(torch.zeros(federated, tasks))
         self.own_numbers = nn.Parameter(torch.zeros(spec.numerical, tasks))
         self.own_bias = nn.Parameter(torch.zeros(tasks))
+        self.own_link = nn.Parameter(torch.zeros(len(self._parents))) if self._parents else None
         self.private_table = nn.Parameter(torch.zeros(sum(codes) - federated, tasks)) if self._private else None
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -82,7 +87,17 @@ class FirstOrder(nn.Module):
             numbers = numbers + (self.mixture[:, None] * self.shared_numbers).sum(0)
         if self.private_table is not None:
             table = torch.cat((table, self.private_table))
-        return table, numbers
+        return self._linked(table), self._linked(numbers)
+
+    def _linked(self, weights: Tensor) -> Tensor:
+        """Add the parents' weights to those of nested tasks, [R, T]."""
+        if self.own_link is None:
+            return weights
+        tasks = list(weights.unbind(1))
+        for (task, parent), link in zip(self._parents, self.own_link, strict=True):
+            # A parent is always an earlier task: its own parent's weights are in it.
+            tasks[task] = tasks[task] + link * tasks[parent]
+        return torch.stack(tasks, 1)
 
     def columns(self) -> list[int]:
         """Return the fields that have weights, in the order of `weights`."""

@@ -129,6 +129,7 @@ class MMoE(nn.Module):
         self.experts = ExpertBank(
             spec.inputs, spec.expert_layers,
             experts=spec.experts, tasks=len(spec.tasks), rank=spec.rank, dropout=self.dropout,
+            scenario_rank=spec.scenario_rank,
         )  # fmt: skip
         self.gates = Gates(spec.inputs, spec.experts + spec.private_experts, spec.tasks)
         self.towers = Towers(spec.expert_layers[-1], spec.tower_layers, self.dropout, spec.tasks)

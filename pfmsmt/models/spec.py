@@ -31,6 +31,8 @@ class ModelSpec(BaseModel):
     """Rank of the task-specific adapters in the experts; 0: none."""
     private_experts: int
     """Experts of each task, beside the `experts` that all tasks share; 0: none."""
+    scenario_rank: int = 0
+    """Rank of the scenario's own part of the experts; 0: none."""
     first_order: bool = False
     """Whether a linear model of each task stands beside the experts; models of version 0.1.0 have none."""
     linear_experts: int = 0

@@ -26,7 +26,7 @@ EACH_ROUND = (
     LoggedMetric("val/<scenario>/<task>_auc", "AUC", "Validation AUC of the personalised model."),
     LoggedMetric("val/<scenario>/<task>_logloss", "nats", "Validation log-loss of the personalised model."),
     LoggedMetric("train/<client>/loss", "nats", "Mean training loss of the client in the first phase."),
-    LoggedMetric("train/<client>/loss_<phase>", "nats", "The same in a later phase."),
+    LoggedMetric("train/<client>/loss_<phase>", "nats", "The same in a later phase of another name."),
     LoggedMetric("server/seconds", "s", "Duration of all phases."),
     LoggedMetric("server/step_seconds", "s", "Part of it that the server computed."),
     LoggedMetric("server/validation_seconds", "s", "Duration of validation."),
@@ -56,7 +56,7 @@ OF_FEDHCA2 = (
     LoggedMetric("server/<client>/alpha", "weight", "The client's learned share of the conflict-averse update."),
     LoggedMetric("server/<client>/beta", "weight", "Learned share of the other towers, mean over its towers' layers."),
 )
-"""At step = round, for fedhca2."""
+"""At step = round, for fedhca2, and for pf_msmtrec with that aggregation: there as means over groups."""
 
 OF_NOISE = (
     LoggedMetric("privacy/epsilon", "nats", "Largest epsilon of all clients so far, at `privacy.delta`."),

@@ -93,12 +93,12 @@ class Client:
         update = self._method.phases[request.phase].client_update
         upload, state = update(request.arrays, self._states[before], self._learner, stream)
         # Three kinds of states stay: after the last complete round, as a round that fails must not take it along; after
-        # earlier phases of this round, from which a repeated request starts; and the new one. Later ones are dropped:
-        # a repeated phase makes them anew.
-        this_round = {key: old for key, old in self._states.items() if key[0] == now[0] and key < now}
+        # the phase before in this round, from which a repeated request starts; and the new one. Later ones are dropped:
+        # a repeated phase makes them anew. So are earlier ones, as a round may have many phases.
+        this_round = sorted(key for key in self._states if key[0] == now[0] and key < now)[-1:]
         # A client that was loaded within a round has none of the first kind.
         complete = sorted(key for key in self._states if key[0] < now[0])[-1:]
-        self._states = {**{key: self._states[key] for key in complete}, **this_round, now: state}
+        self._states = {**{key: self._states[key] for key in (*complete, *this_round)}, now: state}
         if self._learner.large is not None:
             self._learner.large.forget(min(_version(old) for old in self._states.values()))
         return upload

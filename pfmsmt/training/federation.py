@@ -14,7 +14,7 @@ from pfmsmt.data.schema import ScenarioSchema, Schema
 from pfmsmt.data.shards.budget import RowPlan, choose_plan
 from pfmsmt.data.shards.reader import RowGroups, ShardFile
 from pfmsmt.data.shards.resident import ClientData, ClientRows, load_rows
-from pfmsmt.data.shards.streamed import ReadingThread, StreamedShard, open_shard
+from pfmsmt.data.shards.streamed import ReadingThread, StreamedShard
 from pfmsmt.methods import Method
 from pfmsmt.methods.catalogue import build_method, method_facts, with_messages
 from pfmsmt.methods.noise import Entropy, seeded
@@ -25,7 +25,6 @@ from pfmsmt.training.devices import choose_workers
 from pfmsmt.training.exchange import Exchange, InProcess
 from pfmsmt.training.history import History
 from pfmsmt.training.local import build_learner, client_batch_size, local_train
-from pfmsmt.training.pooled import POOLED_CLIENT, PooledReference
 from pfmsmt.training.refit import Refit
 from pfmsmt.training.results import best_rounds, fit_calibrations, write_models
 
@@ -38,8 +37,6 @@ class Federation(NamedTuple):
     schema: Schema
     template: Template
     """Roles of all tensors of a client's model."""
-    reference: PooledReference | None = None
-    """Where one client holds everybody's rows."""
     calibration: CalibrationChoice = "none"
     workers: int = 1
     """Clients that compute at a time, ..."""
@@ -58,23 +55,9 @@ class Federation(NamedTuple):
         """Parameters of the untrained model; of private tables any client's."""
         return self.clients[self.names[0]].initial_parameters
 
-    def client_of(self, scenario: str) -> Client:
-        """Return the client whose model serves a scenario."""
-        return self.clients[scenario if self.reference is None else POOLED_CLIENT]
-
     def open(self) -> AbstractContextManager[Exchange]:
         """Start the threads in which clients answer."""
         return InProcess(self.clients, self.workers, self.threads)
-
-    def open_shard(self, shards: Path, split: str, scenario: str) -> StreamedShard:
-        """Open one scenario's split, as its client's model takes it.
-
-        Raises:
-            DataError: missing, damaged, or other columns than the schema's.
-        """
-        if self.reference is not None:
-            return self.reference.open_shard(shards, split, scenario)
-        return open_shard(shards, split, self.schema.scenario(scenario))
 
     def save(self, folder: Path, round: int) -> None:
         """Write every client's private state after `round`, and its best model.
@@ -99,11 +82,11 @@ class Federation(NamedTuple):
         Raises:
             TrainingError: a client never validated a model, or a calibration did not converge.
         """
-        best_rounds(self._serving())
+        best_rounds(self.clients)
         best: dict[str, Best] = {
             name: client.best._replace(parameters={}) for name, client in self.clients.items() if client.best
         }
-        return Refit(best, fit_calibrations(self.calibration if calibrate else "none", self._serving(), self.schema))
+        return Refit(best, fit_calibrations(self.calibration if calibrate else "none", self.clients, self.schema))
 
     def save_models(self, folder: Path, history: History) -> dict[str, dict[str, Any]]:
         """Write every scenario's best model and the run's results; see `write_models`.
@@ -112,14 +95,7 @@ class Federation(NamedTuple):
             TrainingError: a client never validated a model, or a calibration did not converge; nothing is written.
         """
         refit = self.findings() if self.refit is None else self.refit
-        return write_models(
-            folder, self._serving(), self.schema, self.template, history,
-            calibrations=refit.calibrations, reference=self.reference,
-        )  # fmt: skip
-
-    def _serving(self) -> dict[str, Client]:
-        """Return scenario -> the client whose model serves it."""
-        return {scenario: self.client_of(scenario) for scenario in self.schema.scenarios}
+        return write_models(folder, self.clients, self.schema, self.template, history, calibrations=refit.calibrations)
 
 
 class _Sources(NamedTuple):
@@ -130,25 +106,16 @@ class _Sources(NamedTuple):
     joined: dict[str, RowGroups]
     """client -> training and validation rows"""
     validation: dict[str, RowGroups]
-    """scenario -> validation rows"""
+    """client -> validation rows"""
     plan: RowPlan
 
 
 def _open_sources(config: Config, schema: Schema, shards: Path, name: str) -> _Sources:
     facts = method_facts(name, config.methods)
-    pool, schemas = PooledReference.of(schema), _schemas(schema)
-    files = {
-        split: pool.files(shards, split) if facts.pooled else [ShardFile(shards, split, s) for s in schemas]
-        for split in ("train", "val")
-    }
-    pairs = [*zip(files["train"], files["val"], strict=True)]
-    if facts.pooled:
-        train = {POOLED_CLIENT: RowGroups(files["train"])}
-        joined = {POOLED_CLIENT: RowGroups([file for pair in pairs for file in pair])}
-    else:
-        train = {s.scenario: RowGroups([first]) for s, (first, _) in zip(schemas, pairs, strict=True)}
-        joined = {s.scenario: RowGroups(pair) for s, pair in zip(schemas, pairs, strict=True)}
-    validation = {s.scenario: RowGroups([second]) for s, (_, second) in zip(schemas, pairs, strict=True)}
+    files = {s.scenario: [ShardFile(shards, split, s) for split in ("train", "val")] for s in _schemas(schema)}
+    train = {client: RowGroups([first]) for client, (first, _) in files.items()}
+    joined = {client: RowGroups(both) for client, both in files.items()}
+    validation = {client: RowGroups([second]) for client, (_, second) in files.items()}
     # Both trainings of a refit read in one way, so the one with more rows decides.
     most = joined if config.train.refit else train
     plan = choose_plan(config.train, config.run.memory, [*most.values()], [*validation.values()], facts.phases)
@@ -193,12 +160,8 @@ def load_data(
 
     if joined:
         return {client: ClientData(rows(source), {}) for client, source in sources.joined.items()}
-    held = {scenario: rows(source) for scenario, source in sources.validation.items()}
-    pooled = method_facts(name, config.methods).pooled
-    return {
-        client: ClientData(rows(source), held if pooled else {client: held[client]})
-        for client, source in sources.train.items()
-    }
+    held = {client: rows(source) for client, source in sources.validation.items()}
+    return {client: ClientData(rows(source), {client: held[client]}) for client, source in sources.train.items()}
 
 
 def build_federation(
@@ -229,12 +192,6 @@ def build_federation(
     facts = method_facts(name, config.methods)
     specs = build_specs(config, schema, name)
     data = load_data(config, schema, shards, name, joined=refit is not None) if data is None else data
-    reference, batch = None, config.train.batch_size
-    if facts.pooled:
-        reference = PooledReference.of(schema)
-        pooled = {POOLED_CLIENT: reference.spec(specs[schema.scenarios[0]])}
-        specs = _without_large_ids(pooled, config.train.large_table_rows)
-        batch = reference.batch_size(batch)
     if mean_rows is None:
         # Of the first training in the second as well: a batch grows with its client's rows, so a round takes as many
         # steps, and each row is met as often, as when rounds were counted.
@@ -242,18 +199,19 @@ def build_federation(
         mean_rows = sum(first if refit else (part.train.rows for part in data.values())) / len(data)
     # Shapes may differ between clients, in their private tables; names and roles are the same.
     template = template_of(next(iter(specs.values())))
-    plain = build_method(name, config.methods, local_train, template)
-    method = with_messages(plain, template, config.privacy, entropy)
+    plain = build_method(name, config.methods, local_train, template, config.train)
+    # A reference is what could be reached without any limit on messages.
+    method = with_messages(plain, template, config.privacy, entropy) if facts.deployable else plain
     clients = {}
     for client, part in data.items():
-        size = client_batch_size(batch, part.train.rows, mean_rows)
+        size = client_batch_size(config.train.batch_size, part.train.rows, mean_rows)
         # Two models cannot share a table that is trained in place.
         learner = build_learner(
             client, specs[client], part, size, config.train, seed, device, in_place=not facts.two_models
         )
         clients[client] = Client(client, method, learner, seed, None if refit is None else refit.best[client])
     workers, threads = choose_workers(config.run, len(clients), device)
-    return Federation(method, clients, schema, template, reference, config.train.calibration, workers, threads, refit)
+    return Federation(method, clients, schema, template, config.train.calibration, workers, threads, refit)
 
 
 def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpec]:
@@ -273,11 +231,18 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
         {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}, config.train.large_table_rows
     )
     first = specs[schema.scenarios[0]]
-    if first.rank > first.inputs:
-        raise ConfigError(
-            f"methods.{name}.rank = {first.rank} is larger than the model's input, which is {first.inputs} wide with "
-            "these data"
-        )
+    for key, rank in (("rank", first.rank), ("scenario_rank", first.scenario_rank)):
+        if rank > first.inputs:
+            raise ConfigError(
+                f"methods.{name}.{key} = {rank} is larger than the model's input, which is {first.inputs} wide with "
+                "these data"
+            )
+        # Of a preset that a project does not train, its parameters say nothing.
+        if rank > min(first.expert_layers):
+            raise ConfigError(
+                f"methods.{name}.{key} = {rank} is larger than the smallest of model.expert_layers "
+                f"({min(first.expert_layers)})"
+            )
     return specs
 
 

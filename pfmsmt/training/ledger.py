@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pfmsmt.core.types import NamedArrays, Template
+from pfmsmt.core.types import ANCHOR, NamedArrays, Template
 from pfmsmt.methods import Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.scores import Validation
@@ -156,7 +156,7 @@ class Ledger:
 def _role(name: str, tensor: bool, template: Template) -> str:
     if not tensor:
         return NUMBER_ROLE
-    name = name.partition(TASK_MARK)[0]
+    name = name.partition(TASK_MARK)[0].removeprefix(ANCHOR)
     return str(template[name].role) if name in template else UNLABELLED_ROLE
 
 

@@ -29,8 +29,6 @@ TABLE_VERSION = f"{PRIVATE_TABLE}/version"
 
 _FIRST_ORDER = "first_order."
 """Begins the names of the first-order path's tensors in the model."""
-_DECAY_FLOOR = 0.1
-"""The cosine decay ends at this share of the learning rate."""
 
 
 class Learner(NamedTuple):
@@ -106,6 +104,7 @@ def local_train(
     regularizer: float = 0.0,
     steps: int | None = None,
     part: tuple[float, float] = (0.0, 1.0),
+    round_steps: int | None = None,
     by_task: Collection[Role] = (),
     blend: Blend | None = None,
     first_order: FirstOrderLearning | None = None,
@@ -133,9 +132,10 @@ def local_train(
         frozen: roles that keep their values.
         anchor: what arrays are pulled towards, whole roles; roles that it leaves out move freely.
         regularizer: mu.
-        steps: `train.local_steps` if left out.
-        part: of the round's `train.local_steps`, which begin and end at these shares of them, and of their batches.
-            Steps that are given are counted from its beginning.
+        steps: all of `part` if left out.
+        part: of the round's steps, which begin and end at these shares of them, and of their batches. Steps that are
+            given are counted from its beginning.
+        round_steps: steps of a round; `train.local_steps` if left out.
         by_task: federated roles whose movement is also reported task by task (a backward pass for each task).
         blend: the model that is trained is a blend with other tensors, which stay as they are. Of the others' roles, a
             gradient reaches `parameters` times their weight, and the weight's own gradient is <parameters - other,
@@ -154,9 +154,10 @@ def local_train(
     binding.write(parameters)
     data.rewind(optimizer)
     model.train()
-    begin, end = (round(share * budget.local_steps) for share in part)
+    length = budget.local_steps if round_steps is None else round_steps
+    begin, end = (round(share * length) for share in part)
     steps = end - begin if steps is None else steps
-    rate = _decay(stream.round, budget)
+    rate = budget.rate_share(stream.round)
     # Three groups of tensors, each with its optimiser: SGD for what is averaged, Adam for what stays, lazy Adam for a
     # private table that is trained in place.
     shared: list[Tensor] = [
@@ -200,7 +201,7 @@ def local_train(
     # Summed on the device: reading the loss at every step would wait for it.
     total = torch.zeros((), device=data.device)
     # Batches go on where the round before ended, so that epochs do not depend on how steps are cut into rounds.
-    first = (stream.round - 1) * budget.local_steps + begin
+    first = (stream.round - 1) * length + begin
     # Parts of a round draw masks of their own.
     seed = int(stream.generator(f"dropout/{begin}" if begin else "dropout").integers(2**63))
     model.dropout.generator = torch.Generator(data.device).manual_seed(seed)
@@ -322,13 +323,6 @@ class _TaskSplit:
         return found
 
 
-def _decay(round_: int, budget: Train) -> float:
-    if budget.learning_rate_decay == "none":
-        return 1.0
-    progress = (round_ - 1) / budget.rounds
-    return _DECAY_FLOOR + (1 - _DECAY_FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def _pulls(
     binding: Binding, anchor: NamedArrays, groups: Iterable[tuple[list[Tensor], float]]
 ) -> list[tuple[list[Tensor], list[Tensor], float]]:
@@ -389,7 +383,7 @@ def _adam(
 
 def _adam_state(own: dict[str, Tensor], adam: torch.optim.AdamW) -> NamedArrays:
     return {
-        f"{name}/{key}": adam.state[tensor][key].cpu().numpy().copy()
+        f"{name}/{key}": adam.state[tensor][key].cpu().numpy()
         for name, tensor in own.items()
         for key in _MOMENTS
         if tensor in adam.state

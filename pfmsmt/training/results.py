@@ -17,7 +17,6 @@ from pfmsmt.models.calibration import Calibration, CalibrationName, fit_calibrat
 from pfmsmt.models.saved import SavedModel, build_model, save_model
 from pfmsmt.training.client import Client
 from pfmsmt.training.history import History
-from pfmsmt.training.pooled import ModelParts, PooledReference
 from pfmsmt.training.scores import score
 from pfmsmt.training.validate import ROWS_AT_ONCE
 
@@ -61,7 +60,6 @@ def write_models(
     history: History,
     *,
     calibrations: Mapping[str, Calibration],
-    reference: PooledReference | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Write every scenario's best model, and the files in FILES.
 
@@ -69,7 +67,6 @@ def write_models(
         clients: scenario -> the client whose model serves it.
         template: roles of all tensors of a client's model.
         calibrations: scenario -> what is saved with its model; may lack some or all.
-        reference: where the clients' one model is everybody's.
 
     Returns:
         `best_rounds`, as `result.json` holds it.
@@ -80,11 +77,8 @@ def write_models(
     best = best_rounds(clients)
     with new_folder(folder) as temporary:
         for scenario, client in clients.items():
-            own = schema.scenario(scenario)
-            spec, parameters = client.learner.model.spec, client.best_parameters()
-            model = ModelParts(spec, parameters) if reference is None else reference.cut(spec, parameters, scenario)
-            line = calibrations.get(scenario)
-            save_model(temporary / scenario, model.spec, model.parameters, own, model.code, line)
+            own, line = schema.scenario(scenario), calibrations.get(scenario)
+            save_model(temporary / scenario, client.learner.model.spec, client.best_parameters(), own, calibration=line)
         write_results(temporary, best, template, history)
     return best
 
@@ -110,10 +104,9 @@ def fit_calibrations(kind: CalibrationChoice, clients: Mapping[str, Client], sch
 def _calibrate(kind: CalibrationName, client: Client, schema: ScenarioSchema) -> Calibration:
     """Fit a scenario's calibration to its validation rows."""
     rows = client.learner.data.validation[schema.scenario]
-    # A pooled client's codes are tagged and shifted, as its whole model wants them.
-    whole = SavedModel(build_model(client.learner.model.spec, client.best_parameters()), schema)
+    model = SavedModel(build_model(client.learner.model.spec, client.best_parameters()), schema)
     blocks = [
-        whole.log_odds(Encoded(block.codes.cpu().numpy(), block.values.cpu().numpy()))
+        model.log_odds(Encoded(block.codes.cpu().numpy(), block.values.cpu().numpy()))
         for block in rows.blocks(ROWS_AT_ONCE)
     ]
     log_odds = np.concatenate(blocks) if blocks else np.zeros((0, len(schema.tasks)))

@@ -67,8 +67,13 @@ def run_rounds(
     for number in range(first, rounds + 1):
         start = time.perf_counter()
         result = RoundResult(number, server, names)
+        losses: dict[str, list[float]] = {}
         for index, phase in enumerate(method.phases):
-            _run_phase(result, phase, index, exchange, names, needed)
+            suffix = "" if phase.name == method.phases[0].name else f"_{phase.name}"
+            for k, loss in _run_phase(result, phase, index, exchange, names, needed).items():
+                losses.setdefault(f"train/{k}/loss{suffix}", []).append(loss)
+        # A mean over phases of the same name.
+        result.metrics |= {name: sum(found) / len(found) for name, found in losses.items()}
         trained = time.perf_counter()
         sent = {k: Request("validate", number, 0, method.broadcast(result.server, k)) for k in names}
         answers, failures = exchange(sent)
@@ -85,7 +90,8 @@ def run_rounds(
 
 def _run_phase(
     result: RoundResult, phase: Phase, index: int, exchange: Exchange, names: tuple[str, ...], needed: int
-) -> None:
+) -> dict[str, float]:
+    """Run one exchange; return each client's loss."""
     sent = {k: Request("train", result.round, index, phase.broadcast(result.server, k)) for k in names}
     answers, failures = exchange(sent)
     result.transfers += transfers(phase.name, sent, answers)
@@ -101,12 +107,11 @@ def _run_phase(
     update = phase.server_update(result.server, uploads)
     metrics = result.metrics
     metrics["server/step_seconds"] = metrics.get("server/step_seconds", 0.0) + time.perf_counter() - start
-    suffix = "" if index == 0 else f"_{phase.name}"
-    metrics.update({f"train/{k}/loss{suffix}": upload.loss for k, upload in uploads.items()})
     metrics.update({f"server/{name}": value for name, value in update.metrics.items()})
     metrics.update({f"privacy/{k}{RELEASES}": float(u.releases) for k, u in uploads.items() if u.releases})
     result.server = update.server
     result.diagnostics.update(update.diagnostics)
+    return {k: upload.loss for k, upload in uploads.items()}
 
 
 def _bytes(result: RoundResult) -> dict[str, float]:

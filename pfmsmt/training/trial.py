@@ -14,6 +14,7 @@ from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.metrics import auc
 from pfmsmt.data.schema import Schema
 from pfmsmt.data.shards.resident import ClientData
+from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import Federation, build_federation
 from pfmsmt.training.rounds import RoundResult, run_rounds
@@ -54,8 +55,8 @@ class Trial(NamedTuple):
         """
         found: Aucs = {}
         for scenario in schema.scenarios:
-            client = self.federation.client_of(scenario)
-            shard = self.federation.open_shard(shards, "test", scenario)
+            client = self.federation.clients[scenario]
+            shard = open_shard(shards, "test", schema.scenario(scenario))
             client.write_best()
             probabilities = predict_rows(client.learner.model, shard, client.learner.device)
             labels = shard.labels.numpy().astype("uint8")

@@ -54,8 +54,9 @@ def test_champions_are_chosen_by_validation_and_predict_what_was_evaluated(
 
 
 @pytest.mark.slow(2)
-def test_centralized_is_never_a_champion(project, configure, train_all):
-    config = configure({"train.methods": ["centralized"]})
+@pytest.mark.parametrize("reference", ["joint", "centralized"])
+def test_a_reference_is_never_a_champion(project, configure, train_all, reference):
+    config = configure({"train.methods": [reference]})
     with pytest.raises(ConfigError, match=r"register\.methods: none of these is in train\.methods"):
         train_all(config)
     assert not (project / "champions.json").exists()

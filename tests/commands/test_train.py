@@ -16,9 +16,8 @@ import yaml
 from pfmsmt.commands.train import train
 from pfmsmt.core.errors import CheckpointError, ConfigError, TrainingError
 from pfmsmt.data.schema import read_schema
-from pfmsmt.models.saved import load_model
 from pfmsmt.tracking import connect
-from pfmsmt.training.run import fallbacks
+from pfmsmt.training.run import fallbacks, fingerprint, run_params
 from tests.support.environment import bare_environment
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,6 +27,23 @@ METHODS = ["pf_msmtrec", "fedavg", "local"]
 
 def go(project, config, method, seed=0):
     return train(config, read_schema(CLIENTS / "schema.json"), method, seed, connect(project), project)
+
+
+def test_what_shapes_pf_msmtrec_decides_joint_as_well(schema, make_config):
+    """Or a run would go on, from its checkpoint, with another model."""
+
+    def decided(name, changes):
+        params = run_params(make_config(changes), name, 0, "cpu", "rows")
+        return fingerprint(params, schema), params
+
+    gate, coupling = {"methods.pf_msmtrec.gate": "private"}, {"methods.pf_msmtrec.coupling": 0.7}
+    plain, params = decided("joint", {})
+    assert {key for key in params if key.startswith("methods.pf_msmtrec.")} == {
+        f"methods.pf_msmtrec.{key}"
+        for key in ("private_experts", "rank", "scenario_rank", "linear_experts", "federated_batch_norm", "gate")
+    }
+    assert decided("joint", coupling)[0] == plain != decided("joint", gate)[0]
+    assert decided("centralized", gate)[0] == decided("centralized", {})[0]
 
 
 def contents(folder):
@@ -52,7 +68,7 @@ def models(project, run_id):
 
 
 @pytest.mark.slow(4)
-@pytest.mark.parametrize("method", [*METHODS, "centralized"])
+@pytest.mark.parametrize("method", [*METHODS, "joint"])
 def test_the_same_seed_writes_the_same_files(project, configure, method):
     config = configure()
     ids = go(project, config, method)
@@ -222,7 +238,7 @@ PLAIN = {
 
 
 @pytest.mark.slow(0.8)
-@pytest.mark.parametrize(("method", "changes"), [*PLAIN.items(), ("fedavg", {}), ("local", {}), ("centralized", {})])
+@pytest.mark.parametrize(("method", "changes"), [*PLAIN.items(), ("fedavg", {}), ("local", {}), ("joint", {})])
 def test_a_stopped_training_goes_on_bit_for_bit(project, configure, make_federation, method, changes):
     """Server optimisers with and without state, methods that share nothing: all come back from disk."""
     from pfmsmt.training.checkpoint import Checkpoint
@@ -386,6 +402,14 @@ def test_a_rank_larger_than_the_input_is_refused_before_training(project, config
     assert not (project / "models").exists()
 
 
+def test_a_rank_of_the_papers_preset_counts_only_where_it_is_trained(project, configure):
+    config = configure({"model.expert_layers": [6, 3], "train.rounds": 1})
+    message = r"methods\.pf_msmtrec_paper\.rank = 4 is larger than the smallest of model\.expert_layers \(3\)"
+    with pytest.raises(ConfigError, match=message):
+        go(project, config, "pf_msmtrec_paper")
+    go(project, config, "fedavg")
+
+
 @pytest.mark.slow(1)
 def test_a_checkpoint_is_taken_up_with_another_number_of_workers(checkpointed, project, configure, capsys):
     base = {"train.rounds": 5, "train.local_steps": 1, "run.workers": 2, "run.checkpoint_every": 1}
@@ -417,46 +441,6 @@ def test_a_damaged_checkpoint_says_what_to_do(checkpointed, project, configure, 
     assert str(checkpointed) in str(error.value)
     assert not (project / "models").exists()
     assert len(runs(project)) == 1
-
-
-@pytest.mark.slow(1)
-def test_the_pooled_model_and_its_parts_predict_the_same(make_config, make_data, tmp_path):
-    import torch
-
-    from pfmsmt.data.encoder import Encoded
-    from pfmsmt.data.shards.resident import load_shard
-    from pfmsmt.training.exchange import InProcess
-    from pfmsmt.training.federation import build_federation
-    from pfmsmt.training.history import History
-    from pfmsmt.training.rounds import run_rounds
-    from pfmsmt.training.validate import predict_rows
-
-    private = ("categorical_3", "categorical_9")
-    shards = make_data(private_fields=private) / "data/clients"
-    schema = read_schema(shards / "schema.json")
-    config = make_config({"data.private_fields": list(private)})
-    federation = build_federation(config, schema, shards, "centralized", 0, torch.device("cpu"))
-    assert federation.names == ("all",)
-    client = federation.clients["all"]
-    rows = {name: schema.counts[name]["train"].rows for name in schema.scenarios}
-    assert client.learner.data.train.rows == sum(rows.values())
-    server = federation.method.init(client.initial_parameters, federation.names)
-    history = History()
-    with InProcess(federation.clients, 1, 1) as exchange:
-        for result in run_rounds(federation.method, exchange, server, federation.names, rounds=3, quorum=0.5):
-            history.add(result)
-    federation._replace(calibration="none").save_models(tmp_path / "models", history)
-    assert client.best.validation.keys() == set(schema.scenarios)
-
-    client.learner.binding.write(client.best.parameters)
-    for name in schema.scenarios:
-        pooled = predict_rows(client.learner.model, client.learner.data.validation[name], torch.device("cpu"))
-        own = load_shard(shards, "val", schema.scenario(name))
-        model = load_model(tmp_path / "models" / name)
-        found = model.probabilities(Encoded(own.codes.numpy(), own.values.numpy()))
-        np.testing.assert_array_equal(found, pooled)
-        codes = {f.name: f.codes for f in schema.scenario(name).categorical}
-        assert model.model.private_embedding.table.shape == (sum(codes[f] for f in private), 2)
 
 
 @pytest.mark.slow(1)

@@ -15,6 +15,7 @@ from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, PrivateTrain
 from pfmsmt.config.reference import reference
 from pfmsmt.config.upgrade import upgrade
 from pfmsmt.core.errors import ConfigError
+from pfmsmt.methods.catalogue import method_facts
 
 ROOT = Path(__file__).parents[2]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -81,10 +82,15 @@ def test_params_trains_as_that_of_version_0_1_0_did(tmp_path):
     old, new = load_config(path), load_config(ROOT / "params.yaml")
     assert old.model_dump(exclude={"tune": {"space"}}) == new.model_dump(exclude={"tune": {"space"}})
     # The search of methods that came later is the one thing that the old file cannot know.
-    later = {f"methods.{name}" for name in ("fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2")}
-    known = {key: p for key, p in new.tune.space.items() if key.rpartition(".")[0] not in later}
+    later = {
+        f"methods.{name}"
+        for name in ("fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2", "pf_msmtrec_paper", "joint")
+    }
+    # As a reference, centralized has a server's step, and its number of steps is tuned.
+    gained = {f"methods.centralized.{key}" for key in ("steps", "server_learning_rate", "server_weight_decay")}
+    known = {key: p for key, p in new.tune.space.items() if key.rpartition(".")[0] not in later and key not in gained}
     assert old.tune.space == known
-    assert {key.rpartition(".")[0] for key in new.tune.space.keys() - known.keys()} == later
+    assert {key.rpartition(".")[0] for key in new.tune.space.keys() - known.keys() - gained} == later
 
 
 def test_params_is_short_and_every_key_is_described():
@@ -187,6 +193,10 @@ RANGES = [
     ("run.device", ["gpu", "cuda:x", "cpu:1", "cuda:", ""]),
     ("run.workers", [0, -1, "many"]),
     ("methods.pf_msmtrec.rank", [-1]),
+    ("methods.pf_msmtrec.scenario_rank", [-1, 1.5]),
+    ("methods.pf_msmtrec.alpha", [-0.1, 1.1]),
+    ("methods.pf_msmtrec_paper.rank", [-1]),
+    ("methods.pf_msmtrec_paper.coupling", [1.1]),
     ("methods.pf_msmtrec.private_experts", [-1, 1.5]),
     ("methods.pf_msmtrec.conflict", [1, -0.1, float("nan")]),
     ("methods.pf_msmtrec.temperature", [0, -1]),
@@ -205,7 +215,9 @@ RANGES = [
     ("methods.ditto.regularizer", [-0.1]),
     ("methods.local.learning_rate", [0, float("inf")]),
     ("methods.local.weight_decay", [-0.1, float("inf")]),
-    ("methods.centralized.weight_decay", [-0.1]),
+    ("methods.centralized.private_weight_decay", [-0.1]),
+    ("methods.centralized.server_weight_decay", [-0.1]),
+    ("methods.joint.steps", [0]),
     ("evaluate.bins", [1]),
     ("evaluate.confidence", [1]),
     ("register.methods", [[]]),
@@ -245,7 +257,8 @@ def test_rules_of_aggregation(rule):
         ("train.averaging", [0, 0.999]),
         ("methods.pf_msmtrec.learned_rate", [1e-9, 10.0]),
         ("methods.fedper.private_weight_decay", [0, 5.0]),
-        ("methods.centralized.weight_decay", [0, 5.0]),
+        ("methods.centralized.private_weight_decay", [0, 5.0]),
+        ("methods.joint.steps", [1, None]),
     ],
 )
 def test_the_ends_of_a_range_are_in_it(key, values):
@@ -270,7 +283,7 @@ def test_devices(device):
             "train.methods",
             ["local", "x"],
             "train.methods.1: 'x' is unknown; valid: pf_msmtrec, fedavg, fedprox, fedbn, fedper, ditto, fedrep, "
-            "fedavg_finetune, apfl, fedamp, fedhca2, local, cent",
+            "fedavg_finetune, apfl, fedamp, fedhca2, pf_msmtrec_paper, local, joint, cent",
         ),
         (
             "data.source",
@@ -295,6 +308,11 @@ def test_devices(device):
             "methods.pf_msmtrec.rank",
             33,
             "methods.pf_msmtrec.rank = 33 is larger than the smallest of model.expert_layers",
+        ),
+        (
+            "methods.pf_msmtrec.scenario_rank",
+            33,
+            "methods.pf_msmtrec.scenario_rank = 33 is larger than the smallest of model.expert_layers",
         ),
         ("train.task_weights", [0.0, 0.0], "train.task_weights: at least one task needs a weight above 0"),
         (
@@ -337,13 +355,15 @@ def test_rivals_have_fedavgs_keys_and_a_regularizer_only_where_it_is_used():
     private = {"private_learning_rate", "private_weight_decay"} | linear
     assert keys["fedamp"] == private | {"attraction", "sigma", "regularizer"}, "nothing is averaged, so there is no SGD"
     assert keys["fedhca2"] == private | {"learning_rate", "conflict", "alpha", "beta", "hyper_rate"}
+    optimizer = {"server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_weight_decay"}
+    assert keys["pf_msmtrec_paper"] == keys["pf_msmtrec"] - optimizer
     for name in ("fedavg", "fedbn", "fedper", "local"):
         place = f"methods.{name}.regularizer"
         assert message(changed(place, 0.1)).startswith(f"params.yaml: {place}: unknown key; ")
 
 
-def test_any_method_but_the_reference_can_be_registered():
-    deployable = [name for name in METHOD_NAMES if name != "centralized"]
+def test_any_method_but_the_references_can_be_registered():
+    deployable = [name for name in METHOD_NAMES if name not in ("joint", "centralized")]
     assert parse_config(changed("register.methods", deployable)).register_.methods == tuple(deployable)
 
 
@@ -379,15 +399,16 @@ def test_what_federated_methods_share_is_theirs_unless_they_say_otherwise():
     tree = changed("methods.shared", {"learning_rate": 0.125, "server_beta1": 0.5})
     tree["methods"]["ditto"] = {"learning_rate": 0.25}
     methods = parse_config(tree).methods
-    assert {name: getattr(methods, name).learning_rate for name in METHOD_NAMES if name != "fedamp"} == {
+    other = ("fedamp", "joint", "centralized")
+    assert {name: getattr(methods, name).learning_rate for name in METHOD_NAMES if name not in other} == {
         **dict.fromkeys(("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper"), 0.125),
         **dict.fromkeys(("fedrep", "fedavg_finetune", "apfl"), 0.125),
-        "fedhca2": 1.5, "ditto": 0.25, "local": 0.008, "centralized": 0.008,
+        "fedhca2": 1.5, "pf_msmtrec_paper": 3.0, "ditto": 0.25, "local": 0.008,
     }  # fmt: skip
     assert {getattr(methods, name).server_beta1 for name in WITH_SHARED} == {0.5}
     tree = changed("methods.shared", {"private_learning_rate": 0.125, "server_beta1": 0.5})
     rates = parse_config(tree).methods
-    assert {rates.fedamp.private_learning_rate, rates.fedhca2.private_learning_rate} == {0.125}
+    assert {getattr(rates, name).private_learning_rate for name in WITH_PRIVATE_SHARED} == {0.125}
     own = changed("methods.fedhca2.server_beta1", 0.5)
     assert message(own).startswith("params.yaml: methods.fedhca2.server_beta1: unknown key"), "it has no such optimiser"
     # What is resolved parses to itself.
@@ -400,7 +421,8 @@ def test_methods_with_shared_values_are_those_that_have_its_keys():
     assert tuple(federated) == WITH_SHARED
     private = {*PrivateTraining.model_fields}
     others = [name for name in models if name not in federated and private <= {*models[name].annotation.model_fields}]
-    assert tuple(name for name in others if name != "shared") == WITH_PRIVATE_SHARED
+    # References have their own rates: they are no part of a federation that could share values.
+    assert tuple(name for name in others if name not in ("shared", "joint", "centralized")) == WITH_PRIVATE_SHARED
     assert {*models} == {*METHOD_NAMES, "shared"}
 
 
@@ -444,7 +466,10 @@ def test_dvc_knows_every_parameter_that_decides_a_training():
     fields = Config.model_fields["train"].annotation.model_fields
     keys = {f"train.{key}" for key in fields if key not in ("methods", "seeds")}
     blocks = {"model", "privacy", "methods.shared", "methods.${item.method}", "run.device", "run.memory"}
-    assert blocks | keys == set(STAGES["train"]["params"])
+    methods = load_config(ROOT / "params.yaml").methods
+    borrowed = {key for name in METHOD_NAMES for key in method_facts(name, methods).borrowed}
+    # The one key that params.yaml does not show cannot be followed.
+    assert blocks | keys | borrowed - {"methods.pf_msmtrec.scenario_rank"} == set(STAGES["train"]["params"])
     assert STAGES["train"]["matrix"] == {"method": "${train.methods}", "seed": "${train.seeds}"}
 
 

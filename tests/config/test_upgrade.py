@@ -43,7 +43,8 @@ def effective(old):
     """The meaning of an old file: every method had its own values, under the old keys."""
     tree = copy.deepcopy(old)
     for key, new in MOVED.items():
-        set_values(tree, {new: tree["train"].pop(key.partition(".")[2])})
+        place, _, name = key.rpartition(".")
+        set_values(tree, {new: value_at(tree, place).pop(name)})
     return parse_config(tree).model_dump(exclude={"methods": {"shared"}})
 
 
@@ -150,6 +151,17 @@ def test_the_same_search_is_no_matter(path):
     assert sorted(file.name for file in path.parent.iterdir()) == ["params.yaml", "tune.yaml"]
 
 
+def test_what_trained_centralized_trains_its_private_parts(path):
+    """As a reference it has two optimisers; the names of the one it had are refused."""
+    edited(path, ("  centralized:\n    learning_rate: 0.008 ", "  centralized:\n    learning_rate: 0.006 "))
+    changes = upgrade(path)
+    assert "methods.centralized.weight_decay: now methods.centralized.private_weight_decay" in changes
+    block = yaml.safe_load(path.read_text())["methods"]["centralized"]
+    assert block == {"private_learning_rate": 0.006, "private_weight_decay": 2.0}
+    assert "methods.centralized.private_learning_rate" in load_config(path).tune.space
+    assert "\n\nevaluate:" in path.read_text()
+
+
 def test_a_file_that_lacks_only_what_is_shared_gets_it(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("methods:\n  fedavg: {learning_rate: 0.5}\n  ditto:\n    learning_rate: 0.5\n")
@@ -166,6 +178,10 @@ def test_a_file_that_lacks_only_what_is_shared_gets_it(tmp_path):
         ([("  rounds: 60", "  round: 60")], r"train\.round: unknown key; .*\nnothing was rewritten; mend this first"),
         ([("  rounds: 60", "  rounds: 0")], r"train\.rounds: input should be .*\nnothing was rewritten"),
         ([("methods:\n", "run:\n  device: cpu\n\nmethods:\n")], r"train\.device and run\.device are both there"),
+        (
+            [("  centralized:\n", "  centralized:\n    private_weight_decay: 1.0\n")],
+            r"methods\.centralized\.weight_decay and methods\.centralized\.private_weight_decay are both there",
+        ),
         ([("seed: 0", "seed: [0")], "is not valid YAML"),
         ([("seed: 0", "seed: 0\nseed: 1")], "cannot be rewritten: .*duplicate key"),
         ([("train:\n", "base: &base {memory: 2.0}\ntrain:\n  <<: *base\n")], "`<<` cannot be rewritten"),

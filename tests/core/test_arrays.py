@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pfmsmt.core import arrays
-from pfmsmt.core.types import Role, Slot
+from pfmsmt.core.types import ANCHOR, Role, Slot
 
 
 @pytest.fixture
@@ -131,3 +131,10 @@ def test_faults_and_union():
     assert arrays.first_not_finite(values) is None
     assert arrays.first_not_finite({**values, "c": np.array([np.nan]), "d": np.array([np.inf])}) == "c"
     assert arrays.merge({"a": 1, "b": 1}, {"b": 2}) == {"a": 1, "b": 2}
+
+
+def test_anchors_are_told_from_what_they_stand_beside():
+    own, anchor = np.zeros(1), np.ones(1)
+    found = arrays.split_anchor({"tower/ctr/w": own, f"{ANCHOR}tower/ctr/w": anchor})
+    assert found == ({"tower/ctr/w": own}, {"tower/ctr/w": anchor})
+    assert arrays.split_anchor({"tower/ctr/w": own}) == ({"tower/ctr/w": own}, {})

@@ -1,4 +1,4 @@
-"""Batches sliced from shards, and shards pooled."""
+"""Batches sliced from shards."""
 
 import numpy as np
 import pandas as pd
@@ -8,9 +8,8 @@ import torch
 from pfmsmt.core.errors import DataError
 from pfmsmt.core.types import Stream
 from pfmsmt.data.shards.order import batch_rows
-from pfmsmt.data.shards.reader import Pooling, RowGroups, ShardFile
+from pfmsmt.data.shards.reader import RowGroups, ShardFile
 from pfmsmt.data.shards.resident import load_rows, load_shard
-from pfmsmt.training.pooled import private_shifts
 from tests.support.shapes import SCHEMA
 
 NL = Stream(0, "NL", 1)
@@ -46,23 +45,17 @@ def test_clients_seeds_and_phases_see_other_orders():
     assert len(set(orders)) == 4
 
 
-def test_pooled_rows_have_shifted_private_codes_and_the_scenario(tmp_path, frame):
-    """NL has 5 user codes, ES 3: user u of ES is row 5 + u of the pooled table; federated codes stay."""
-    users = SCHEMA.categorical[1].model_copy(update={"vocabulary": (1, 2)})
-    other = SCHEMA.model_copy(
-        update={"scenario": "ES", "categorical": (SCHEMA.categorical[0], users, SCHEMA.categorical[2])}
-    )
-    shifts = private_shifts([SCHEMA, other])
-    np.testing.assert_array_equal(shifts, [[0, 0, 0], [0, 5, 0]])
+def test_rows_of_several_files_come_one_file_after_the_other(tmp_path, frame):
+    """As a second training reads them: training rows, then validation rows."""
     write(frame, tmp_path)
     write(frame.head(2).assign(user=[1, 2], price=[7.0, 8.0], ctcvr=[1, 0]), tmp_path, "ES")
-    files = [ShardFile(tmp_path, "train", s, Pooling(i, shifts[i])) for i, s in enumerate((SCHEMA, other))]
-    pooled = load_rows(RowGroups(files), None)
-    assert pooled.codes.tolist() == [[0, 4, 1, 0], [3, 0, 1, 0], [1, 2, 0, 0], [0, 6, 1, 1], [3, 7, 1, 1]]
-    assert pooled.values[:, 0].tolist() == [0.5, -1.0, 2.0, 7.0, 8.0]
-    assert pooled.labels.tolist() == [[0, 0], [1, 0], [1, 1], [0, 1], [1, 0]]
-    assert pooled.groups.tolist() == [4, 4, 9, 4, 4]
-    assert load_rows(RowGroups(files[1:]), None).codes.tolist() == [[0, 6, 1, 1], [3, 7, 1, 1]]
+    files = [ShardFile(tmp_path, "train", SCHEMA.model_copy(update={"scenario": name})) for name in ("NL", "ES")]
+    both, (first, second) = load_rows(RowGroups(files), None), (load_rows(RowGroups([file]), None) for file in files)
+    for whole, one, other in zip(both[:3], first[:3], second[:3], strict=True):
+        assert torch.equal(whole, torch.cat((one, other)))
+    assert both.values[:, 0].tolist() == [0.5, -1.0, 2.0, 7.0, 8.0]
+    assert both.labels.tolist() == [[0, 0], [1, 0], [1, 1], [0, 1], [1, 0]]
+    assert both.groups.tolist() == [4, 4, 9, 4, 4]
 
 
 @pytest.fixture

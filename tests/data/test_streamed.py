@@ -12,11 +12,10 @@ import torch
 from pfmsmt.core.errors import DataError
 from pfmsmt.core.types import Stream
 from pfmsmt.data.schema import Schema, read_schema
-from pfmsmt.data.shards.reader import BLOCK_ROWS, Pooling, RowGroups, ShardFile
+from pfmsmt.data.shards.reader import BLOCK_ROWS, RowGroups, ShardFile
 from pfmsmt.data.shards.resident import ClientData, load_rows, load_shard
 from pfmsmt.data.shards.streamed import THREAD_NAME, ReadingThread, StreamedShard, open_shard
 from pfmsmt.training.federation import load_data
-from pfmsmt.training.pooled import POOLED_CLIENT, private_shifts
 from pfmsmt.training.trial import run_trial
 from tests.support.shapes import SCHEMA
 
@@ -46,11 +45,9 @@ def cut_schema(folder) -> Schema:
 
 
 def sources(folder, schema):
-    """One client's training rows, and everybody's."""
-    schemas = [schema.scenario(name) for name in schema.scenarios]
-    poolings = [Pooling(i, shift) for i, shift in enumerate(private_shifts(schemas))]
-    pooled = RowGroups([ShardFile(folder, "train", s, p) for s, p in zip(schemas, poolings, strict=True)])
-    return {"ES": RowGroups([ShardFile(folder, "train", schema.scenario("ES"))]), POOLED_CLIENT: pooled}
+    """One client's training rows, and those of all its splits."""
+    files = [ShardFile(folder, split, schema.scenario("ES")) for split in ("train", "val", "test")]
+    return {"train": RowGroups(files[:1]), "all": RowGroups(files)}
 
 
 def streamed(source, window):
@@ -70,10 +67,10 @@ def same(first, second):
 
 
 @pytest.mark.slow(0.4)
-@pytest.mark.parametrize("client", ["ES", POOLED_CLIENT])
+@pytest.mark.parametrize("rows", ["train", "all"])
 @pytest.mark.parametrize("window", [1, 80, 10_000])
-def test_batches_are_those_of_rows_in_memory(folder, cut_schema, client, window):
-    source = sources(folder, cut_schema)[client]
+def test_batches_are_those_of_rows_in_memory(folder, cut_schema, rows, window):
+    source = sources(folder, cut_schema)[rows]
     held, on_disk = load_rows(source, window), streamed(source, window)
     assert on_disk.rows == held.rows
     assert len(source.sizes) > 3
@@ -83,14 +80,14 @@ def test_batches_are_those_of_rows_in_memory(folder, cut_schema, client, window)
     # Back and forth, and both phases in turn: as rounds that are repeated or resumed ask for them.
     for first in (steps - 2, 0, 5, 4, steps // 2, 0):
         for stream in (ES, ES._replace(phase=1)):
-            pair = (rows.batches(stream, 24, first, 2) for rows in (on_disk, held))
+            pair = (shard.batches(stream, 24, first, 2) for shard in (on_disk, held))
             assert all(same(*both) for both in zip(*pair, strict=True))
 
 
-@pytest.mark.parametrize("client", ["ES", POOLED_CLIENT])
+@pytest.mark.parametrize("rows", ["train", "all"])
 @pytest.mark.parametrize("rows_at_once", [1, 37, 50, 10_000])
-def test_blocks_are_those_of_rows_in_memory(folder, cut_schema, client, rows_at_once):
-    source = sources(folder, cut_schema)[client]
+def test_blocks_are_those_of_rows_in_memory(folder, cut_schema, rows, rows_at_once):
+    source = sources(folder, cut_schema)[rows]
     held, on_disk = load_rows(source, None), streamed(source, 80)
     for expected, found in zip(held.blocks(rows_at_once), on_disk.blocks(rows_at_once), strict=True):
         assert same(expected, found)
@@ -136,26 +133,18 @@ def test_calls_are_made_in_order_by_threads_that_end():
 
 
 @pytest.mark.slow(1)
-@pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
+@pytest.mark.parametrize("method", ["pf_msmtrec", "joint"])
 def test_a_whole_training_is_the_same_in_either_mode(folder, cut_schema, make_config, equal_arrays, method):
     config = make_config({"train.shuffle": "row_groups", "train.shuffle_rows": 80, "train.rounds": 3,
                           "data.private_fields": list(PRIVATE)})  # fmt: skip
     device, reader = torch.device("cpu"), ReadingThread()
     held = load_data(config, cut_schema, folder, method)
     assert {part.train.shuffle.window for part in held.values()} == {80}
-    pooled = method == "centralized"
 
-    def stream(split, names):
-        schemas = [cut_schema.scenario(name) for name in cut_schema.scenarios]
-        poolings = [Pooling(i, shift) if pooled else None for i, shift in enumerate(private_shifts(schemas))]
-        chosen = [(s, p) for s, p in zip(schemas, poolings, strict=True) if s.scenario in names]
-        return StreamedShard(RowGroups([ShardFile(folder, split, s, p) for s, p in chosen]), 80, reader)
+    def stream(split, name):
+        return StreamedShard(RowGroups([ShardFile(folder, split, cut_schema.scenario(name))]), 80, reader)
 
-    owned = {POOLED_CLIENT: cut_schema.scenarios} if pooled else {name: (name,) for name in cut_schema.scenarios}
-    on_disk = {
-        client: ClientData(stream("train", names), {name: stream("val", (name,)) for name in names})
-        for client, names in owned.items()
-    }
+    on_disk = {name: ClientData(stream("train", name), {name: stream("val", name)}) for name in cut_schema.scenarios}
     one, two = (
         run_trial(config, cut_schema, folder, method, 0, device, workers=2, threads=1, data=data)
         for data in (held, on_disk)

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from flwr.app import Error, Message
 
-from pfmsmt.core.errors import TrainingError
+from pfmsmt.core.errors import FederationError, TrainingError
+from pfmsmt.flower.plan import across_sites
+from pfmsmt.flower.server.participants import Sites
 from pfmsmt.flower.wire import read_request
 from tests.support.faulty_sites import ALL, CHANGES, at, final, raises, step, with_arrays
 from tests.support.in_process_grid import InProcessGrid
@@ -17,6 +19,15 @@ RUN = "models/fedavg-seed0"
 
 def traffic(project):
     return pd.read_csv(project / RUN / "traffic.csv").set_index(["round", "client"])["tensors_up"]
+
+
+@pytest.mark.parametrize("name", ["joint", "centralized"])
+def test_sites_are_not_asked_to_train_a_reference(make_config, schema, name):
+    def never(*_):
+        raise AssertionError("no site may be reached")
+
+    with pytest.raises(FederationError, match=f"{name} is a reference, with an exchange at every step"):
+        Sites(across_sites(make_config(), schema), schema, name, 0, "run", never)
 
 
 def is_late(message):

@@ -6,24 +6,26 @@ from typing import get_args
 import pytest
 
 import pfmsmt.methods
-from pfmsmt.config import Deployable, FedAvgFinetune, MethodName, load_config
+from pfmsmt.config import Deployable, FedAvgFinetune, MethodName, Train, load_config
 from pfmsmt.core.types import NEVER_LEAVES
 from pfmsmt.methods.averaging import SHARED
 from pfmsmt.methods.catalogue import build_method, method_facts
-from tests.support.quadratic import PARAMS, quadratic_train
+from tests.support.quadratic import PARAMS, REFERENCES, quadratic_train
 
 
 def test_facts_about_the_methods():
-    """One pools all rows and none else, so all others can be deployed; phases are those of the method that is built."""
+    """Two are references, so all others can be deployed; phases are those of the method that is built."""
     methods = load_config(PARAMS).methods
     facts = {name: method_facts(name, methods) for name in get_args(MethodName)}
-    assert [name for name, found in facts.items() if found.pooled] == ["centralized"]
+    assert [name for name, found in facts.items() if not found.deployable] == ["joint", "centralized"]
     assert {name for name, found in facts.items() if found.deployable} == set(get_args(Deployable))
     assert [name for name, found in facts.items() if found.two_models] == ["ditto", "fedavg_finetune", "apfl"]
     for steps in (0, 2):
         own = methods.model_copy(update={"pf_msmtrec": methods.pf_msmtrec.model_copy(update={"tower_steps": steps})})
         for name in facts:
-            assert method_facts(name, own).phases == len(build_method(name, own, quadratic_train, {}).phases)
+            # The exchanges of a reference have one order of rows, and so count as one.
+            phases = len(build_method(name, own, quadratic_train, {}, Train(local_steps=5)).phases)
+            assert (method_facts(name, own).phases, phases) == ((1, 5) if name in REFERENCES else (phases, phases))
     off = methods.model_copy(update={"fedavg_finetune": FedAvgFinetune(finetune_steps=0)})
     assert not method_facts("fedavg_finetune", off).two_models
     with pytest.raises(ValueError, match="no method 'fedsgd'"):

@@ -18,6 +18,7 @@ from tests.support.quadratic import (
     build,
     federation,
     quadratic_train,
+    role_of,
     run,
     same,
     values,
@@ -35,6 +36,9 @@ VARIANTS = [
     ("pf_msmtrec", {"aggregation": "identity", "conflict": 0.0, "tower_steps": 1}),
     ("pf_msmtrec", {"aggregation": "learned", "private_weight_decay": 0.1, "server_weight_decay": 0.1}),
     ("pf_msmtrec", {"coordinate": "clients_and_tasks", "regularizer": 0.1}),
+    ("pf_msmtrec", {"aggregation": "fedhca2", "coupling": 0.5, "coordinate_towers": False}),
+    ("pf_msmtrec", {"anchor": "global", "regularizer": 0.5, "federated_batch_norm": False}),
+    ("pf_msmtrec_paper", {"tower_steps": 0, "gate": "federated"}),
 ]
 each_variant = pytest.mark.parametrize(("name", "changes"), VARIANTS)
 
@@ -120,7 +124,9 @@ def test_private_arrays_stay_at_the_client(name, changes):
     learned = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING, Role.FIRST_ORDER}
     allowed = {
         "local": frozenset(),
-        "centralized": frozenset(),
+        # pf_msmtrec's, with the gates of these blocks.
+        "joint": learned,
+        "centralized": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER},
         "fedavg": {*learned, Role.NORM},
         "fedprox": {*learned, Role.NORM},
         "ditto": {*learned, Role.NORM},
@@ -131,12 +137,16 @@ def test_private_arrays_stay_at_the_client(name, changes):
         "apfl": {*learned, Role.NORM},
         "fedamp": learned,
         "fedhca2": {Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER},
+        "pf_msmtrec_paper": {Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER}
+        | ({Role.GATE} if changes.get("gate") == "federated" else set()),
         "pf_msmtrec": {Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER}
         | ({Role.GATE} if changes.get("gate") != "private" else set())
         | ({Role.NORM} if changes.get("federated_batch_norm") is False else set()),
     }[name]
-    travelled = {TEMPLATE[n].role for _, _, names in outcome.sent for n in names}
+    travelled = {role_of(n) for _, _, names in outcome.sent for n in names}
     assert travelled == allowed
+    up = {n for _, way, names in outcome.sent if way == "up" for n in names}
+    assert up <= TEMPLATE.keys(), "anchors go down alone"
     held = {n for k in data for n in method.broadcast(outcome.server, k)}
     assert {TEMPLATE[n].role for n in held} == allowed
     # Some have two models: all of the personal one stays, and of the global one what FedAvg keeps.

@@ -6,7 +6,7 @@ import pytest
 from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.types import Role, Stream
 from pfmsmt.methods.half_precision import half_precision, shorten
-from tests.support.quadratic import EVERY_METHOD, SHAPES, TEMPLATE, build, federation, locked, run, values
+from tests.support.quadratic import EVERY_METHOD, SHAPES, TEMPLATE, build, federation, locked, role_of, run, values
 
 PLAIN = {"server_optimizer": "plain", "server_learning_rate": 1.0}
 
@@ -34,7 +34,7 @@ def test_all_but_batch_norm_travels_in_two_bytes(name):
     received, uploads, _, _ = one_round(method, values(0, dtype=np.float32), federation(3, dtype=np.float32))
     for k, upload in uploads.items():
         for part in (received[k], upload.arrays, *upload.by_task.values()):
-            assert all(a.dtype == (np.float32 if role(n) is Role.NORM else np.float16) for n, a in part.items())
+            assert all(a.dtype == (np.float32 if role_of(n) is Role.NORM else np.float16) for n, a in part.items())
     assert method.phases[0].changes == {r for r in method.phases[0].uploads if r is not Role.NORM}
 
 

@@ -26,6 +26,8 @@ def explicit_logits(model, codes, values):
         starts.append(first[federated])
         first[federated] += count
     logits = np.zeros((len(codes), len(s.tasks)))
+    links = iter(arrays.get("task/own_link", ()))
+    linked = [None if parent is None else (parent, float(next(links))) for parent in s.parents]
     for row, (row_codes, numbers) in enumerate(zip(codes.numpy(), values.numpy(), strict=True)):
         for t in range(len(s.tasks)):
             mixed = [float(a) for a in arrays["task/mixture"][:, t]] if s.linear_experts else []
@@ -40,6 +42,10 @@ def explicit_logits(model, codes, values):
             for i, number in enumerate(numbers):
                 shared = sum(a * arrays["first_order/shared_numbers"][k, i, t] for k, a in enumerate(mixed))
                 total += number * (shared + arrays["task/own_numbers"][i, t])
+            # A nested task takes its parent's weights, which is its parent's logit but for the intercept.
+            if linked[t] is not None:
+                parent, link = linked[t]
+                total += link * (logits[row, parent] - float(arrays["task/own_bias"][parent]))
             logits[row, t] = total
     return logits
 

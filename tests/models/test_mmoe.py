@@ -27,6 +27,9 @@ def explicit_logits(model, codes, values, training):
             h, copy = x, (t * s.experts + e if s.rank else e)
             for i, units in enumerate(s.expert_layers):
                 weight = arrays[f"expert/{e}/layers.{i}.weight"]
+                if s.scenario_rank:
+                    down, up = (arrays[f"scenario/layers.{i}.scenario_{kind}"][e] for kind in ("down", "up"))
+                    weight = weight + down @ up
                 if s.rank:
                     down, up = (arrays[f"task/layers.{i}.adapter_{kind}"][t, e] for kind in ("down", "up"))
                     weight = weight + down @ up
@@ -65,6 +68,7 @@ SHAPES = [
     {"private_experts": 2}, {"private_experts": 1, "rank": 0}, {"private_experts": 2, "experts": 1, "rank": 0},
     {"private_experts": 2, "rank": 0, "tasks": ("a",), "parents": (None,)},
     {"private_experts": 1, "tasks": ("a", "b", "c"), "parents": (None, 0, 1)},
+    {"scenario_rank": 2}, {"scenario_rank": 3, "rank": 0}, {"scenario_rank": 1, "experts": 1, "private_experts": 1},
 ]  # fmt: skip
 
 
@@ -109,7 +113,22 @@ def test_adapters_at_their_start_change_nothing(training):
     torch.testing.assert_close(adapted(codes, values), plain(codes, values), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{}, {"private_experts": 2, "rank": 0}])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_the_scenarios_part_at_its_start_changes_nothing_bit_for_bit(rank, training):
+    plain = scrambled(MMoE(spec(rank=rank))).train(training)
+    own = MMoE(spec(rank=rank, scenario_rank=2)).initialise(0, "NL").train(training)
+    binding = Binding(own)
+    binding.write(Binding(plain).read())
+    part = {n: a for n, a in binding.read({Role.TASK}).items() if n.startswith("scenario/")}
+    assert {n: bool(a.any()) for n, a in part.items()} == {
+        f"scenario/layers.{i}.scenario_{kind}": kind == "down" for i in (0, 1) for kind in ("down", "up")
+    }
+    codes, values = batch()
+    assert torch.equal(own(codes, values), plain(codes, values))
+
+
+@pytest.mark.parametrize("changes", [{}, {"private_experts": 2, "rank": 0}, {"scenario_rank": 2}])
 def test_gradients_reach_every_parameter(changes):
     model = scrambled(MMoE(spec(dropout=0.0, **changes))).train()
     model(*batch(64)).square().sum().backward()

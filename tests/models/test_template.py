@@ -93,9 +93,12 @@ def test_the_mmoe_gives_every_tensor_a_role_and_a_group():
     own = {f"task/layers.{layer}.{kind}": Slot(Role.TASK, "task") for layer in (0, 1) for kind in kinds}
     assert Binding(MMoE(spec(rank=0, private_experts=2))).template == without | own
     assert Binding(MMoE(spec(private_experts=2))).template == expected | own
+    kinds = ("scenario_down", "scenario_up")
+    scenario = {f"scenario/layers.{layer}.{kind}": Slot(Role.TASK, "scenario") for layer in (0, 1) for kind in kinds}
+    assert Binding(MMoE(spec(scenario_rank=1))).template == expected | scenario
     shared = {name: slot for name, slot in expected.items() if slot.role is not Role.PRIVATE}
     assert Binding(MMoE(spec(field_federated=(True, True, True)))).template == shared
-    linear = {f"task/{name}": Slot(Role.TASK, "task") for name in ("own_table", "own_numbers", "own_bias")}
+    linear = {f"task/{name}": Slot(Role.TASK, "task") for name in ("own_table", "own_numbers", "own_bias", "own_link")}
     linear["private/private_table"] = Slot(Role.PRIVATE, "private")
     assert Binding(MMoE(spec(first_order=True))).template == expected | linear
     linear["task/mixture"] = Slot(Role.TASK, "task")
@@ -112,7 +115,15 @@ def test_all_numbers_of_the_model_travel():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"experts": 1}, {"tasks": ("ctr",), "parents": (None,)}, {"rank": 0}, {"private_experts": 2}]
+    "changes",
+    [
+        {},
+        {"experts": 1},
+        {"tasks": ("ctr",), "parents": (None,)},
+        {"rank": 0},
+        {"private_experts": 2},
+        {"scenario_rank": 1},
+    ],
 )
 def test_reading_and_writing_is_the_identity_bit_for_bit(changes):
     source, target = scrambled(MMoE(spec(**changes)), 1), scrambled(MMoE(spec(**changes)), 2)

@@ -384,7 +384,7 @@ def test_the_best_of_each_kind_is_who_comes_closest(quality_table):
     ]  # fmt: skip
     lines = [line for line in quality_table.tables(pd.DataFrame(cells)).splitlines() if line.startswith("|")]
     names = [line.split("|")[1].strip() for line in lines[2:12]]
-    assert names == ["pf_msmtrec", "fedavg", "a_new_rival", "pf_msmtrec_paper", "local", "linear_local",
+    assert names == ["pf_msmtrec", "pf_msmtrec_paper", "fedavg", "a_new_rival", "local", "linear_local",
                      "linear_shared", "centralized", "joint", "oracle"]  # fmt: skip
     assert [line.split(" | ")[:2] for line in lines[14:]] == [
         ["| best rival", "a_new_rival"], ["| worst rival", "fedavg"], ["| best floor", "linear_shared"],

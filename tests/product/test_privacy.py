@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pfmsmt.config import METHOD_NAMES
-from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role
+from pfmsmt.core.types import ANCHOR, NEVER_LEAVES, NamedArrays, Role
 from pfmsmt.data.schema import read_schema
 from pfmsmt.methods import Method, Upload
 from pfmsmt.methods.ditto import GLOBAL
@@ -16,6 +16,7 @@ from pfmsmt.training.client import Client, Request
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.federation import Federation, build_federation
 from pfmsmt.training.rounds import RoundResult, run_rounds
+from tests.support.quadratic import REFERENCES
 from tests.support.wiretap import Exchanged, Wiretap, leaves, pairs
 
 ROUNDS = 2
@@ -35,9 +36,13 @@ MAY_LEAVE = {
     "apfl": {*LEARNED, Role.NORM},
     "fedamp": LEARNED,
     "fedhca2": LEARNED - {Role.GATE},
+    "pf_msmtrec_paper": LEARNED - {Role.GATE},
     "local": set(),
-    "centralized": set(),
+    "joint": LEARNED,
+    "centralized": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER},
 }
+KEPT = ("private", "adapter", "scenario_down", "scenario_up")
+"""In the names of tensors that never leave."""
 SILENT = [name for name, roles in MAY_LEAVE.items() if not roles]
 each_method = pytest.mark.parametrize("name", METHOD_NAMES)
 
@@ -51,7 +56,8 @@ class Overheard(NamedTuple):
     rounds: list[RoundResult]
 
     def role(self, client: str, name: str) -> Role:
-        return self.federation.clients[client].learner.binding.template[name].role
+        """Of an anchor, that of what it is the anchor of."""
+        return self.federation.clients[client].learner.binding.template[name.removeprefix(ANCHOR)].role
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +106,7 @@ def tables(found: Overheard) -> dict[str, list[np.ndarray]]:
         state = tree["state"]
         named = [*state["private"].items(), *tree["best"].items()]
         secrets[k] += [a for n, a in named if found.role(k, n.removeprefix(GLOBAL)) in NEVER_LEAVES]
-        secrets[k] += [a for n, a in state["optimizer"].items() if "private" in n or "adapter" in n]
+        secrets[k] += [a for n, a in state["optimizer"].items() if any(part in n for part in KEPT)]
     return secrets
 
 
@@ -113,18 +119,20 @@ def rows(found: Overheard) -> dict[str, list[np.ndarray]]:
     }  # fmt: skip
 
 
-def numbers(server: Mapping, rounds: int) -> list[np.ndarray]:
-    """Leave out the server's counters: a client's number of rounds equals many a category's code."""
+def numbers(server: Mapping, steps: int) -> list[np.ndarray]:
+    """Leave out the server's counters: a number of its steps equals many a category's code."""
     found = list(leaves(server))
     counters = [array for array in found if np.issubdtype(array.dtype, np.integer)]
-    assert all(np.isin(array, (0, rounds)).all() for array in counters)
+    assert all(np.isin(array, (0, steps)).all() for array in counters)
     return [array for array in found if np.issubdtype(array.dtype, np.floating)]
 
 
 def leaked(found: Overheard, secrets: dict[str, list[np.ndarray]]) -> int:
     """Count the pairs of secret numbers that the server or another client got to see."""
     seen = [array for message in found.exchanged for _, array in message.arrays]
-    seen += [array for result in found.rounds for array in numbers(result.server, result.round)]
+    # The server of a reference takes a step in every exchange.
+    each = len(found.federation.method.phases) if found.federation.method.name in REFERENCES else 1
+    seen += [array for result in found.rounds for array in numbers(result.server, each * result.round)]
     hidden = pairs(array for arrays in secrets.values() for array in arrays)
     return len(np.intersect1d(hidden, pairs(seen), assume_unique=True))
 
@@ -146,7 +154,9 @@ def test_messages_are_parameters_counts_and_metrics(overheard, name):
             assert type(answer) is Upload
             assert (type(answer.examples), type(answer.loss)) == (int, float)
             assert answer.examples == found.federation.clients[k].learner.data.train.rows
-            assert answer.by_task == {}
+            reported = found.federation.method.phases[request.phase].reported
+            assert bool(reported) == (name == "pf_msmtrec_paper" and request.phase == 0)
+            assert answer.by_task.keys() == ({"ctr", "ctcvr"} if reported else set())
             assert answer.releases == 0, "no noise, so nothing is counted"
             continue
         assert answer.keys() == found.federation.clients[k].learner.data.validation.keys()
@@ -163,7 +173,7 @@ def assert_only(found: Overheard, allowed: set[Role]) -> None:
         own = found.start[message.client]
         for n, array in message.arrays:
             assert type(array) is np.ndarray
-            assert (array.shape, array.dtype) == (own[n].shape, np.float32), n
+            assert (array.shape, array.dtype) == (own[n.removeprefix(ANCHOR)].shape, np.float32), n
             travelled.add(found.role(message.client, n))
     assert travelled == allowed
 
@@ -181,7 +191,7 @@ def test_only_shared_tensors_travel_in_their_own_shape(overheard, name):
 @pytest.mark.parametrize("name", SILENT)
 def test_without_federation_no_tensor_moves_at_all(overheard, name):
     found = overheard(name)
-    assert len(found.federation.clients) == (1 if name == "centralized" else 3)
+    assert len(found.federation.clients) == 3
     assert all(message.arrays == [] for message in found.exchanged)
     assert not [array for result in found.rounds for array in leaves(result.server)]
 
@@ -194,6 +204,9 @@ def test_without_federation_no_tensor_moves_at_all(overheard, name):
         ({"gate": "private"}, LEARNED - {Role.GATE}),
         ({"tower_steps": 0}, LEARNED),
         ({"coordinate": "clients_and_tasks"}, LEARNED),
+        ({"scenario_rank": 2}, LEARNED),
+        ({"anchor": "global", "regularizer": 0.1}, LEARNED),
+        ({"aggregation": "fedhca2", "coordinate_towers": False}, LEARNED),
     ],
 )
 def test_pf_msmtrec_sends_what_its_block_says(listen, changes, allowed):
@@ -202,6 +215,20 @@ def test_pf_msmtrec_sends_what_its_block_says(listen, changes, allowed):
     assert leaked(found, tables(found)) == 0
     told = {found.role(m.client, n) for m in found.exchanged for n in m.told}
     assert told == ({Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER} if "coordinate" in changes else set())
+    anchored = {n for m in found.exchanged for n in m.request.arrays if n.startswith(ANCHOR)}
+    assert {found.role("NL", n) for n in anchored} == (allowed if "anchor" in changes else set())
+    if "scenario_rank" in changes:
+        assert {n for k, tree in found.kept for n in tree["state"]["private"] if n.startswith("scenario/")}
+        assert all(not n.startswith("scenario/") for m in found.exchanged for n, _ in m.arrays)
+
+
+def test_anchors_go_down_and_never_up(overheard):
+    """The paper's preset pulls towards the global part: a client receives it, and sends nothing of it back."""
+    found = overheard("pf_msmtrec_paper")
+    down = {n for m in found.exchanged for n in m.request.arrays if n.startswith(ANCHOR)}
+    assert {found.role("NL", n) for n in down} == MAY_LEAVE["pf_msmtrec_paper"]
+    sent = [m.answer for m in found.exchanged if isinstance(m.answer, Upload)]
+    assert all(not n.startswith(ANCHOR) for upload in sent for n in upload.arrays)
 
 
 @each_method
@@ -237,7 +264,9 @@ def test_what_a_client_keeps_of_other_roles_is_in_no_message(overheard, name):
             if n.startswith(GLOBAL) or name == "ditto" or found.role(k, n) not in MAY_LEAVE[name]
         }  # fmt: skip
         moments = {n: a for n, a in state["optimizer"].items() if a.size > 1}
-        for n, array in {**own, **moments}.items():
+        # A single zero is no secret: links of first-order weights start at it.
+        told = {n: array for n, array in {**own, **moments}.items() if array.any()}
+        for n, array in told.items():
             kept += 1
             assert array.tobytes() not in sent, (k, n)
     assert kept > 0

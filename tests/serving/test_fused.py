@@ -13,6 +13,8 @@ SHAPES = {
     "adapters": {"rank": 2},
     "private experts": {"rank": 0, "private_experts": 2},
     "both": {"rank": 2, "private_experts": 1},
+    "scenario's part": {"rank": 0, "scenario_rank": 2},
+    "all parts": {"rank": 2, "scenario_rank": 1, "private_experts": 1},
     "one layer": {"rank": 0, "expert_layers": (6,), "private_experts": 1},
     "three layers": {"rank": 1, "expert_layers": (6, 5, 4)},
     "linear towers": {"rank": 0, "tower_layers": ()},

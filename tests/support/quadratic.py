@@ -8,7 +8,7 @@ import numpy as np
 
 from pfmsmt.config import METHOD_NAMES, Methods, load_config
 from pfmsmt.config.methods import WITH_SHARED
-from pfmsmt.core.types import NamedArrays, Role, Slot, Stream, Template
+from pfmsmt.core.types import ANCHOR, NamedArrays, Role, Slot, Stream, Template
 from pfmsmt.methods import Blend, ClientState, FirstOrderLearning, LocalResult, Method, Upload
 from pfmsmt.methods.catalogue import build_method
 
@@ -33,6 +33,8 @@ SHAPES: dict[str, tuple[Slot, tuple[int, ...]]] = {
 TEMPLATE: Template = {name: slot for name, (slot, _) in SHAPES.items()}
 TASK_SHARES = {"ctr": 0.75, "ctcvr": 0.25}
 EVERY_METHOD = METHOD_NAMES
+REFERENCES = ("joint", "centralized")
+"""Their server is always Adam, with a step for each of their clients'."""
 WITHOUT_TASK: Template = {name: slot for name, slot in TEMPLATE.items() if slot.role is not Role.TASK}
 
 
@@ -41,6 +43,11 @@ class Quadratic(NamedTuple):
 
     target: NamedArrays
     examples: int
+
+
+def role_of(name: str) -> Role:
+    """Return the role of an array in a message: an anchor has that of what it is the anchor of."""
+    return TEMPLATE[name.removeprefix(ANCHOR)].role
 
 
 def values(seed: int, template: Template = TEMPLATE, dtype: type = np.float64) -> dict[str, np.ndarray]:
@@ -69,6 +76,7 @@ def quadratic_train(
     regularizer: float = 0.0,
     steps: int | None = None,
     part: tuple[float, float] = (0.0, 1.0),
+    round_steps: int | None = None,
     by_task: Collection[Role] = (),
     blend: Blend | None = None,
     first_order: FirstOrderLearning | None = None,
@@ -78,7 +86,7 @@ def quadratic_train(
     TASK_SHARES says how much of a movement each task made.
     """
     assert parameters.keys() == data.target.keys(), sorted(parameters.keys() ^ data.target.keys())
-    begin, end = (round(share * 3) for share in part)
+    begin, end = (round(share * (round_steps or 3)) for share in part)
     steps = end - begin if steps is None else steps
     if blend is not None:
         return _blended(parameters, optimizer, data, blend, private_learning_rate, private_weight_decay, steps)
@@ -212,6 +220,8 @@ def blocks(**changes: Mapping[str, Any]) -> Methods:
     for block in tree.values():
         block.update({key: 0.0 for key in block if key.endswith("weight_decay")})
     tree["pf_msmtrec"] |= {"gate": "federated", "federated_batch_norm": True, "tower_steps": 4}
+    # These losses have the curvature 1: no rate of 2 or more can learn them.
+    tree["pf_msmtrec_paper"] |= {"learning_rate": 0.5}
     for name, values_ in changes.items():
         tree[name] |= values_
     return Methods.model_validate(tree)
@@ -228,8 +238,8 @@ TRAINING_ALONE = {
     **{name: {**PLAIN, **RATES} for name in WITH_SHARED},
     "fedamp": {"private_learning_rate": 0.1, "regularizer": 0.0},
     "fedhca2": {**RATES, "alpha": 0.0, "beta": 0.0, "hyper_rate": 0.0},
+    "pf_msmtrec_paper": {**RATES, "alpha": 0.0, "learned_rate": 1e-300, "regularizer": 0.0, "tower_steps": 0},
     "local": {"learning_rate": 0.1},
-    "centralized": {"learning_rate": 0.1},
 }
 """Values with which one client, whatever the method, takes local steps at rate 0.1 and serves what they give."""
 TRAINING_ALONE["pf_msmtrec"] |= {"regularizer": 0.0, "tower_steps": 0, "conflict": 0.0}

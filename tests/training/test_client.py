@@ -8,7 +8,7 @@ from pfmsmt.training.client import Request
 from pfmsmt.training.scores import Score, score
 from pfmsmt.training.validate import positives, validate
 
-METHODS = ["pf_msmtrec", "fedavg", "local"]
+METHODS = ["pf_msmtrec", "fedavg", "local", "joint"]
 PRIVATE = {"data.private_fields": ["categorical_3"]}
 
 
@@ -128,6 +128,16 @@ def test_the_state_after_the_last_round_can_be_saved_in_the_middle_of_the_next(
     for request in requests(whole, "ES", 2)[:-1]:
         expected, found = (f.clients["ES"].answer(request) for f in (whole, fresh))
         assert equal_arrays(expected.arrays, found.arrays)
+
+
+def test_states_do_not_add_up_over_the_phases_of_a_round(make_federation):
+    """After the last round, after the phase before, and the new one."""
+    federation = make_federation("joint", {"methods.joint.steps": 5})
+    client = federation.clients["ES"]
+    for round_ in (1, 2):
+        for request in requests(federation, "ES", round_)[:-1]:
+            client.answer(request)
+    assert list(client._states) == [(1, 4), (2, 3), (2, 4)]
 
 
 @pytest.mark.slow(1)

@@ -127,7 +127,7 @@ def test_each_step_from_what_the_one_before_has_saved(build, tmp_path, method):
 
 
 @pytest.mark.slow(1)
-@pytest.mark.parametrize("method", [*METHODS, "centralized"])
+@pytest.mark.parametrize("method", [*METHODS, "joint"])
 def test_the_model_that_is_kept_is_the_best_rounds(build, tmp_path, method):
     """The written model predicts what the best round predicted on validation rows, large table included."""
     federation = build(method, {"train.averaging": 0.0})
@@ -142,7 +142,7 @@ def test_the_model_that_is_kept_is_the_best_rounds(build, tmp_path, method):
         np.testing.assert_array_equal(client.best_parameters()[NAME], seen[name, client.best.round].numpy())
     federation._replace(calibration="none").save_models(tmp_path / "models", history)
     for name in build.schema.scenarios:
-        client = federation.clients.get(name) or federation.clients["all"]
+        client = federation.clients[name]
         rows = load_shard(build.shards, "val", build.schema.scenario(name))
         saved = load_model(tmp_path / "models" / name)
         found = saved.probabilities(Encoded(rows.codes.numpy(), rows.values.numpy()))
@@ -185,7 +185,7 @@ def test_one_training_beside_a_dense_one(build, make_config):
 
 
 @pytest.mark.slow(3)
-@pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
+@pytest.mark.parametrize("method", ["pf_msmtrec", "joint"])
 def test_a_trial_is_scored_with_the_best_table(build, make_config, method):
     config = make_config({"data.private_fields": list(FIELDS), "train.large_table_rows": 1})
     trial = run_trial(config, build.schema, build.shards, method, 0, torch.device("cpu"), workers=2, threads=1)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from pfmsmt.core.types import Role
+from pfmsmt.core.types import ANCHOR, Role
 from pfmsmt.methods import Upload
 from pfmsmt.training.exchange import InProcess
 from pfmsmt.training.ledger import LEDGER_COLUMNS, TRAFFIC_COLUMNS, Ledger
@@ -83,7 +83,7 @@ def itertuples(table):
 
 
 @pytest.mark.slow(1)
-@pytest.mark.parametrize("method", ["pf_msmtrec", "fedavg", "local", "centralized"])
+@pytest.mark.parametrize("method", ["pf_msmtrec", "fedavg", "local", "joint"])
 def test_the_ledger_is_what_passed(make_federation, method):
     federation = make_federation(method)
     ledger, heard = run(federation, rounds=2)
@@ -129,6 +129,17 @@ def test_a_tensor_that_the_template_does_not_know_is_called_unlabelled(make_fede
     roles = set(ledger.table(short)["role"])
     assert "unlabelled" in roles
     assert "unlabelled" in ledger.summary(short)
+
+
+def test_an_anchor_stands_in_the_ledger_with_the_role_of_its_parameter(make_federation):
+    federation = make_federation("pf_msmtrec_paper")
+    ledger, _ = run(federation, rounds=1)
+    table, template = ledger.table(template_of(federation)), template_of(federation)
+    anchors = [row for row in itertuples(table) if row.name.startswith(ANCHOR)]
+    assert {row.phase for row in anchors} == {"experts", "towers"}
+    assert {row.direction for row in anchors} == {"down"}
+    assert all(row.role == template[row.name.removeprefix(ANCHOR)].role for row in anchors)
+    assert "unlabelled" not in set(table["role"])
 
 
 @pytest.mark.slow(1)

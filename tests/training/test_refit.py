@@ -68,8 +68,7 @@ def models_by_round(make_config, schema, joined):
         config = make_config({**REFIT, **changes, "train.refit": False})
         rows = [counts["train"].rows for counts in schema.counts.values()]
         # Batches grow with rows: their mean stays that of the first training.
-        mean = sum(rows) / (1 if method == "centralized" else len(rows))
-        federation = build_federation(config, schema, joined, method, 0, CPU, mean_rows=mean)
+        federation = build_federation(config, schema, joined, method, 0, CPU, mean_rows=sum(rows) / len(rows))
         server = federation.method.init(federation.initial_parameters, federation.names)
         found = {}
         with InProcess(federation.clients, 1, 1) as exchange:
@@ -88,7 +87,7 @@ def models_by_round(make_config, schema, joined):
     ("method", "changes"),
     [
         *((name, {}) for name in METHOD_NAMES),
-        *((m, {"train.large_table_rows": 1}) for m in ("pf_msmtrec", "centralized")),
+        *((m, {"train.large_table_rows": 1}) for m in ("pf_msmtrec", "joint")),
     ],
 )
 def test_each_client_keeps_its_chosen_round_of_a_training_on_all_rows(
@@ -103,8 +102,7 @@ def test_each_client_keeps_its_chosen_round_of_a_training_on_all_rows(
         kept = client.best_parameters()
         assert equal_arrays(kept, expected[name, first.round])
         assert not equal_arrays(kept, once.federation.clients[name].best_parameters())
-        splits = [schema.counts[s] for s in ([name] if name in schema.counts else schema.scenarios)]
-        assert client.learner.data.train.rows == sum(c["train"].rows + c["val"].rows for c in splits)
+        assert client.learner.data.train.rows == sum(schema.counts[name][split].rows for split in ("train", "val"))
         assert client.learner.data.validation == {}
     tested = again.test(schema, shards)
     assert tested == again.test(schema, shards)

@@ -45,7 +45,7 @@ def assert_same(equal_arrays, first, second):
 
 
 @pytest.mark.slow(1)
-@pytest.mark.parametrize("method", [*METHODS, "centralized"])
+@pytest.mark.parametrize("method", [*METHODS, "joint", "centralized"])
 def test_repeated_and_in_parallel_the_result_is_the_same(make_federation, equal_arrays, method):
     first = make_federation(method)
     expected = first, run(first)

@@ -10,7 +10,7 @@ from pfmsmt.training.trial import Trial, run_trial
 
 
 @pytest.mark.slow(3)
-@pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
+@pytest.mark.parametrize("method", ["pf_msmtrec", "joint"])
 def test_a_trial_is_the_run_of_the_pipeline_without_its_files(project, configure, train_all, schema, shards, method):
     config = configure({"train.methods": [method]})
     train_all(config, "evaluate")
@@ -26,7 +26,7 @@ def test_a_trial_is_the_run_of_the_pipeline_without_its_files(project, configure
 
 
 @pytest.mark.slow(1)
-@pytest.mark.parametrize("method", ["pf_msmtrec", "centralized"])
+@pytest.mark.parametrize("method", ["pf_msmtrec", "joint"])
 def test_trials_share_loaded_data_and_leave_it_as_it_was(make_config, schema, shards, tmp_path, method):
     config, cpu = make_config(), torch.device("cpu")
     own = run_trial(config, schema, shards, method, 0, cpu, workers=1, threads=1)

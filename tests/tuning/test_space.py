@@ -33,7 +33,7 @@ def refused(make_config, space):
         (
             "methods.fedavg.conflict",
             FLOAT,
-            "methods.fedavg has no conflict; it is a key of pf_msmtrec, fedhca2; "
+            "methods.fedavg has no conflict; it is a key of pf_msmtrec, fedhca2, pf_msmtrec_paper; "
             "did you mean 'methods.fedhca2.conflict'?",
         ),
         (

@@ -27,7 +27,7 @@ def test_values(schema, name, expected):
     assert found == (None if expected is None else pytest.approx(expected, abs=1e-15))
 
 
-def test_pooled_clients_count_the_same(schema):
+def test_a_client_of_all_scenarios_counts_the_same(schema):
     pooled = [{scenario: tasks for validation in ROUND for scenario, tasks in validation.items()}]
     for name in ("mean", "minimum", "NL", "ctcvr"):
         objective = read_objective(name, schema)

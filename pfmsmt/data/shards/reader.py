@@ -46,31 +46,20 @@ class Block(NamedTuple):
         self.labels[rows], self.groups[rows] = part.labels, part.groups
 
 
-class Pooling(NamedTuple):
-    """The place of one client's rows among everybody's."""
-
-    position: int
-    """The scenario's position: the code of one more categorical field."""
-    shift: NDArray[np.int64]
-    """[F], what is added to each field's codes"""
-
-
 class ShardFile:
     """One split of one client on disk."""
 
-    def __init__(self, folder: Path, split: str, schema: ScenarioSchema, pooling: Pooling | None = None) -> None:
+    def __init__(self, folder: Path, split: str, schema: ScenarioSchema) -> None:
         """Read the footer of `<folder>/<scenario>/<split>.parquet`.
 
         Raises:
             DataError: missing, damaged, or other columns than the schema's.
         """
         self.path = folder / schema.scenario / f"{split}.parquet"
-        self.pooling = pooling
         self.fields = [field.name for field in schema.categorical]
         self.numbers = [field.name for field in schema.numerical]
         self.tasks = [task.name for task in schema.tasks]
         self.group = schema.group
-        self.width = len(self.fields) + (pooling is not None)
         try:
             with pq.ParquetFile(self.path) as file:
                 self.sizes: tuple[int, ...] = tuple(
@@ -83,7 +72,7 @@ class ShardFile:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row in memory."""
-        return 4 * (self.width + len(self.numbers) + len(self.tasks)) + 8
+        return 4 * (len(self.fields) + len(self.numbers) + len(self.tasks)) + 8
 
     def tables(self, row_groups: Sequence[int], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of some row groups, in the order given.
@@ -125,7 +114,7 @@ class RowGroups:
         self.sizes: tuple[int, ...] = tuple(size for file in files for size in file.sizes)
         self.rows: int = sum(self.sizes)
         self.row_bytes: int = files[0].row_bytes
-        self.columns: int = 1 + files[0].width + len(files[0].numbers) + len(files[0].tasks)
+        self.columns: int = 1 + len(files[0].fields) + len(files[0].numbers) + len(files[0].tasks)
         self.tasks = len(files[0].tasks)
 
     def read(self, chosen: Sequence[int], order: NDArray[np.int64] | None = None) -> Block:
@@ -188,7 +177,7 @@ class RowGroups:
         """Return room for so many rows."""
         file = self._files[0]
         return Block(
-            np.empty((rows, file.width), np.int32),
+            np.empty((rows, len(file.fields)), np.int32),
             np.empty((rows, len(file.numbers)), np.float32),
             np.empty((rows, len(file.tasks)), np.float32),
             np.empty(rows, np.int64),
@@ -218,12 +207,9 @@ class RowGroups:
 
 
 def _ready(table: pa.RecordBatch, file: ShardFile) -> Block:
-    rows, fields = table.num_rows, len(file.fields)
-    codes = np.empty((rows, file.width), np.int32)
-    _lay(table, file.fields, codes[:, :fields])
-    if file.pooling is not None:
-        codes[:, :fields] += file.pooling.shift.astype(np.int32)
-        codes[:, fields] = file.pooling.position
+    rows = table.num_rows
+    codes = np.empty((rows, len(file.fields)), np.int32)
+    _lay(table, file.fields, codes)
     values = np.empty((rows, len(file.numbers)), np.float32)
     _lay(table, file.numbers, values)
     labels = np.empty((rows, len(file.tasks)), np.float32)

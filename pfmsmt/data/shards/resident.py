@@ -115,7 +115,7 @@ class ClientData(NamedTuple):
 
     train: ClientRows
     validation: Mapping[str, ClientRows]
-    """scenario -> shard; a client that holds pooled data has several."""
+    """scenario -> shard"""
 
 
 def load_shard(folder: Path, split: str, schema: ScenarioSchema) -> Shard:

@@ -21,7 +21,7 @@ from torch import Tensor
 from pfmsmt.core.types import Stream
 from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.data.shards.order import Shuffle, Span, Window, batch_spans
-from pfmsmt.data.shards.reader import Block, Pooling, RowGroups, ShardFile
+from pfmsmt.data.shards.reader import Block, RowGroups, ShardFile
 from pfmsmt.data.shards.resident import Batch
 
 THREAD_NAME = "rows"
@@ -191,11 +191,11 @@ class StreamedShard:
         return self._source.read(window.groups, self.shuffle.order_in(window, stream._replace(round=place.epoch)))
 
 
-def open_shard(folder: Path, split: str, schema: ScenarioSchema, pooling: Pooling | None = None) -> StreamedShard:
+def open_shard(folder: Path, split: str, schema: ScenarioSchema) -> StreamedShard:
     """Open `<folder>/<scenario>/<split>.parquet` to be read in blocks.
 
     Raises:
         DataError: missing, damaged, or other columns than the schema's.
     """
-    source = RowGroups([ShardFile(folder, split, schema, pooling)])
+    source = RowGroups([ShardFile(folder, split, schema)])
     return StreamedShard(source, source.rows, ReadingThread())

@@ -89,7 +89,8 @@ class Acceptance(NamedTuple):
         return None
 
     def _of(self, sent: NamedArrays, roles: frozenset[Role]) -> NamedArrays:
-        return arrays.select(sent, self.template, roles)
+        own, _ = arrays.split_anchor(sent)
+        return arrays.select(own, self.template, roles)
 
     def _validation(self, client: str, answer: Upload | Validation) -> str | None:
         wrong = "validation rejected: it does not hold AUC and log-loss of each task"

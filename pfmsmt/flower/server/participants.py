@@ -61,11 +61,11 @@ class Sites:
             refit: what the first training found; then this is the second.
 
         Raises:
-            FederationError: the method pools all rows in one place.
+            FederationError: the method is a reference, which exchanges gradients at every step.
             ConfigError: see `build_specs`.
         """
         if not method_facts(name, config.methods).deployable:
-            raise FederationError(f"{name} needs everybody's rows in one place; sites keep theirs")
+            raise FederationError(f"{name} is a reference, with an exchange at every step; no sites are asked for that")
         self._config, self._schema, self._name, self._seed, self._connect = config, schema, name, seed, connect
         binding = Binding(MMoE(next(iter(build_specs(config, schema, name).values()))).initialise(seed, ""))
         self.template, self.initial_parameters = binding.template, binding.read()

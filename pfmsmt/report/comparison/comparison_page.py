@@ -74,7 +74,9 @@ def _explanations(results: Results) -> tuple[str, ...]:
     lines.append("Bold: the best of the methods that could be deployed.")
     references = [method for method in results.methods if method in results.references]
     if references:
-        lines.append(f"{', '.join(references)}: a reference that pools all clients' data; nobody could deploy it.")
+        lines.append(
+            f"{', '.join(references)}: a reference that pools gradients at every step; nobody could deploy it."
+        )
     if results.oracle is not None:
         lines.append(f"{ORACLE_METHOD}: the true probabilities of the generated data, the ceiling for any method.")
     return tuple(lines)

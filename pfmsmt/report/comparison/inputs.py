@@ -81,7 +81,7 @@ class Results:
     tasks: tuple[str, ...]
     oracle: ScoreTree | None = None
     references: frozenset[str] = frozenset()
-    """Methods that nobody could deploy (pooled data): shown, never marked best."""
+    """Methods that nobody could deploy (gradients pooled at every step): shown, never marked best."""
     confidence: float | None = None
     """Confidence of the AUC intervals."""
 
@@ -145,7 +145,7 @@ def load_results(
     oracle: Path | None = None,
     scenarios: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
-    references: Iterable[str] = ("centralized",),
+    references: Iterable[str] = ("joint", "centralized"),
     confidence: float | None = None,
 ) -> Results:
     """Load the runs to compare.
