@@ -5,6 +5,7 @@ from pfmsmt.config.kinds import METHOD_NAMES, CalibrationChoice, Deployable, Met
 from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config, load_config, parse_config
 from pfmsmt.config.methods import (
     Apfl,
+    Architecture,
     Ditto,
     FedAmp,
     FedAvgFinetune,
@@ -31,6 +32,7 @@ __all__ = [
     "TUNE_FILE",
     "AliExpress",
     "Apfl",
+    "Architecture",
     "CalibrationChoice",
     "Config",
     "Data",

@@ -166,8 +166,8 @@ class FedHca2(PrivateTraining):
     )
 
 
-class PfMsmtrecParts(Frozen):
-    """The modules of PF-MSMTrec, each with its switch."""
+class Architecture(Frozen):
+    """The keys shape PF-MSMTrec's model, and say what of it clients share."""
 
     private_experts: int = Field(
         default=4, ge=0, description="Experts of each task at each client, beside model.experts; 0: none."
@@ -188,6 +188,15 @@ class PfMsmtrecParts(Frozen):
     federated_batch_norm: bool = Field(
         default=True, description="true: BatchNorm stays with the client (FedBN); false: it is averaged."
     )
+    gate: Literal["private", "federated"] = Field(
+        default="private",
+        description="private: who uses which expert is the client's own affair; federated: gates go with the towers.",
+    )
+
+
+class PfMsmtrecParts(Architecture):
+    """The modules of PF-MSMTrec, each with its switch."""
+
     conflict: float = Field(
         default=0.4, ge=0, lt=1, description="c of conflict coordination, the radius around the mean; 0 is the mean."
     )
@@ -215,10 +224,6 @@ class PfMsmtrecParts(Frozen):
     )
     coupling: Fraction = Field(
         default=0.2, description="lambda: share of the coordinated global part in what a client receives."
-    )
-    gate: Literal["private", "federated"] = Field(
-        default="private",
-        description="private: who uses which expert is the client's own affair; federated: gates go with the towers.",
     )
     tower_steps: int = Field(
         default=4, ge=0, description="Steps of phase 2: towers and gates, with the experts frozen; 0 reuses phase 1."
@@ -297,6 +302,13 @@ class PooledGradients(PrivateTraining):
         return self
 
 
+class Joint(PooledGradients, Architecture):
+    """The block `methods.joint`.
+
+    A run's results depend on its own block alone, so the model has its keys here too: change both blocks alike.
+    """
+
+
 WITH_SHARED = (
     "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "fedrep", "fedavg_finetune", "apfl",
 )  # fmt: skip
@@ -331,9 +343,9 @@ class Methods(Frozen):
         default=PfMsmtrecPaper(), description="pf_msmtrec as near to what is known of the paper as can be built."
     )
     local: PlainLearning = Field(default=PlainLearning(), description="Every client for itself.")
-    joint: PooledGradients = Field(
-        default=PooledGradients(),
-        description="The model of methods.pf_msmtrec on gradients pooled at every step: a reference, not deployable.",
+    joint: Joint = Field(
+        default=Joint(),
+        description="pf_msmtrec's model on gradients pooled at every step: a reference, not deployable.",
     )
     centralized: PooledGradients = Field(
         default=PooledGradients(),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pfmsmt.config import (
     METHOD_NAMES,
+    Architecture,
     FedAmp,
     FedAvgFinetune,
     Federated,
@@ -49,11 +50,6 @@ _CLIENT_SIDE = frozenset(
     }
 )  # fmt: skip
 
-_ARCHITECTURE = tuple(
-    f"methods.pf_msmtrec.{key}"
-    for key in ("private_experts", "rank", "scenario_rank", "linear_experts", "federated_batch_norm", "gate")
-)
-"""PF-MSMTrec's keys that shape its model, and say what clients share; dvc.yaml names those in params.yaml too."""
 _FIRST_ORDER = set(FirstOrderTraining.model_fields)
 """Keys of the first-order path's training, which is the same in all methods."""
 _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
@@ -83,8 +79,6 @@ class MethodFacts(NamedTuple):
     """Rank of the scenario's own part of the experts; 0: none."""
     linear_experts: int = 1
     """Linear models that clients share in the first-order path, beside their own; 0: none."""
-    borrowed: tuple[str, ...] = ()
-    """Keys of another method's block that decide this one too, dotted."""
 
     @property
     def expert_parts(self) -> dict[str, int]:
@@ -104,18 +98,16 @@ def method_facts(name: str, methods: Methods) -> MethodFacts:
         ValueError: no method of that name.
     """
     block = _block(name, methods)
-    if isinstance(block, PfMsmtrecParts):
-        phases = 2 if block.tower_steps else 1
+    if isinstance(block, Architecture):
         return MethodFacts(
-            phases=phases,
+            deployable=not isinstance(block, PooledGradients),
+            phases=2 if isinstance(block, PfMsmtrecParts) and block.tower_steps else 1,
             rank=block.rank,
             private_experts=block.private_experts,
             scenario_rank=block.scenario_rank,
             linear_experts=block.linear_experts,
         )
     if isinstance(block, PooledGradients):
-        if name == "joint":
-            return method_facts("pf_msmtrec", methods)._replace(deployable=False, phases=1, borrowed=_ARCHITECTURE)
         return MethodFacts(deployable=False)
     tuned = isinstance(block, FedAvgFinetune) and block.finetune_steps > 0
     return MethodFacts(two_models=tuned or name in ("ditto", "apfl"))
@@ -147,7 +139,7 @@ def build_method(
             learning_rate=rate, private_learning_rate=rate, private_weight_decay=decay,
         )  # fmt: skip
     if isinstance(block, PooledGradients):
-        return _reference(name, methods, block, local_train, template, budget or Train())
+        return _reference(name, block, local_train, template, budget or Train())
     if isinstance(block, FedAmp):
         return fedamp(local_train, template, **block.model_dump(exclude=_FIRST_ORDER))
     if isinstance(block, FedHca2):
@@ -169,17 +161,16 @@ def build_method(
     return averaging(name, local_train, template, **own, optimizer=optimizer)
 
 
-def _reference(
-    name: str, methods: Methods, block: PooledGradients, local_train: LocalTrain, template: Template, budget: Train
-) -> Method:
-    own = methods.pf_msmtrec
-    as_ours = shared_roles(gate=own.gate, federated_batch_norm=own.federated_batch_norm)
+def _reference(name: str, block: PooledGradients, local_train: LocalTrain, template: Template, budget: Train) -> Method:
+    shared = CENTRALIZED
+    if isinstance(block, Architecture):
+        shared = shared_roles(gate=block.gate, federated_batch_norm=block.federated_batch_norm)
     steps = block.steps or budget.local_steps
     # Adam as it is in central training: clients' private parts have it with the same memory.
     adam = FedOpt("adam", block.server_learning_rate, 0.9, 0.999, block.server_weight_decay)
     return pooled_gradients(
         name, local_train, template,
-        as_ours if name == "joint" else CENTRALIZED, DecayingStep(adam, budget.rate_share, steps),
+        shared, DecayingStep(adam, budget.rate_share, steps),
         steps=steps,
         private_learning_rate=block.private_learning_rate,
         private_weight_decay=block.private_weight_decay,

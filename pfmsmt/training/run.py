@@ -14,14 +14,12 @@ import pandas as pd
 
 from pfmsmt import __version__
 from pfmsmt.config import PARAMS_FILE, Config
-from pfmsmt.config.keys import value_at
 from pfmsmt.core.console import Progress, say
 from pfmsmt.core.errors import TrackingError, TrainingError
 from pfmsmt.core.layout import CHECKPOINTS, CLIENTS, MODELS, run_name
 from pfmsmt.core.types import NamedArrays, Template
 from pfmsmt.data.schema import Schema
 from pfmsmt.methods import Method, ServerState
-from pfmsmt.methods.catalogue import method_facts
 from pfmsmt.tracking.mlflow_run import training_run
 from pfmsmt.training.checkpoint import Checkpoint
 from pfmsmt.training.exchange import Exchange
@@ -258,7 +256,6 @@ def run_params(config: Config, name: str, seed: int, device: str, shuffle: str) 
         f"methods.{name}": tree["methods"][name],
     }
     flat = {f"{block}.{key}": value for block, values in blocks.items() for key, value in values.items()}
-    flat |= {key: value_at(config, key) for key in method_facts(name, config.methods).borrowed}
     return {"method": name, "seed": seed, "data.source": config.data.source, **flat}
 
 

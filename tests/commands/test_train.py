@@ -29,21 +29,16 @@ def go(project, config, method, seed=0):
     return train(config, read_schema(CLIENTS / "schema.json"), method, seed, connect(project), project)
 
 
-def test_what_shapes_pf_msmtrec_decides_joint_as_well(schema, make_config):
-    """Or a run would go on, from its checkpoint, with another model."""
+def test_a_run_depends_on_its_own_block_alone(schema, make_config):
+    """Or a run would go on, from its checkpoint, with another model; DVC follows the same blocks."""
 
     def decided(name, changes):
-        params = run_params(make_config(changes), name, 0, "cpu", "rows")
-        return fingerprint(params, schema), params
+        return fingerprint(run_params(make_config(changes), name, 0, "cpu", "rows"), schema)
 
-    gate, coupling = {"methods.pf_msmtrec.gate": "private"}, {"methods.pf_msmtrec.coupling": 0.7}
-    plain, params = decided("joint", {})
-    assert {key for key in params if key.startswith("methods.pf_msmtrec.")} == {
-        f"methods.pf_msmtrec.{key}"
-        for key in ("private_experts", "rank", "scenario_rank", "linear_experts", "federated_batch_norm", "gate")
-    }
-    assert decided("joint", coupling)[0] == plain != decided("joint", gate)[0]
-    assert decided("centralized", gate)[0] == decided("centralized", {})[0]
+    for key, value in (("private_experts", 7), ("rank", 3)):
+        for name in ("pf_msmtrec", "joint"):
+            change = {f"methods.{name}.{key}": value}
+            assert [one for one in [*METHODS, "joint"] if decided(one, change) != decided(one, {})] == [name]
 
 
 def contents(folder):

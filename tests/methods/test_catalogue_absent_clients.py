@@ -26,7 +26,7 @@ COMMON = {
     "fedbn": set(Role) - NEVER_LEAVES - {Role.NORM},
     "fedper": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
     "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
-    "joint": set(Role) - NEVER_LEAVES - {Role.NORM},
+    "joint": set(Role) - NEVER_LEAVES - {Role.NORM, Role.GATE},
     "centralized": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER},
 }
 """Roles that all clients serve alike, whoever took part; with the other methods none are."""

@@ -97,8 +97,7 @@ def test_the_server_is_adam_with_a_rate_that_falls_over_rounds(decay):
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_joint_is_pf_msmtrecs_model_and_shares_what_that_shares(gate, batch_norm):
     ours = {"gate": gate, "federated_batch_norm": batch_norm, "private_experts": 3, "linear_experts": 2, "rank": 2}
-    ours["tower_steps"] = 0
-    methods = blocks(pf_msmtrec=ours)
+    methods = blocks(pf_msmtrec={**ours, "tower_steps": 0}, joint=ours)
     one, joint = (build_method(name, methods, quadratic_train, TEMPLATE) for name in ("pf_msmtrec", "joint"))
     assert {phase.uploads for phase in joint.phases} == {phase.uploads for phase in one.phases}
     assert method_facts("joint", methods).expert_parts == method_facts("pf_msmtrec", methods).expert_parts

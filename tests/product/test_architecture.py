@@ -178,7 +178,7 @@ def test_every_method_of_the_config_can_be_built(name):
     assert method.name == name
     own = {"rank": 0, "private_experts": 0, "scenario_rank": 0, "linear_experts": 1}
     if name in ("pf_msmtrec", "pf_msmtrec_paper", "joint"):
-        block = methods.pf_msmtrec_paper if name == "pf_msmtrec_paper" else methods.pf_msmtrec
+        block = getattr(methods, name)
         own = block.model_dump(include=own.keys())
     assert method_facts(name, methods).expert_parts == own
 

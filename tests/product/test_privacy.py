@@ -38,7 +38,7 @@ MAY_LEAVE = {
     "fedhca2": LEARNED - {Role.GATE},
     "pf_msmtrec_paper": LEARNED - {Role.GATE},
     "local": set(),
-    "joint": LEARNED,
+    "joint": LEARNED - {Role.GATE},
     "centralized": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER},
 }
 KEPT = ("private", "adapter", "scenario_down", "scenario_up")
