@@ -170,7 +170,7 @@ class Architecture(Frozen):
     """The keys shape PF-MSMTrec's model, and say what of it clients share."""
 
     private_experts: int = Field(
-        default=4, ge=0, description="Experts of each task at each client, beside model.experts; 0: none."
+        default=1, ge=0, description="Experts of each task at each client, beside model.experts; 0: none."
     )
     linear_experts: int = Field(
         default=3, ge=0, description="Linear models that clients share, and that each mixes in its own way; 0: none."

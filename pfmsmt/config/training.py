@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pfmsmt.config.kinds import (
     CalibrationChoice,
     Count,
+    Fraction,
     Frozen,
     MethodName,
     NonNegative,
@@ -35,10 +36,11 @@ class Model(Frozen):
     first_order: bool = Field(
         default=True,
         description=(
-            "Whether a linear model of each task stands beside the experts; it has a loss of its own, and the mean of "
-            "both logits is served."
+            "Whether a linear model of each task stands beside the experts; it has a loss of its own, and a weighted "
+            "mean of both logits is served."
         ),
     )
+    first_order_share: Fraction = Field(default=0.7, description="Weight of the linear model's logit in that mean.")
     ctcvr: Literal["product", "direct"] = Field(
         default="product", description="product: pCTCVR = pCTR * pCVR (ESMM); direct: a tower of its own."
     )
@@ -58,7 +60,7 @@ class Train(Frozen):
     rounds: Count = Field(default=60, description="Communication rounds of a training.")
     local_steps: Count = Field(default=8, description="Optimiser steps of each client in a round.")
     batch_size: int = Field(
-        default=256,
+        default=512,
         ge=2,
         description="Rows of a batch, on average over clients; a client takes them in proportion to its data.",
     )

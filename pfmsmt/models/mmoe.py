@@ -175,10 +175,10 @@ class MMoE(nn.Module):
     def forward(self, codes: Tensor, values: Tensor) -> Tensor:
         """Map codes [B, F] and numbers [B, M] to logits [B, T].
 
-        They are the mean of all paths'.
+        They are the weighted mean of all paths'.
         """
         paths = self.paths(codes, values)
-        return paths[0] if len(paths) == 1 else (paths[0] + paths[1]) / 2
+        return paths[0] if len(paths) == 1 else torch.lerp(*paths, self.spec.first_order_share)
 
     def paths(self, codes: Tensor, values: Tensor) -> tuple[Tensor, ...]:
         """Return the logits [B, T] of each path.

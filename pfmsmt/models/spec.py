@@ -35,6 +35,8 @@ class ModelSpec(BaseModel):
     """Rank of the scenario's own part of the experts; 0: none."""
     first_order: bool = False
     """Whether a linear model of each task stands beside the experts; models of version 0.1.0 have none."""
+    first_order_share: float = 0.5
+    """Weight of its logit; the experts' has the rest."""
     linear_experts: int = 0
     """Shared linear models that clients mix, beside their own; 0: none."""
     first_order_ids: bool = True

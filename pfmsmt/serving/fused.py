@@ -3,10 +3,10 @@
 Legend: B batch, T tasks, D inputs, H units, G expert copies of all kinds (shared ones, or T x E with adapters, and
 T x K private ones).
 
-The first-order path is a table and columns of the first product; halves of both paths' logits are added. BatchNorm is
-folded into the weights in front of it, adapters are added to their experts, and shared and private experts
-and the gates share one first product. A gate gives the copies that are not its task's a logit of minus infinity, so
-one product mixes them all. Logits differ from MMoE's by float32 rounding alone.
+The first-order path is a table and columns of the first product; both paths' logits are added, each with its share.
+BatchNorm is folded into the weights in front of it, adapters are added to their experts, and shared and private
+experts and the gates share one first product. A gate gives the copies that are not its task's a logit of minus
+infinity, so one product mixes them all. Logits differ from MMoE's by float32 rounding alone.
 """
 
 from typing import NamedTuple, cast
@@ -51,7 +51,8 @@ class FusedModel:
             towers = [cast(TaskLinear, layer) for layer in model.towers.layers]
             self._towers = [(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in towers]
             if model.first_order is not None:
-                self._towers[-1] = (self._towers[-1][0] / 2, self._towers[-1][1] / 2)
+                share = 1 - spec.first_order_share
+                self._towers[-1] = (self._towers[-1][0] * share, self._towers[-1][1] * share)
         self._tasks = tasks
         self.experts = _expert_places(tasks, shared, private, bool(spec.rank))
         """For each task its experts: [(name, place among the G copies)]."""
@@ -98,7 +99,7 @@ def _one_table(model: MMoE) -> tuple[Tensor | None, Tensor, Tensor]:
 
 
 def _first_order(model: MMoE, inputs: int) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Return half of the first-order weights, in float64 but for the table.
+    """Return the first-order weights times their share, in float64 but for the table.
 
     The table [R, T] goes with `_one_table`'s offsets; weights [D, T] and biases [T] go into the first product. Without
     a first-order path they are None and of no columns.
@@ -107,13 +108,13 @@ def _first_order(model: MMoE, inputs: int) -> tuple[Tensor | None, Tensor, Tenso
     if path is None:
         return None, torch.zeros(inputs, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
     table, numbers = path.weights()
-    spec = model.spec
+    spec, share = model.spec, model.spec.first_order_share
     missing = 0 if spec.first_order_ids else spec.private_codes
     whole = torch.cat((table, table.new_zeros(missing, table.shape[1])))
     weight = torch.zeros(inputs, len(spec.tasks), dtype=torch.float64)
-    weight[inputs - spec.numerical :] = numbers.double() / 2
+    weight[inputs - spec.numerical :] = numbers.double() * share
     rows = whole if len(whole) else whole.new_zeros(1, whole.shape[1])
-    return rows / 2, weight, path.own_bias.detach().double() / 2
+    return rows * share, weight, path.own_bias.detach().double() * share
 
 
 def _folded(layers: list[ExpertLayer]) -> tuple[Tensor, Tensor]:

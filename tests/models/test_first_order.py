@@ -10,7 +10,8 @@ from pfmsmt.models.template import Binding
 from tests.support.shapes import batch, scrambled, spec
 
 SHAPES = [
-    {}, {"linear_experts": 1}, {"linear_experts": 3}, {"linear_experts": 2, "first_order_ids": False},
+    {}, {"linear_experts": 1, "first_order_share": 0.7}, {"linear_experts": 3},
+    {"linear_experts": 2, "first_order_ids": False},
     {"linear_experts": 2, "field_federated": (True, True, True)}, {"field_federated": (False, False, False)},
     {"linear_experts": 2, "numerical": 0}, {"linear_experts": 2, "field_codes": (), "field_federated": ()},
     {"linear_experts": 2, "tasks": ("a", "b", "c"), "parents": (None, 0, 1)},
@@ -60,7 +61,9 @@ def test_logits_are_sums_over_fields_and_numbers(changes):
         deep, linear = model.eval().paths(codes, values)
     np.testing.assert_allclose(found, explicit_logits(model, codes, values), rtol=0, atol=1e-5)
     assert torch.equal(linear, found)
-    torch.testing.assert_close(model(codes, values), (deep + linear) / 2)
+    share = model.spec.first_order_share
+    assert 0 < share < 1
+    torch.testing.assert_close(model(codes, values), (1 - share) * deep + share * linear)
 
 
 def test_an_untrained_path_says_nothing():

@@ -144,7 +144,11 @@ def test_a_damaged_model_is_refused(tmp_path, damage):
 
 def test_the_spec_follows_schema_and_config():
     model = Model(embedding_dim=3, experts=3, expert_layers=(6, 5), tower_layers=(4,), dropout=0.0, ctcvr="product")
-    assert build_spec(SCHEMA, model, 2) == spec(first_order=True)
-    assert build_spec(SCHEMA, model, 2, linear_experts=3) == spec(first_order=True, linear_experts=3)
-    assert build_spec(SCHEMA, model, 0, dropout=0.5) == spec(rank=0, dropout=0.5, first_order=True)
+    assert build_spec(SCHEMA, model, 2) == spec(first_order=True, first_order_share=0.7)
+    assert build_spec(SCHEMA, model, 2, linear_experts=3) == spec(
+        first_order=True, first_order_share=0.7, linear_experts=3
+    )
+    assert build_spec(SCHEMA, model, 0, dropout=0.5) == spec(
+        rank=0, dropout=0.5, first_order=True, first_order_share=0.7
+    )
     assert spec().inputs == 3 * 3 + 2

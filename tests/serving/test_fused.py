@@ -22,7 +22,7 @@ SHAPES = {
     "all fields private": {"rank": 0, "field_federated": (False, False, False)},
     "no numbers": {"rank": 0, "numerical": 0},
     "no fields": {"rank": 0, "field_codes": (), "field_federated": ()},
-    "first order": {"rank": 0, "first_order": True},
+    "first order": {"rank": 0, "first_order": True, "first_order_share": 0.7},
     "linear experts": {"rank": 1, "private_experts": 1, "first_order": True, "linear_experts": 3},
     "first order without ids": {"rank": 0, "first_order": True, "linear_experts": 1, "first_order_ids": False},
     "first order, all fields private": {"rank": 0, "field_federated": (False, False, False), "first_order": True},
