@@ -51,6 +51,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "fedhca2": ("hyper_rate", "learning_rate", *_PRIVATE, *_LINEAR),
     "pf_msmtrec_paper": ("learned_rate", "learning_rate", "regularizer", *_PRIVATE, *_LINEAR),
     "local": (*_ALONE, "ridge"),
+    "linear": ("learning_rate", "ridge"),
     "joint": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
     "centralized": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
 }
@@ -72,6 +73,7 @@ RANGES = {
 """Of the last word of a key, for all methods; all but dropout are drawn on a log scale."""
 SPECIAL = {
     "methods.local.learning_rate": (0.003, 0.03),
+    "methods.linear.learning_rate": (0.005, 0.05),
     "methods.joint.server_learning_rate": (0.001, 0.02),
     "methods.centralized.server_learning_rate": (0.001, 0.02),
     "methods.fedavg.learning_rate": (0.05, 0.5),

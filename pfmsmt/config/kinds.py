@@ -28,7 +28,7 @@ ColumnName = Annotated[str, BeforeValidator(no_boolean)]
 Deployable = Literal[
     "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto",
     "fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2",
-    "pf_msmtrec_paper", "local",
+    "pf_msmtrec_paper", "local", "linear",
 ]  # fmt: skip
 MethodName = Literal[Deployable, "joint", "centralized"]
 METHOD_NAMES: tuple[str, ...] = get_args(MethodName)

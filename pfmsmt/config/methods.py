@@ -286,6 +286,18 @@ class PlainLearning(FirstOrderTraining):
         return self
 
 
+class Linear(Frozen):
+    """The block `methods.linear`.
+
+    The first-order path is the whole model, and nothing is federated.
+    """
+
+    learning_rate: Positive = Field(default=0.02, description="Rate of Adam.")
+    ridge: NonNegative = Field(
+        default=25.0, description="Ridge: half of it times the squares of weights, on a client's summed losses."
+    )
+
+
 class PooledGradients(PrivateTraining):
     """`methods.joint` and `methods.centralized`: clients' gradients are pooled at every step."""
 
@@ -343,6 +355,7 @@ class Methods(Frozen):
         default=PfMsmtrecPaper(), description="pf_msmtrec as near to what is known of the paper as can be built."
     )
     local: PlainLearning = Field(default=PlainLearning(), description="Every client for itself.")
+    linear: Linear = Field(default=Linear(), description="A logistic regression of each scenario and task: a floor.")
     joint: Joint = Field(
         default=Joint(),
         description="pf_msmtrec's model on gradients pooled at every step: a reference, not deployable.",

@@ -50,7 +50,7 @@ class Train(Frozen):
     """The budget, the same for every method."""
 
     methods: tuple[MethodName, ...] = Field(
-        default=("pf_msmtrec", "fedavg", "local", "centralized"),
+        default=("pf_msmtrec", "fedavg", "local", "linear", "centralized"),
         min_length=1,
         description="One run is made for each of these methods and each seed.",
     )

@@ -20,6 +20,7 @@ opt is plain addition, or Adam on the server (FedOpt, Reddi et al. 2021). The me
     fedper        Arivazhagan et al. 2019, "Federated learning with personalization layers". The body is averaged
                   (experts, federated tables, BatchNorm); the heads stay (towers and gates).
     local         No federation: nothing is shared, every client trains its own model.
+    linear        As local, with a model of the first-order path alone: a logistic regression.
 """
 
 from collections.abc import Mapping
@@ -42,6 +43,7 @@ SHARED: Mapping[str, frozenset[Role]] = {
     "fedbn": frozenset(Role) - NEVER_LEAVES - {Role.NORM},
     "fedper": frozenset(Role) - NEVER_LEAVES - HEADS,
     "local": frozenset(),
+    "linear": frozenset(),
 }
 """method -> the roles that its clients share; all others stay with the client"""
 

@@ -15,6 +15,7 @@ from pfmsmt.config import (
     Federated,
     FedHca2,
     FirstOrderTraining,
+    Linear,
     Methods,
     PfMsmtrecPaper,
     PfMsmtrecParts,
@@ -59,7 +60,7 @@ _BESIDE_AVERAGING: Mapping[str, Callable[..., Method]] = {
     "apfl": apfl,
 }
 """Methods of a file of their own whose server takes FedAvg's step; all keys of their blocks are their settings."""
-_Block = Federated | PfMsmtrecPaper | FedAmp | FedHca2 | PlainLearning | PooledGradients
+_Block = Federated | PfMsmtrecPaper | FedAmp | FedHca2 | PlainLearning | Linear | PooledGradients
 
 
 class MethodFacts(NamedTuple):
@@ -79,10 +80,14 @@ class MethodFacts(NamedTuple):
     """Rank of the scenario's own part of the experts; 0: none."""
     linear_experts: int = 1
     """Linear models that clients share in the first-order path, beside their own; 0: none."""
+    linear_alone: bool = False
+    """Its models are the first-order path, without experts."""
 
     @property
-    def expert_parts(self) -> dict[str, int]:
+    def model_parts(self) -> dict[str, int]:
         """Parts of the models that the method decides, named as in `ModelSpec`."""
+        if self.linear_alone:
+            return {"experts": 0, "first_order": True, "linear_experts": 0}
         return {
             "rank": self.rank,
             "private_experts": self.private_experts,
@@ -109,6 +114,8 @@ def method_facts(name: str, methods: Methods) -> MethodFacts:
         )
     if isinstance(block, PooledGradients):
         return MethodFacts(deployable=False)
+    if isinstance(block, Linear):
+        return MethodFacts(linear_alone=True)
     tuned = isinstance(block, FedAvgFinetune) and block.finetune_steps > 0
     return MethodFacts(two_models=tuned or name in ("ditto", "apfl"))
 
@@ -129,8 +136,16 @@ def build_method(
         ValueError: no method of that name.
     """
     block = _block(name, methods)
-    first_order = FirstOrderLearning(block.first_order_rate, block.ridge, block.private_ridge)
+    if isinstance(block, Linear):
+        first_order = FirstOrderLearning(block.learning_rate, 0.0, block.ridge)
+    else:
+        first_order = FirstOrderLearning(block.first_order_rate, block.ridge, block.private_ridge)
     local_train = functools.partial(local_train, first_order=first_order)
+    if isinstance(block, Linear):
+        return averaging(
+            name, local_train, template,
+            learning_rate=block.learning_rate, private_learning_rate=block.learning_rate, private_weight_decay=0.0,
+        )  # fmt: skip
     if isinstance(block, PlainLearning):
         # Nothing is federated: both rates are the same Adam's.
         rate, decay = block.learning_rate, block.weight_decay

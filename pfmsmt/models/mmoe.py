@@ -113,7 +113,10 @@ class Towers(nn.Module):
 
 
 class MMoE(nn.Module):
-    """Embeddings, experts, gates and towers of one client, and its first-order path."""
+    """Embeddings, experts, gates and towers of one client, and its first-order path.
+
+    Without experts the first-order path is all there is.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         """Allocate; `initialise` draws the values."""
@@ -124,6 +127,18 @@ class MMoE(nn.Module):
             for federated in (True, False)
         }
         self.dropout = Dropout(spec.dropout)
+        self.embedding: FieldTable | None = None
+        self.private_embedding: FieldTable | None = None
+        self.experts: ExpertBank | None = None
+        self.gates: Gates | None = None
+        self.towers: Towers | None = None
+        self.private_experts: PrivateExperts | None = None
+        if spec.experts:
+            self._add_experts()
+        self.first_order = FirstOrder(spec) if spec.first_order else None
+
+    def _add_experts(self) -> None:
+        spec = self.spec
         self.embedding = self._table(True, Role.EMBEDDING, "embedding")
         self.private_embedding = self._table(False, Role.PRIVATE, "private")
         self.experts = ExpertBank(
@@ -133,14 +148,11 @@ class MMoE(nn.Module):
         )  # fmt: skip
         self.gates = Gates(spec.inputs, spec.experts + spec.private_experts, spec.tasks)
         self.towers = Towers(spec.expert_layers[-1], spec.tower_layers, self.dropout, spec.tasks)
-        self.private_experts: PrivateExperts | None = None
         if spec.private_experts:
             self.private_experts = PrivateExperts(
                 spec.inputs, spec.expert_layers,
                 experts=spec.private_experts, tasks=len(spec.tasks), dropout=self.dropout,
             )  # fmt: skip
-
-        self.first_order = FirstOrder(spec) if spec.first_order else None
 
     def _table(self, federated: bool, role: Role, group: str) -> FieldTable | None:
         codes = [self.spec.field_codes[i] for i in self._columns[federated]]
@@ -178,7 +190,12 @@ class MMoE(nn.Module):
         They are the weighted mean of all paths'.
         """
         paths = self.paths(codes, values)
-        return paths[0] if len(paths) == 1 else torch.lerp(*paths, self.spec.first_order_share)
+        return paths[0] if len(paths) == 1 else torch.lerp(paths[0], paths[1], self.spec.first_order_share)
+
+    @property
+    def path_count(self) -> int:
+        """Number of paths."""
+        return (self.experts is not None) + (self.first_order is not None)
 
     def paths(self, codes: Tensor, values: Tensor) -> tuple[Tensor, ...]:
         """Return the logits [B, T] of each path.
@@ -186,14 +203,19 @@ class MMoE(nn.Module):
         They are of codes [B, F] and numbers [B, M]. The experts' come first, then those of the
         first-order path.
         """
-        deep = self._through_experts(codes, values)
-        return (deep,) if self.first_order is None else (deep, self.first_order(codes, values))
+        paths = [] if self.experts is None else [self._through_experts(codes, values)]
+        if self.first_order is not None:
+            paths.append(self.first_order(codes, values))
+        return tuple(paths)
 
     def _through_experts(self, codes: Tensor, values: Tensor) -> Tensor:
         """Return the towers' logits [B, T].
 
         The towers compute them from the experts' outputs, mixed by each task's gate.
         """
+        assert self.experts is not None
+        assert self.gates is not None
+        assert self.towers is not None
         x = self.inputs(codes, values)
         experts, gates = self.experts(x), self.gates(x)
         if self.private_experts is not None:

@@ -1,8 +1,8 @@
 """The shapes of a model: fields, tasks and sizes."""
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from pfmsmt.config import Model
 from pfmsmt.data.schema import ScenarioSchema
@@ -24,6 +24,7 @@ class ModelSpec(BaseModel):
     """A nested task's probability is its parent's times its own tower's (ESMM, Ma et al. 2018)."""
     embedding_dim: int
     experts: int
+    """Experts that all tasks share; 0: the first-order path is the whole model."""
     expert_layers: tuple[int, ...]
     tower_layers: tuple[int, ...]
     dropout: float
@@ -41,6 +42,12 @@ class ModelSpec(BaseModel):
     """Shared linear models that clients mix, beside their own; 0: none."""
     first_order_ids: bool = True
     """Whether private fields have first-order weights."""
+
+    @model_validator(mode="after")
+    def _has_a_path(self) -> Self:
+        if not self.experts and not self.first_order:
+            raise ValueError("a model has experts, a first-order path, or both")
+        return self
 
     @property
     def private_codes(self) -> int:

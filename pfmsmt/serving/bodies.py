@@ -102,7 +102,7 @@ def json_answer(scorer: Scorer, alias: str, scores: ScoredRows, gates: bool) -> 
 def arrow_answer(scorer: Scorer, alias: str, scores: ScoredRows, gates: bool) -> bytes:
     """Return the answer as an Arrow stream.
 
-    Each task is a float64 column. With `gates` there are lists `gates_<task>` beside them.
+    Each task is a float64 column. With `gates` there are lists `gates_<task>` beside them, if the model has experts.
     """
     columns: dict[str, Any] = {task: scores.probabilities[:, i].copy() for i, task in enumerate(scorer.tasks)}
     notes = {
@@ -113,8 +113,9 @@ def arrow_answer(scorer: Scorer, alias: str, scores: ScoredRows, gates: bool) ->
     }
     if gates:
         for index, (task, places) in enumerate(zip(scorer.tasks, scorer.experts, strict=True)):
-            weights = np.ascontiguousarray(scores.gates[:, index, [place for _, place in places]])
-            columns[f"gates_{task}"] = pa.FixedSizeListArray.from_arrays(weights.ravel(), len(places))
+            if places:
+                weights = np.ascontiguousarray(scores.gates[:, index, [place for _, place in places]])
+                columns[f"gates_{task}"] = pa.FixedSizeListArray.from_arrays(weights.ravel(), len(places))
             notes[f"experts_{task}"] = ",".join(name for name, _ in places)
     return arrow.write_stream(columns, notes)
 

@@ -9,7 +9,8 @@ experts and the gates share one first product. A gate gives the copies that are 
 infinity, so one product mixes them all. Logits differ from MMoE's by float32 rounding alone.
 """
 
-from typing import NamedTuple, cast
+import copy
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -28,11 +29,48 @@ class Fused(NamedTuple):
     """[B, T, G]; 0 for the experts of other tasks."""
 
 
-class FusedModel:
+class Served(Protocol):
     """A frozen copy of a model; threads may share it."""
+
+    experts: list[list[tuple[str, int]]]
+    """For each task its experts: [(name, place among the G copies)]."""
+
+    def __call__(self, codes: Tensor, values: Tensor) -> Fused:
+        """Score codes [B, F] int64 and standardised numbers [B, M] float32."""
+        ...
+
+
+def fused(model: MMoE) -> Served:
+    """Return the served form of a model."""
+    return FusedModel(model) if model.spec.experts else LinearModel(model)
+
+
+class LinearModel:
+    """The served form of a model without experts.
+
+    It is the model's first-order path, and there are no gates: [B, T, 0].
+    """
+
+    def __init__(self, model: MMoE) -> None:
+        """Copy the path."""
+        self._path = copy.deepcopy(model.first_order)
+        self.experts: list[list[tuple[str, int]]] = [[] for _ in model.spec.tasks]
+
+    @torch.inference_mode()
+    def __call__(self, codes: Tensor, values: Tensor) -> Fused:
+        """Score rows."""
+        assert self._path is not None
+        logits = self._path(codes, values)
+        return Fused(logits, logits.new_zeros(*logits.shape, 0))
+
+
+class FusedModel:
+    """The served form of a model with experts."""
 
     def __init__(self, model: MMoE) -> None:
         """Fold and concatenate the weights of `model`, in float64, once."""
+        assert model.gates is not None
+        assert model.towers is not None
         spec = model.spec
         tasks, shared, private = len(spec.tasks), spec.experts, spec.private_experts
         with torch.no_grad():
@@ -55,7 +93,6 @@ class FusedModel:
                 self._towers[-1] = (self._towers[-1][0] * share, self._towers[-1][1] * share)
         self._tasks = tasks
         self.experts = _expert_places(tasks, shared, private, bool(spec.rank))
-        """For each task its experts: [(name, place among the G copies)]."""
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor, values: Tensor) -> Fused:
@@ -99,10 +136,10 @@ def _one_table(model: MMoE) -> tuple[Tensor | None, Tensor, Tensor]:
 
 
 def _first_order(model: MMoE, inputs: int) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Return the first-order weights times their share, in float64 but for the table.
+    """Return the first-order weights times their share.
 
-    The table [R, T] goes with `_one_table`'s offsets; weights [D, T] and biases [T] go into the first product. Without
-    a first-order path they are None and of no columns.
+    They are in float64, but for the table. The table [R, T] goes with `_one_table`'s offsets; weights [D, T] and biases
+    [T] go into the first product. Without a first-order path they are None and of no columns.
     """
     path = model.first_order
     if path is None:

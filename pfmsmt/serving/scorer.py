@@ -15,7 +15,7 @@ from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.encoder import Encoded, RowEncoder
 from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.models.saved import SavedModel, load_model
-from pfmsmt.serving.fused import FusedModel
+from pfmsmt.serving.fused import fused
 from pfmsmt.tracking import registry
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Scorer:
         """
         self.version, self.calibrated = version, calibrated and saved.calibration is not None
         self.encoder = RowEncoder(saved.schema)
-        self._saved, self._fused = saved, FusedModel(saved.model)
+        self._saved, self._fused = saved, fused(saved.model)
         probes = _probes(saved.schema)
         difference = np.abs(self.score(probes).probabilities - saved.probabilities(probes, calibrated)).max()
         if not difference <= SCORE_TOLERANCE:

@@ -226,7 +226,7 @@ def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpe
             f"train.task_weights has {len(config.train.task_weights)} values; "
             f"the data have the tasks {', '.join(tasks)}"
         )
-    parts = method_facts(name, config.methods).expert_parts
+    parts = method_facts(name, config.methods).model_parts
     specs = _without_large_ids(
         {s.scenario: build_spec(s, config.model, **parts) for s in _schemas(schema)}, config.train.large_table_rows
     )

@@ -231,7 +231,7 @@ def local_train(
             for pulled, anchors, share in pulls:
                 torch._foreach_lerp_(pulled, anchors, share)
     # Of each path; once a loss is not finite, the sum stays so.
-    mean = float(total) / max(steps, 1) / (1 if model.first_order is None else 2)
+    mean = float(total) / max(steps, 1) / model.path_count
     if not math.isfinite(mean):
         raise TrainingError(
             f"round {stream.round}, client {stream.client}: the training loss became {mean}; "

@@ -81,12 +81,13 @@ def test_params_trains_as_that_of_version_0_1_0_did(tmp_path):
     old, new = load_config(path), load_config(ROOT / "params.yaml")
     expected = new.model_dump(exclude={"tune": {"space"}})
     # That file names these, which have other defaults now.
+    expected["train"]["methods"] = ("pf_msmtrec", "fedavg", "local", "centralized")
     expected["train"]["batch_size"], expected["methods"]["pf_msmtrec"]["private_experts"] = 256, 4
     assert old.model_dump(exclude={"tune": {"space"}}) == expected
     # The search of methods that came later is the one thing that the old file cannot know.
     later = {
         f"methods.{name}"
-        for name in ("fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2", "pf_msmtrec_paper", "joint")
+        for name in ("fedrep", "fedavg_finetune", "apfl", "fedamp", "fedhca2", "pf_msmtrec_paper", "joint", "linear")
     }
     # As a reference, centralized has a server's step, and its number of steps is tuned.
     gained = {f"methods.centralized.{key}" for key in ("steps", "server_learning_rate", "server_weight_decay")}
@@ -285,7 +286,7 @@ def test_devices(device):
             "train.methods",
             ["local", "x"],
             "train.methods.1: 'x' is unknown; valid: pf_msmtrec, fedavg, fedprox, fedbn, fedper, ditto, fedrep, "
-            "fedavg_finetune, apfl, fedamp, fedhca2, pf_msmtrec_paper, local, joint, cent",
+            "fedavg_finetune, apfl, fedamp, fedhca2, pf_msmtrec_paper, local, linear, j",
         ),
         (
             "data.source",
@@ -405,7 +406,7 @@ def test_what_federated_methods_share_is_theirs_unless_they_say_otherwise():
     assert {name: getattr(methods, name).learning_rate for name in METHOD_NAMES if name not in other} == {
         **dict.fromkeys(("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper"), 0.125),
         **dict.fromkeys(("fedrep", "fedavg_finetune", "apfl"), 0.125),
-        "fedhca2": 1.5, "pf_msmtrec_paper": 3.0, "ditto": 0.25, "local": 0.008,
+        "fedhca2": 1.5, "pf_msmtrec_paper": 3.0, "ditto": 0.25, "local": 0.008, "linear": 0.02,
     }  # fmt: skip
     assert {getattr(methods, name).server_beta1 for name in WITH_SHARED} == {0.5}
     tree = changed("methods.shared", {"private_learning_rate": 0.125, "server_beta1": 0.5})

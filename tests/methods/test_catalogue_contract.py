@@ -124,6 +124,7 @@ def test_private_arrays_stay_at_the_client(name, changes):
     learned = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING, Role.FIRST_ORDER}
     allowed = {
         "local": frozenset(),
+        "linear": frozenset(),
         "joint": learned - {Role.GATE},
         "centralized": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER},
         "fedavg": {*learned, Role.NORM},

@@ -296,7 +296,7 @@ def test_the_papers_preset_is_pf_msmtrec_with_these_settings():
     slower = {"learning_rate": 0.5}
     first = run(build("pf_msmtrec_paper", **slower), start, data)
     assert same(first[:4], run(build("pf_msmtrec", **{**by_hand, **slower}), start, data)[:4])
-    parts = [method_facts(name, blocks(pf_msmtrec=by_hand)).expert_parts for name in ("pf_msmtrec", "pf_msmtrec_paper")]
+    parts = [method_facts(name, blocks(pf_msmtrec=by_hand)).model_parts for name in ("pf_msmtrec", "pf_msmtrec_paper")]
     assert parts[0] == parts[1] == {"rank": 4, "scenario_rank": 4, "private_experts": 0, "linear_experts": 1}
 
 
@@ -323,7 +323,7 @@ def steps(name, role):
     return 3 if name != "fedrep" else 2 if role in KEEPS[name] else 1
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY_METHOD if name not in REFERENCES])
+@pytest.mark.parametrize("name", [name for name in EVERY_METHOD if name not in (*REFERENCES, "linear")])
 def test_decay_is_of_what_a_client_keeps_and_of_nothing_that_it_sends(name):
     """Three steps at rate 0.1 with decay 0.5: theta <- 0.95 theta - 0.1 (theta - t); what is sent goes without."""
     decay = "weight_decay" if name == "local" else "private_weight_decay"

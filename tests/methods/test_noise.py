@@ -9,7 +9,7 @@ from pfmsmt.core.types import Role, Stream
 from pfmsmt.methods.noise import gaussian, noised, seeded
 from tests.support.quadratic import EVERY_METHOD, TEMPLATE, build, federation, locked, run, same, values
 
-SILENT = ("local",)
+SILENT = ("local", "linear")
 SHARING = [name for name in EVERY_METHOD if name not in SILENT]
 FEDAVG = {"server_optimizer": "plain", "server_learning_rate": 1.0}
 

@@ -100,8 +100,8 @@ def test_joint_is_pf_msmtrecs_model_and_shares_what_that_shares(gate, batch_norm
     methods = blocks(pf_msmtrec={**ours, "tower_steps": 0}, joint=ours)
     one, joint = (build_method(name, methods, quadratic_train, TEMPLATE) for name in ("pf_msmtrec", "joint"))
     assert {phase.uploads for phase in joint.phases} == {phase.uploads for phase in one.phases}
-    assert method_facts("joint", methods).expert_parts == method_facts("pf_msmtrec", methods).expert_parts
-    assert method_facts("centralized", methods).expert_parts == MethodFacts().expert_parts
+    assert method_facts("joint", methods).model_parts == method_facts("pf_msmtrec", methods).model_parts
+    assert method_facts("centralized", methods).model_parts == MethodFacts().model_parts
 
 
 def test_centralized_keeps_what_tells_scenarios_apart():

@@ -78,6 +78,17 @@ def test_gates_are_explained(served, shelf):
     assert table["gates_ctr"].to_pylist() == [pytest.approx(row) for row in answer["ctr"]["weights"]]
 
 
+def test_a_linear_model_is_served_and_has_no_gates(start, shelf):
+    parts = {"experts": 0, "linear_experts": 0}
+    version = shelf.add("NL", seed=5, alias="champion", parts=parts)
+    post = start().client.post
+    answer = post(f"{PATH}?explain=gates", json={"records": ROWS.to_dict("records")})
+    np.testing.assert_allclose(predictions(answer), expected(shelf, version=version), rtol=0, atol=1e-6)
+    assert answer.json()["gates"] == {key: {"experts": [], "weights": [[]] * len(ROWS)} for key in ("ctr", "ctcvr")}
+    content = post(f"{PATH}?explain=gates", content=as_stream(ROWS), headers={"Content-Type": STREAM}).content
+    assert pa.ipc.open_stream(content).read_all().column_names == ["ctr", "ctcvr"]
+
+
 def test_no_rows_are_no_fault(served):
     for body in ({"records": []}, {"columns": {name: [] for name in ROWS}}):
         assert served.post(PATH, json=body).json()["predictions"] == []

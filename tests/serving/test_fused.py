@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pfmsmt.models.mmoe import MMoE
-from pfmsmt.serving.fused import FusedModel
+from pfmsmt.serving.fused import fused
 from tests.support.shapes import batch, scrambled, spec
 
 SHAPES = {
@@ -34,6 +34,7 @@ SHAPES = {
         "linear_experts": 1,
     },
     "first order, no numbers": {"rank": 0, "numerical": 0, "first_order": True, "linear_experts": 1},
+    "first order alone": {"rank": 0, "experts": 0, "first_order": True},
     "three tasks": {"rank": 0, "private_experts": 2, "tasks": ("a", "b", "c"), "parents": (None, 0, None)},
 }
 
@@ -47,32 +48,32 @@ def test_logits_are_those_of_the_model(changes, rows):
     codes, values = codes[:, : len(shape.field_codes)], values[:, : shape.numerical]
     with torch.no_grad():
         expected = model(codes, values)
-    fused = FusedModel(model)(codes, values)
-    np.testing.assert_allclose(fused.logits, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
+    served = fused(model)(codes, values)
+    np.testing.assert_allclose(served.logits, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("changes", [SHAPES["plain"], SHAPES["adapters"], SHAPES["both"]])
 def test_gates_are_those_of_the_model_and_zero_for_other_tasks_experts(changes):
     model = scrambled(MMoE(spec(**changes))).eval()
     codes, values = batch(9)
-    fused = FusedModel(model)
-    found = fused(codes, values).gates
+    served = fused(model)
+    found = served(codes, values).gates
     with torch.no_grad():
         expected = model.gates(model.inputs(codes, values))
-    for task, places in enumerate(fused.experts):
+    for task, places in enumerate(served.experts):
         where = [place for _, place in places]
         np.testing.assert_allclose(found[:, task, where], expected[:, task], atol=1e-6)
         assert found[:, task].sum(1).numpy() == pytest.approx(1, abs=1e-6)
     private = changes.get("private_experts", 0)
     names = [f"expert/{e}" for e in range(3)] + [f"private/{k}" for k in range(private)]
-    assert [[name for name, _ in places] for places in fused.experts] == [names, names]
+    assert [[name for name, _ in places] for places in served.experts] == [names, names]
 
 
 def test_a_copy_does_not_follow_the_model():
     model = scrambled(MMoE(spec())).eval()
-    fused, rows = FusedModel(model), batch(4)
-    before = fused(*rows).logits
+    served, rows = fused(model), batch(4)
+    before = served(*rows).logits
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1.0)
-    assert torch.equal(fused(*rows).logits, before)
+    assert torch.equal(served(*rows).logits, before)

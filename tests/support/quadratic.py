@@ -240,6 +240,7 @@ TRAINING_ALONE = {
     "fedhca2": {**RATES, "alpha": 0.0, "beta": 0.0, "hyper_rate": 0.0},
     "pf_msmtrec_paper": {**RATES, "alpha": 0.0, "learned_rate": 1e-300, "regularizer": 0.0, "tower_steps": 0},
     "local": {"learning_rate": 0.1},
+    "linear": {"learning_rate": 0.1},
 }
 """Values with which one client, whatever the method, takes local steps at rate 0.1 and serves what they give."""
 TRAINING_ALONE["pf_msmtrec"] |= {"regularizer": 0.0, "tower_steps": 0, "conflict": 0.0}

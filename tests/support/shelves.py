@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,8 +48,11 @@ def schema(scenario: str, **changes) -> ScenarioSchema:
     return ScenarioSchema(**(values | changes))
 
 
-def save(folder: Path, own: ScenarioSchema, seed: int) -> Path:
-    spec = build_spec(own, SIZES, rank=0, private_experts=1)
+EXPERTS = {"rank": 0, "private_experts": 1}
+
+
+def save(folder: Path, own: ScenarioSchema, seed: int, parts: Mapping[str, Any] = EXPERTS) -> Path:
+    spec = build_spec(own, SIZES, **parts)
     model = MMoE(spec)
     generator = np.random.default_rng(seed)
     with torch.no_grad():
@@ -75,11 +80,14 @@ class Shelf:
     def __init__(self, tracking: Store, root: Path) -> None:
         self.tracking, self.root, self._count = tracking, root, 0
 
-    def add(self, scenario: str, seed: int = 0, alias: str | None = None, *, val: float = 0.7, **changes) -> str:
+    def add(
+        self, scenario: str, seed: int = 0, alias: str | None = None, *,
+        val: float = 0.7, parts: Mapping[str, Any] = EXPERTS, **changes,
+    ) -> str:  # fmt: skip
         """Log and register a model; return its version."""
         self._count += 1
         own = schema(scenario, **changes)
-        folder = save(self.root / "saved" / str(self._count) / scenario, own, seed)
+        folder = save(self.root / "saved" / str(self._count) / scenario, own, seed, parts)
         example = pd.DataFrame({name: [3.0] * 2 for name in own.columns})
         tags = {"method": "local", "val_mean_auc": val, "seed": seed}
         with training_run(
