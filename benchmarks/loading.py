@@ -103,7 +103,7 @@ def drain(batches: Iterator[object], steps: int) -> None:
 
 def trainer(config: Config, shard: Shard, batch: int) -> Callable[[int], object]:
     """Return a function that trains so many steps as pf_msmtrec's first phase does."""
-    spec = build_spec(SCHEMA, config.model, **method_facts("pf_msmtrec", config.methods).expert_parts)
+    spec = build_spec(SCHEMA, config.model, **method_facts("pf_msmtrec", config.methods).model_parts)
     learner = build_learner("NL", spec, ClientData(shard, {}), batch, config.train, 0, torch.device("cpu"))
     start = learner.binding.read()
     block = config.methods.pf_msmtrec

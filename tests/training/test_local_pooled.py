@@ -13,8 +13,8 @@ from pfmsmt.training.rounds import run_rounds
 
 ALIKE = {
     "model.dropout": 0.0, "train.averaging": 0.0, "train.learning_rate_decay": "none",
-    "methods.pf_msmtrec.gate": "federated", "methods.pf_msmtrec.private_experts": 0, "methods.pf_msmtrec.rank": 0,
-    "methods.pf_msmtrec.linear_experts": 1,
+    "methods.joint.gate": "federated", "methods.joint.private_experts": 0, "methods.joint.rank": 0,
+    "methods.joint.linear_experts": 1,
 }  # fmt: skip
 """With these, joint shares what fedbn shares, and nothing depends on how steps are cut into rounds."""
 PRIVATE = {"private_learning_rate": 0.01, "private_weight_decay": 0.5}
