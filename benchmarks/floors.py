@@ -117,11 +117,14 @@ def space(trial: optuna.Trial, floor: str) -> dict[str, Any]:
     return drawn
 
 
-def validation_auc(floor: str, schema: Schema, folder: Path, params: Mapping[str, Any]) -> float:
-    """Fit a floor to training rows; return its mean AUC on validation rows, over scenarios and tasks."""
-    model = Floor(floor, schema, folder, params)
-    found = [value for tasks in model.aucs("val").values() for value in tasks.values() if value is not None]
-    return float(np.mean(found))
+def floor_auc(floor: str, schema: Schema, folder: Path, params: Mapping[str, Any], split: str) -> float:
+    """Fit a floor to training rows; return its mean AUC on a split's rows, over scenarios and tasks."""
+    return mean_of(Floor(floor, schema, folder, params).aucs(split))
+
+
+def mean_of(aucs: Aucs) -> float:
+    """Return the mean over scenarios and tasks, of those that are defined."""
+    return float(np.mean([value for tasks in aucs.values() for value in tasks.values() if value is not None]))
 
 
 class Floor:

@@ -6,11 +6,11 @@
     python benchmarks/quality.py table [--refit]                             -> the tables of docs/results.md
 
 --methods takes the floors as well (`floors.py`: linear models and trees), which are tuned and run in the same way.
-Data and training are drawn anew with every seed (MovieLens: training alone). Searches (`studies.py`) see validation
-rows alone. Test rows are scored once, with each client's best round on validation. With --refit, methods
-(`train.refit`) and floors are trained once more, on training and validation rows; nobody is tuned with it.
-A setting without studies of its own takes the default setting's. Runs that are in quality.csv are not repeated, and
-data in the work folder not drawn again: remove both after changes.
+Data and training are drawn anew with every seed (MovieLens: training alone). Searches (`studies.py`) see a world of
+their own, and of MovieLens validation rows alone. Test rows are scored once, with each client's best round on
+validation. With --refit, methods (`train.refit`) and floors are trained once more, on training and validation rows;
+nobody is tuned with it. A setting without studies of its own takes the default setting's. Runs that are in quality.csv
+are not repeated, and data in the work folder not drawn again: remove both after changes.
 """
 
 import argparse

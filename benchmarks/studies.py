@@ -1,9 +1,12 @@
 """Searches of the quality benchmark: what is tuned, within which ranges, and what is kept of every study.
 
 Methods and floors have the same number of trials, the same sampler and, where a training has rounds, the same pruner.
-A trial's score is the mean validation AUC of its best round. Trials see a world of their own, `TUNING_SEED`, and never
-its test rows. The first trial has the values of params.yaml, with what lies outside of a range at its edge; in other
-settings than the default one the second trial has the default setting's best.
+Trials see a world of their own, `TUNING_SEED`, which is in no table. So planted worlds' large test parts are free to
+score trials: on validation rows, of which a world has 30 times fewer, a search finds noise (docs/decisions/tuning.md).
+Within a trial validation rows choose the round, as in the runs of the tables. Real data have one test part, which no
+search may see: there a trial's score is the mean validation AUC of its best round. The first trial has the values of
+params.yaml, with what lies outside of a range at its edge; in other settings than the default one the second trial has
+the default setting's best.
 """
 
 import csv
@@ -14,7 +17,7 @@ from typing import Any
 import optuna
 import torch
 import yaml
-from floors import FLOORS, START, validation_auc
+from floors import FLOORS, START, floor_auc, mean_of
 from floors import space as floor_space
 from optuna.trial import FrozenTrial, TrialState
 from worlds import DEFAULT, DEFAULTS_BEST, SEARCHED, START_VALUES, Bench, configure, shards, train
@@ -25,6 +28,8 @@ from pfmsmt.training.rounds import RoundResult
 from pfmsmt.training.scores import mean_auc
 
 TUNING_SEED = 1000
+REAL = ("movielens",)
+"""Settings whose data are not drawn anew with every seed."""
 FIRST_TRIALS = 5
 """So many trials are given or random, and none of them is pruned."""
 
@@ -133,8 +138,9 @@ def tune(bench: Bench, setting: str, method: str, trials: int) -> str:
         "rounds_saved": None if method in FLOORS else round(_saved(study.trials, rounds), 3),
         "sampler": f"multivariate TPE, seed 0; the first {FIRST_TRIALS} trials are given or random",
         "pruner": "none: a floor has no rounds" if method in FLOORS else PRUNER,
-        "validation_auc": round(study.best_value, 5),
-        "validation_auc_of_the_start": None if start is None else round(start, 5),
+        "scored_on": JUDGES[judge(setting)],
+        "auc": round(study.best_value, 5),
+        "auc_of_the_start": None if start is None else round(start, 5),
         "best_trial": best.number,
         "ended_at": ended_at(best.number, from_default),
         "date": datetime.date.today().isoformat(),
@@ -155,7 +161,7 @@ def objective(bench: Bench, setting: str, method: str) -> Callable[[optuna.Trial
     def score(trial: optuna.Trial) -> float:
         if method in FLOORS:
             schema, folder, _ = shards(bench, setting, TUNING_SEED)
-            return validation_auc(method, schema, folder, floor_space(trial, method))
+            return floor_auc(method, schema, folder, floor_space(trial, method), judge(setting))
         changes = space(trial, method) | {"train.refit": False}
         rounds = configure(bench, setting, TUNING_SEED, changes).train.rounds
 
@@ -167,9 +173,20 @@ def objective(bench: Bench, setting: str, method: str) -> Callable[[optuna.Trial
             if result.round < rounds and trial.should_prune():
                 raise optuna.TrialPruned
 
-        return train(bench, setting, TUNING_SEED, method, changes, on_round).best_validation()
+        trained = train(bench, setting, TUNING_SEED, method, changes, on_round)
+        if judge(setting) == "val":
+            return trained.best_validation()
+        return mean_of(trained.test(*shards(bench, setting, TUNING_SEED)[:2]))
 
     return score
+
+
+JUDGES = {"val": "validation rows", "test": "test rows of the tuning world"}
+
+
+def judge(setting: str) -> str:
+    """Return the split by whose AUC trials are compared."""
+    return "val" if setting in REAL else "test"
 
 
 def pruner(rounds: int) -> optuna.pruners.BasePruner:
@@ -216,17 +233,22 @@ def _start(bench: Bench, setting: str, method: str) -> dict[str, Any]:
     return start
 
 
-_LOGGED = ("number", "state", "validation_auc", "rounds", "seconds")
+_LOGGED = ("number", "state", "auc", "validation_auc", "rounds", "seconds")
 """Columns of every log; one for each parameter follows."""
 
 
 def _logged(trial: FrozenTrial) -> dict[str, Any]:
-    """Return a trial's line of the log; `validation_auc` is that of the best round so far."""
-    reached = [*trial.intermediate_values.values(), *([] if trial.value is None else [trial.value])]
+    """Return a trial's line of the log.
+
+    `auc` is the score of a complete trial, `validation_auc` that of the best round so far; floors have no rounds.
+    """
+    reached = trial.intermediate_values.values()
+    complete = trial.state == TrialState.COMPLETE
     seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
+        "auc": round(trial.value, 5) if complete and trial.value is not None else None,
         "validation_auc": round(max(reached), 5) if reached else None,
         "rounds": trial.last_step,
         "seconds": seconds,

@@ -173,11 +173,12 @@ def test_quality_tunes_runs_and_prints(quality, tmp_path):
     searched = {"model.dropout", *(f"methods.local.{key}" for key in ("learning_rate", "weight_decay", "ridge"))}
     assert set(study["params"]) == searched
     log = pd.read_csv(tmp_path / "results/tuned/default/local.csv")
-    assert list(log.columns) == ["number", "state", "validation_auc", "rounds", "seconds", *study["params"]]
+    assert list(log.columns) == ["number", "state", "auc", "validation_auc", "rounds", "seconds", *study["params"]]
     assert log[["number", "state", "rounds"]].to_numpy().tolist() == [[0, "complete", 2], [1, "complete", 2]]
-    assert study["study"]["validation_auc"] == log["validation_auc"].max()
-    assert study["study"]["validation_auc_of_the_start"] == log["validation_auc"][0]
-    best = int(log["validation_auc"].argmax())
+    assert study["study"]["auc"] == log["auc"].max()
+    assert study["study"]["auc_of_the_start"] == log["auc"][0]
+    assert study["study"]["scored_on"] == "test rows of the tuning world"
+    best = int(log["auc"].argmax())
     assert study["study"]["best_trial"] == best
     assert study["study"]["ended_at"] == ("start values", "searched values")[best]
     assert log.loc[best, list(study["params"])].to_dict() == study["params"]
