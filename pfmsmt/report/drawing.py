@@ -37,7 +37,7 @@ KNOWN_LOOKS = {
     "pf_msmtrec": Look("#0072B2", SOLID, "o"),
     "fedavg": Look("#D55E00", LONG, "s"),
     "local": Look("#00855F", SHORT, "^"),
-    "linear": Look("#00855F", DOTS, "v"),
+    "linear": Look("#5B4B8A", DOTS, "v"),
     "joint": Look("#6E6E6E", LONG, "d"),
     "centralized": Look("#6E6E6E", DOTS, "D"),
     "fedprox": Look("#E69F00", SOLID, "v"),
