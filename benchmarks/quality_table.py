@@ -27,12 +27,14 @@ PAIRS = (
 """The difference between two variants, and the rest of their names."""
 STRIPPED = ("all shared", "nothing private")
 """The beginning of these variants' names."""
+BELOW = ("linear", *FLOORS)
+"""Floors: the method that is one, and those of this benchmark."""
 ORDER = (
     OURS, "pf_msmtrec_paper", "fedhca2", "fedamp", "apfl", "ditto", "fedavg_finetune", "fedrep", "fedper", "fedbn",
-    "fedprox", "fedavg", LOCAL, *FLOORS, "centralized", JOINT, ORACLE,
+    "fedprox", "fedavg", LOCAL, *BELOW, "centralized", JOINT, ORACLE,
 )  # fmt: skip
 """Rows of the tables; rivals that are not among them stand before local."""
-NO_RIVALS = (LOCAL, *FLOORS, "centralized", JOINT, ORACLE)
+NO_RIVALS = (LOCAL, *BELOW, "centralized", JOINT, ORACLE)
 """Neither they nor presets of `OURS`, whose names begin as its does, are rivals."""
 
 
@@ -93,8 +95,8 @@ def _questions(values: pd.DataFrame) -> str:
     columns = list(values.columns)
     lead = {name: (values.loc[OURS] - values.loc[name]).mean()["mean"] for name in present}
     rivals = [name for name in present if not name.startswith(OURS) and name not in NO_RIVALS]
-    floors = [name for name in present if name in FLOORS]
-    alone = [name for name in present if name in (LOCAL, *FLOORS)]
+    floors = [name for name in present if name in BELOW]
+    alone = [name for name in present if name in (LOCAL, *BELOW)]
     kinds = (
         ("best rival", rivals, min), ("worst rival", rivals, max), ("best floor", floors, min),
         ("best of floors and local", alone, min), ("best of floors, local and rivals", alone + rivals, min),

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pfmsmt.config import load_config
 from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, NUMERICAL
+from pfmsmt.methods.catalogue import method_facts
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.spec import build_spec
 from pfmsmt.serving.fused import FusedModel
@@ -60,8 +61,7 @@ class Exported(torch.nn.Module):
 def build() -> FusedModel:
     """Return the served form of a model with drawn weights."""
     config = load_config(ROOT / "params.yaml")
-    parts = config.methods.pf_msmtrec
-    spec = build_spec(schema(), config.model, parts.rank, parts.private_experts, scenario_rank=parts.scenario_rank)
+    spec = build_spec(schema(), config.model, **method_facts("pf_msmtrec", config.methods).model_parts)
     model = MMoE(spec)
     model.initialise(0, "NL")
     return FusedModel(model.eval())

@@ -28,6 +28,7 @@ import torch
 from pfmsmt.config import Config, load_config
 from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
 from pfmsmt.data.sources.aliexpress.columns import CATEGORICAL, NUMERICAL
+from pfmsmt.methods.catalogue import method_facts
 from pfmsmt.models.calibration import Calibration
 from pfmsmt.models.mmoe import MMoE
 from pfmsmt.models.saved import save_model
@@ -95,8 +96,7 @@ def fill_registry(config: Config, folder: Path) -> Store:
     """Register two versions of NL, the first one as champion."""
     tracking = connect(folder)
     own = schema()
-    parts = config.methods.pf_msmtrec
-    spec = build_spec(own, config.model, parts.rank, parts.private_experts, scenario_rank=parts.scenario_rank)
+    spec = build_spec(own, config.model, **method_facts("pf_msmtrec", config.methods).model_parts)
     line = Calibration(kind="platt", slopes=(0.9, 0.9), intercepts=(-0.1, -0.1))
     for seed in (0, 1):
         model = MMoE(spec).initialise(seed, "NL")

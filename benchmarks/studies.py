@@ -20,7 +20,7 @@ import yaml
 from floors import FLOORS, START, floor_auc, mean_of
 from floors import space as floor_space
 from optuna.trial import FrozenTrial, TrialState
-from worlds import DEFAULT, DEFAULTS_BEST, SEARCHED, START_VALUES, Bench, configure, shards, train
+from worlds import DEFAULT, DEFAULTS_BEST, REAL, SEARCHED, START_VALUES, Bench, configure, shards, train
 
 from pfmsmt.config.keys import value_at
 from pfmsmt.core.errors import TrainingError
@@ -28,8 +28,6 @@ from pfmsmt.training.rounds import RoundResult
 from pfmsmt.training.scores import mean_auc
 
 TUNING_SEED = 1000
-REAL = ("movielens",)
-"""Settings whose data are not drawn anew with every seed."""
 FIRST_TRIALS = 5
 """So many trials are given or random, and none of them is pruned."""
 

@@ -24,6 +24,8 @@ HERE = Path(__file__).parent
 DEFAULT = "default"
 MANY_IDS = "many_ids"
 """The setting whose log is made here, and read as one's own tables are."""
+REAL = ("movielens",)
+"""Settings whose data are not drawn anew with every seed."""
 QUICK_ROWS = {"train_rows": 1000, "test_rows": 1000}
 START_VALUES, DEFAULTS_BEST, SEARCHED = "start values", "best of the default setting", "searched values"
 """Whose values a search ended with: `ended_at` of a study."""
@@ -102,7 +104,7 @@ def configure(bench: Bench, setting: str, seed: int, changes: dict[str, Any]) ->
 
 def shards(bench: Bench, setting: str, seed: int) -> tuple[Schema, Path, dict[str, Any] | None]:
     """Make the setting's shards unless they are there; return schema, folder and the oracle's metrics, if any."""
-    seed = 0 if setting == "movielens" else seed
+    seed = 0 if setting in REAL else seed
     folder = bench.work / f"{setting}-{seed}{'-quick' if bench.quick else ''}"
     if not folder.exists():
         making = bench.work / f".{folder.name}-{os.getpid()}"

@@ -138,14 +138,12 @@ def build_method(
     block = _block(name, methods)
     if isinstance(block, Linear):
         first_order = FirstOrderLearning(block.learning_rate, 0.0, block.ridge)
-    else:
-        first_order = FirstOrderLearning(block.first_order_rate, block.ridge, block.private_ridge)
-    local_train = functools.partial(local_train, first_order=first_order)
-    if isinstance(block, Linear):
         return averaging(
-            name, local_train, template,
+            name, functools.partial(local_train, first_order=first_order), template,
             learning_rate=block.learning_rate, private_learning_rate=block.learning_rate, private_weight_decay=0.0,
         )  # fmt: skip
+    first_order = FirstOrderLearning(block.first_order_rate, block.ridge, block.private_ridge)
+    local_train = functools.partial(local_train, first_order=first_order)
     if isinstance(block, PlainLearning):
         # Nothing is federated: both rates are the same Adam's.
         rate, decay = block.learning_rate, block.weight_decay
