@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pfmsmt.config.data import Data
-from pfmsmt.config.keys import MOVED, UPGRADE
+from pfmsmt.config.keys import GONE, MOVED, UPGRADE
 from pfmsmt.config.kinds import Frozen, Seed
 from pfmsmt.config.methods import Methods
 from pfmsmt.config.operations import Evaluate, Federate, Register, Serve, Tune
@@ -148,6 +148,8 @@ def _describe(fault: dict[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         if key in MOVED:
             return f"{key}: this key is now {MOVED[key]}; {UPGRADE}"
+        if key in GONE:
+            return f"{key}: this key is gone: {GONE[key]}; {UPGRADE}"
         valid = _keys_at(place[:-1])
         near = difflib.get_close_matches(str(place[-1]), valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(valid)}"
