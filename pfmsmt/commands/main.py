@@ -38,6 +38,9 @@ def _repro(stages: Annotated[list[str] | None, typer.Argument(help="Stages; all 
 
     `mlflow run .` comes through here.
     """
+    # Here too, as it may be that no stage has to run: a run that `mlflow run` made would stay without a name.
+    if "MLFLOW_RUN_ID" in os.environ:
+        connect(Path.cwd())
     _run([_program("dvc"), "repro", *(stages or [])])
 
 
