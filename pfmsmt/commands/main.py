@@ -73,17 +73,27 @@ def _serve(
     host: Annotated[str | None, typer.Option(help="Address to listen at; serve.host if left out.")] = None,
     port: Annotated[int | None, typer.Option(help="serve.port if left out.", min=1, max=65535)] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Answer without a token, wherever it listens.")] = False,
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="Scenario to serve, whatever its data set; may be repeated.")
+    ] = None,
 ) -> None:
     """Serve all scenarios' champions over HTTP.
 
+    They are the scenarios of the data here; where there are none, all that are registered.
     PFMSMT_SERVE_TOKEN is the bearer token that requests must carry.
     """
     settings = load_config().serve
     changes = {"host": host or settings.host, "port": port or settings.port}
     tracking = connect(Path.cwd())
+    from pfmsmt.data.schema import read_schema
+    from pfmsmt.serving.deployments import Offer
     from pfmsmt.serving.http_server import serve
 
-    serve(tracking, settings.model_copy(update=changes), authenticate=not no_auth)
+    offer = Offer(tuple(scenario) if scenario else None)
+    if not scenario and SCHEMA.exists():
+        schema = read_schema(SCHEMA)
+        offer = Offer(schema.scenarios, schema.source)
+    serve(tracking, settings.model_copy(update=changes), offer, authenticate=not no_auth)
 
 
 @app.command("predict")
