@@ -1,4 +1,4 @@
-"""The `pfmsmt params` commands explain and change params.yaml's keys, and upgrade old files."""
+"""The `pfmsmt params` commands explain, change and upgrade params.yaml's keys."""
 
 import textwrap
 from pathlib import Path

@@ -42,7 +42,7 @@ def merge_settings(overlay: Path, target: Path = PARAMS_FILE) -> list[str]:
 
 
 def _differences(target: Mapping[str, Any], given: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of all given values that the target has not."""
+    """Yield (dotted key, value) of values that the target lacks."""
     for name, value in given.items():
         key = f"{place}.{name}" if place else str(name)
         if key in _blocks() and isinstance(value, dict) and isinstance(target.get(name), dict):
@@ -53,7 +53,7 @@ def _differences(target: Mapping[str, Any], given: Mapping[str, Any], place: str
 
 @cache
 def _blocks() -> frozenset[str]:
-    """Return the dotted keys of all blocks whose own keys are no free names."""
+    """Return the dotted keys of blocks without free names."""
     found = set()
     for setting in reference():
         parts = setting.key.split(".")
