@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import pfmsmt
 from pfmsmt.commands.federate import federate_app, site_app
 from pfmsmt.commands.models import models
 from pfmsmt.commands.params import params_app
@@ -26,8 +27,19 @@ app.add_typer(params_app, name="params")
 app.add_typer(site_app, name="site")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"pfmsmt {pfmsmt.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Personalised federated multi-scenario multi-task recommendation."""
 
 
@@ -71,7 +83,7 @@ def _ui(
 @app.command("serve")
 def _serve(
     host: Annotated[str | None, typer.Option(help="Address to listen at; serve.host if left out.")] = None,
-    port: Annotated[int | None, typer.Option(help="serve.port if left out.", min=1, max=65535)] = None,
+    port: Annotated[int | None, typer.Option(help="Port; serve.port if left out.", min=1, max=65535)] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Answer without a token, wherever it listens.")] = False,
     scenario: Annotated[
         list[str] | None, typer.Option(help="Scenario to serve, whatever its data set; may be repeated.")
@@ -100,8 +112,8 @@ def _serve(
 def _predict(
     source: Annotated[Path, typer.Argument(help="Parquet file with the raw feature columns.")],
     target: Annotated[Path, typer.Argument(help="Parquet file to write: a probability column for each task.")],
-    scenario: Annotated[str, typer.Option(help="Whose model predicts.")],
-    version: Annotated[str, typer.Option(help="Version or alias.")] = "champion",
+    scenario: Annotated[str, typer.Option(help="Scenario whose model predicts.")],
+    version: Annotated[str, typer.Option(help="Version or alias of the model.")] = "champion",
     keep: Annotated[list[str] | None, typer.Option(help="Column to copy to the target; may be repeated.")] = None,
 ) -> None:
     """Predict a Parquet file of any size with a registered model."""
@@ -122,7 +134,7 @@ def _predict(
 @app.command("tune")
 def _tune(
     methods: Annotated[list[str], typer.Option(help="Methods to tune, or all; several in a row.", metavar="M [M ...]")],
-    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="M")] = None,
+    more: Annotated[list[str] | None, typer.Argument(help="Further methods, in a row after --methods M.")] = None,
     trials: Annotated[
         int | None,
         typer.Option(help="Trials of each method in all, finished ones included; tune.yaml's if left out.", min=1),

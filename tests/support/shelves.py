@@ -122,8 +122,8 @@ class Client:
 class Server:
     """A uvicorn server in a thread, and a client of it."""
 
-    def __init__(self, app) -> None:
-        config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none")
+    def __init__(self, app, root_path: str = "") -> None:
+        config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none", root_path=root_path)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
