@@ -1,4 +1,4 @@
-"""Blocks that several methods have in common; a method's own block derives from one of them."""
+"""Blocks from which the methods' own blocks derive."""
 
 from typing import Literal, Self
 

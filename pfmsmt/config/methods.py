@@ -1,4 +1,4 @@
-"""The `methods` block: one for each declared method, and one that is shared."""
+"""The `methods` block: one for each method, and one that is shared."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,7 +59,10 @@ class _Shared(Frozen):
 
 
 def _block(found: DeclaredMethod) -> type[Frozen]:
-    """Return the model of a method's block; that of another package says which one."""
+    """Return the model of a method's block.
+
+    That of another package has a key more, which says which one.
+    """
     package = PACKAGES.get(found.name)
     if package is None:
         return found.block

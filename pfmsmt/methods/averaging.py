@@ -93,9 +93,12 @@ def averaging(
     `shared` are its shared roles, those in SHARED if left out.
 
     Raises:
-        KeyError: SHARED has no such name.
+        ValueError: SHARED has no such name.
     """
-    shared = SHARED[name] if shared is None else shared
+    if shared is None:
+        if name not in SHARED:
+            raise ValueError(f"averaging.SHARED has no roles of {name!r}; it has {', '.join(SHARED)}; pass `shared`")
+        shared = SHARED[name]
     private = frozenset(Role) - shared
 
     def init(parameters: NamedArrays, clients: tuple[str, ...]) -> ServerState:

@@ -1,8 +1,7 @@
-"""The declaration of a method: all that the rest of the package knows of it.
+"""The declaration of a method.
 
-It stands in the method's own file. Settings, the catalogue, pages, searches and the tests of the contract derive from
-it. `pfmsmt.methods.discovery` finds it: in the modules of this room, and at the entry points `pfmsmt.methods` of other
-packages.
+It is all that the rest of the package knows of the method, and stands in the method's own file. Settings, catalogue,
+pages, searches and the tests of the contract derive from it. `pfmsmt.methods.discovery` finds it.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ class RoundBudget(Protocol):
         ...
 
     def rate_share(self, round: int) -> float:
-        """Return the share of the learning rates that is taken in a round."""
+        """Return the share of learning rates that a round takes."""
         ...
 
 
@@ -38,7 +37,10 @@ class Setup(NamedTuple):
 
 
 class MethodFacts(NamedTuple):
-    """Facts about one method that decide how a run is set up, and what the contract expects."""
+    """Facts about one method.
+
+    They decide how a run is set up, and what the tests of the contract expect.
+    """
 
     shared: frozenset[Role]
     """Roles of all tensors in its messages; all others stay with their client"""
@@ -77,7 +79,7 @@ class MethodFacts(NamedTuple):
 
 
 class Declaration(NamedTuple):
-    """One method: its name, its block of params.yaml, and how both become a `Method`."""
+    """One method: its name, its block, and how it is built."""
 
     name: str
     """Of the method, of its block `methods.<name>` and of its runs; lower case"""
@@ -118,7 +120,10 @@ RIDGE_SEARCH = {"ridge": log_range(2.0, 60.0), "private_ridge": log_range(20.0, 
 
 
 def own_settings(block: Frozen) -> dict[str, Any]:
-    """Return a block's values without those of the server's optimiser and of the first-order path."""
+    """Return the settings that are a method's own.
+
+    Those of the server's optimiser and of the first-order path are left out.
+    """
     return block.model_dump(exclude={*ServerOptimizer.model_fields, *FirstOrderTraining.model_fields})
 
 

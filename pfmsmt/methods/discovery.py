@@ -1,4 +1,4 @@
-"""The search for declarations: in this room, and at other packages' entry points.
+"""Methods are found in this room, and in other packages.
 
 A package beside this one declares a method in its pyproject.toml, and every process of the environment finds it:
 
