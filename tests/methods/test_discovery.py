@@ -123,14 +123,14 @@ def test_it_goes_through_the_contract(beside):
 
 LACKS = {
     "calls": ("return Method(NAME", 'return Method("fedavg"', "the method that it builds is called 'fedavg'"),
-    "roles": ("(shared=SHARED)", "(SHARED - {Role.GATE})", "says shared=.*; its messages hold .*gate"),
-    "serves": ("(shared=SHARED)", "(SHARED, serves='own')", "says serves='own'; other roles changed"),
+    "roles": ("(shared=_SHARED)", "(_SHARED - {Role.GATE})", "says shared=.*; its messages hold .*gate"),
+    "serves": ("(shared=_SHARED)", "(_SHARED, serves='own')", "says serves='own'; other roles changed"),
     "keeps": (
-        "(shared=SHARED)",
-        "(SHARED, keeps='all')",
+        "(shared=_SHARED)",
+        "(_SHARED, keeps='all')",
         "keeps='all', so .*; clients' states hold private, task",
     ),
-    "phases": ("(shared=SHARED)", "(SHARED, phases=2)", "says phases=2; the method has 1"),
+    "phases": ("(shared=_SHARED)", "(_SHARED, phases=2)", "says phases=2; the method has 1"),
     "search": ("high=0.99", "high=1.5", r"says search\['momentum'\] with 1.5, which its block refuses"),
     "tensors": ("arrays.merge(state.private, received)\n\n", "received\n\n", "must return every tensor; absent: priv"),
 }
@@ -142,7 +142,7 @@ def test_the_contract_says_in_words_what_is_missing(tmp_path):
     for fault, (old, new, _) in LACKS.items():
         text = printed_method().replace('Method("fedavgm"', "Method(NAME").replace('name="fedavgm"', "name=NAME")
         assert text.count(old) == 1
-        text = text.replace(old, new).replace("\nSHARED =", f'\nNAME = "toy_{fault}"\nSHARED =')
+        text = text.replace(old, new).replace("\n_SHARED =", f'\nNAME = "toy_{fault}"\n_SHARED =')
         install(tmp_path, f"toys-{fault}", {f"toy_{fault}": f"toy_{fault}:FEDAVGM"}, {f"toy_{fault}": text})
     done = run_beside(*PYTEST, "-k", "toy_", *CONTRACT, packages=tmp_path, cwd=ROOT)
     assert done.returncode == 1, done.stdout + done.stderr
