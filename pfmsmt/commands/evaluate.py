@@ -31,8 +31,7 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
         TrackingError: the MLflow store lacks the run.
     """
     run = run_name(name, seed)
-    ids = read_run(root, name, seed)
-    store.check_run(ids["run_id"], f"train@{name}-{seed}")
+    ids = store.locate_run(read_run(root, name, seed), f"train@{name}-{seed}")
     best = read_best(root, name, seed)
     refit_rows = {scenario: found["refit_rows"] for scenario, found in best.items() if "refit_rows" in found}
     scores: dict[str, dict[str, Any]] = {}

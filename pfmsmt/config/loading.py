@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pfmsmt.config.data import Data
 from pfmsmt.config.declared import BROKEN
-from pfmsmt.config.keys import MOVED, UPGRADE
+from pfmsmt.config.keys import GONE, MOVED, UPGRADE
 from pfmsmt.config.kinds import Frozen, Seed
 from pfmsmt.config.methods import Methods
 from pfmsmt.config.operations import Evaluate, Federate, Register, Serve, Tune
@@ -157,6 +157,8 @@ def _describe(fault: dict[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         if key in MOVED:
             return f"{key}: this key is now {MOVED[key]}; {UPGRADE}"
+        if key in GONE:
+            return f"{key}: this key is gone: {GONE[key]}; {UPGRADE}"
         if place[:-1] == ["methods"] and place[-1] in BROKEN:
             return f"{key}: this method cannot be used: {BROKEN[place[-1]]}"
         valid = _keys_at(place[:-1])

@@ -31,11 +31,12 @@ class Register(Frozen):
         min_length=1,
         description="Candidates for a scenario's champion; joint and centralized are references only.",
     )
-    alias: Literal["champion", "challenger"] = Field(
-        default="champion",
+    promote: Literal["manual", "if_better"] = Field(
+        default="manual",
         description=(
-            "What the pipeline's choice becomes; a challenger can be made the champion with `pfmsmt models promote`. "
-            "A scenario's first version is its champion at once."
+            "When the pipeline's choice, a challenger, becomes the champion. manual: with `pfmsmt models promote`; "
+            "if_better: at once, if it validated better than the champion on the same rows and fits its requests. A "
+            "scenario's first version is its champion at once."
         ),
     )
     margin: NonNegative = Field(

@@ -13,7 +13,7 @@ from pfmsmt.core.errors import TrackingError
 from pfmsmt.data.schema import Schema
 from pfmsmt.tracking.logged_models import discard_models, log_model
 from pfmsmt.tracking.origin import environment, git_state, source_tags
-from pfmsmt.tracking.store import readable
+from pfmsmt.tracking.store import COMPUTATION, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,7 @@ def training_run(
     params: Mapping[str, Any],
     config_file: Path,
     data: Schema | None = None,
+    computation: str | None = None,
     resume_id: str | None = None,
     resume_round: int = 0,
 ) -> Iterator["TrainingRun"]:
@@ -58,6 +59,7 @@ def training_run(
         params: flat, name -> value.
         config_file: saved with the run as it was.
         data: whose columns and counts the run's data set shows.
+        computation: hash of all that decides what the run computes, by which `Store.locate_run` finds it.
         resume_id: continue this run of a killed training instead. Points that it has already are not logged
             again. Rounds from `resume_round` on that the killed process had logged stay: a deterministic
             training repeats them; where a value differs, both points stay and the newer one counts.
@@ -72,6 +74,8 @@ def training_run(
     else:
         tags = {"role": "federation", "method": method, "seed": str(seed), "dataset": dataset}
         tags |= {"data_fingerprint": fingerprint} | git_state(store.root) | source_tags()
+        if computation:
+            tags[COMPUTATION] = computation
         if store.launcher_run_id:
             tags["launcher_run_id"] = store.launcher_run_id
         with readable(store.uri, "creating a run"):

@@ -5,11 +5,11 @@ as one readable message that names the store (`readable`).
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pfmsmt.core.errors import TrackingError
@@ -17,6 +17,8 @@ from pfmsmt.core.errors import TrackingError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+COMPUTATION = "computation"
+"""Tag of a run: the hash of all that decides what it computes."""
 _FEDERATION = "tags.role='federation'"
 
 
@@ -59,6 +61,48 @@ class Store:
                 f"Run `dvc repro --force --single-item {stage}` to make it here, or set MLFLOW_TRACKING_URI to the "
                 "store that has it."
             )
+
+    def locate_run(self, ids: Mapping[str, Any], stage: str) -> dict[str, Any]:
+        """Return the ids of a finished training in this store.
+
+        Results that DVC restored may have been made in another store. If the same computation was also run in this
+        one, its newest run is found by the fingerprint.
+
+        Args:
+            ids: `run_id`, `models` (scenario -> id) and `fingerprint`, as the training wrote them down.
+            stage: what to run where it is missing.
+
+        Raises:
+            TrackingError: as `check_run`.
+        """
+        try:
+            self.check_run(ids["run_id"], stage)
+        except TrackingError:
+            found = self._same_computation(str(ids.get("fingerprint")))
+            if found is None:
+                raise
+            return {**ids, **found}
+        return dict(ids)
+
+    def commit_of(self, run_id: str) -> dict[str, str]:
+        """Return the tags `git_commit` and `git_dirty` of a run."""
+        with readable(self.uri, f"reading run {run_id}"):
+            tags = self.client.get_run(run_id).data.tags
+        return {name: tags[name] for name in ("git_commit", "git_dirty") if name in tags}
+
+    def _same_computation(self, fingerprint: str) -> dict[str, Any] | None:
+        with readable(self.uri, "searching runs"):
+            runs = self.client.search_runs(
+                [self.experiment_id],
+                f"tags.{COMPUTATION} = '{fingerprint}' and attributes.status = 'FINISHED'",
+                order_by=["attributes.start_time DESC"],
+                max_results=1,
+            )
+            if not runs:
+                return None
+            run_id = runs[0].info.run_id
+            models = self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
+        return {"run_id": run_id, "models": {model.params["scenario"]: model.model_id for model in models}}
 
     def log_run_files(self, run_id: str, files: Path | Iterable[Path], artifact_path: str | None = None) -> None:
         """Copy files, or a whole folder, to a run's artifacts.

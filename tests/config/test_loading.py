@@ -11,7 +11,7 @@ import yaml
 
 from pfmsmt.config import METHOD_NAMES, Config, Federated, PrivateTraining, load_config, parse_config
 from pfmsmt.config.declared import METHODS
-from pfmsmt.config.keys import MOVED, set_values, value_at
+from pfmsmt.config.keys import GONE, MOVED, set_values, value_at
 from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED
 from pfmsmt.config.reference import reference
 from pfmsmt.config.upgrade import upgrade
@@ -168,7 +168,7 @@ def test_the_file_of_version_0_1_0_says_all_that_moved(tmp_path):
         load_config(path)
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{path}: tune: this block is now tune.yaml; `pfmsmt params upgrade` rewrites the file"
-    assert {line.removeprefix(f"{path}: ").partition(":")[0] for line in lines[1:]} == set(MOVED)
+    assert {line.removeprefix(f"{path}: ").partition(":")[0] for line in lines[1:]} == {*MOVED, *GONE}
 
 
 def test_a_key_like_no_other_lists_the_valid_ones():

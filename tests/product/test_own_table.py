@@ -13,6 +13,7 @@ import yaml
 from pfmsmt.config import parse_config
 from pfmsmt.data.schema import read_schema
 from tests.support.documents import ROOT, code_blocks
+from tests.support.shards import read_shard
 
 pytestmark = pytest.mark.slow(20)
 
@@ -67,5 +68,5 @@ def test_the_worked_example_of_an_own_table(dvc_repository, empty_database, make
         assert counts["test"].rows == int(len(own) * parse_config(tree).data.tabular.test_fraction)
         assert sum(count.rows for count in counts.values()) == len(own)
         assert sum(count.positives["ctcvr"] for count in counts.values()) == own["bought"].sum()
-        shard = pd.read_parquet(dvc_repository / "data/clients" / scenario / "test.parquet")
+        shard = read_shard(dvc_repository / "data/clients" / scenario / "test.parquet")
         assert shard["ctr"].tolist() == own["clicked"].tail(counts["test"].rows).tolist()
