@@ -14,9 +14,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
+from pfmsmt.config.blocks import Federated
 from pfmsmt.config.keys import GONE, MOVED, block_at, set_values
 from pfmsmt.config.loading import TUNE_FILE, load_config, parse_config, read_mapping
-from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, Federated
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.files import write_text
 
