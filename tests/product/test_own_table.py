@@ -64,9 +64,5 @@ def test_the_worked_example_of_an_own_table(walk):
         assert counts["test"].rows == int(len(own) * config.data.tabular.test_fraction)
         assert sum(count.rows for count in counts.values()) == len(own)
         assert sum(count.positives["ctcvr"] for count in counts.values()) == own["bought"].sum()
-<<<<<<< HEAD
-        shard = read_shard(dvc_repository / "data/clients" / scenario / "test.parquet")
-=======
-        shard = pd.read_parquet(folder / "data/clients" / scenario / "test.parquet")
->>>>>>> h-help
+        shard = read_shard(folder / "data/clients" / scenario / "test.parquet")
         assert shard["ctr"].tolist() == own["clicked"].tail(counts["test"].rows).tolist()
