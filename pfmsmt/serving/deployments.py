@@ -31,7 +31,7 @@ class Deployment(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What of a registry is served.
+    """The part of a registry that is served.
 
     One registry may hold models of several projects and data sets.
     """

@@ -76,7 +76,7 @@ class Column(NamedTuple):
     """What to do about a value of another kind."""
 
     def advice(self, problem: str) -> str:
-        """Return what to do about a problem, where its own text does not say so."""
+        """Return what to do about a problem, unless its text says so."""
         if ";" in problem:
             return ""
         return self.if_missing if problem == EMPTY else self.if_wrong
