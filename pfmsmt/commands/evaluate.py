@@ -18,6 +18,7 @@ from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import SavedModel, load_model
 from pfmsmt.tracking.mlflow_run import attach_test_metrics
+from pfmsmt.tracking.model_card import CardFacts, describe_run
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Store
@@ -59,6 +60,12 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
         _concat(roc, ROC_COLUMNS).to_csv(folder / "roc.csv", index=False)
         _concat(calibration, CALIBRATION_COLUMNS).to_csv(folder / "calibration.csv", index=False)
     attach_test_metrics(store, ids["run_id"], ids["models"], test_metrics(scores), schema.source, schema.fingerprint)
+    facts = CardFacts(
+        name, seed, schema, best, scores, config.train.calibration, config.evaluate.calibrated,
+        config.evaluate.confidence if config.evaluate.bootstrap else None,
+        pd.read_csv(root / MODELS / run / "ledger.csv"), (root / MODELS / run / "diagnostics.parquet").exists(),
+    )  # fmt: skip
+    describe_run(store, ids["run_id"], ids["models"], facts)
 
 
 ROC_COLUMNS = ("scenario", "task", "false_positive_rate", "true_positive_rate")
