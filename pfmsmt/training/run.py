@@ -177,6 +177,7 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
         models = _log_models(tracked, job, best, last + 1)
         tracked.log_files([job.folder / file for file in FILES if (job.folder / file).exists()], "training")
         _log_pictures(tracked, job.method, history)
+    _warn_of_overfitting(job, history)
     say(f"{job.name}: {history.ledger.summary(federation.template)}")
     checkpoint.remove()
     return {"run_id": tracked.id, "models": models}
@@ -316,6 +317,17 @@ def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
     pictures = diagnostic_pictures(name, Diagnostics(table, history.ledger.traffic()))
     with tempfile.TemporaryDirectory() as folder:
         tracked.log_files([picture.write(Path(folder)) for picture in pictures], "training/pictures")
+
+
+def _warn_of_overfitting(job: Job, history: History) -> None:
+    # Not at the top: other code of the report needs matplotlib, and nothing that is trained depends on it.
+    from pfmsmt.report.comparison.overfitting import overfit_text, overfits, remedies_of
+
+    validation = {scenario: counts["val"] for scenario, counts in job.schema.counts.items() if "val" in counts}
+    cases = overfits(pd.DataFrame(history.rows, columns=["round", "scenario", "task", "auc"]), validation)
+    text = overfit_text(job.name, cases, remedies_of(job.method, job.config.methods))
+    if text:
+        say(text)
 
 
 def _summary(metrics: Mapping[str, float | None], *, validates: bool) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pfmsmt.commands.evaluate import REPLICATES_COLUMNS
 from pfmsmt.report.comparison.comparison_page import write_comparison
 from pfmsmt.report.comparison.inputs import load_results
 
@@ -49,6 +50,7 @@ def write_run(root: Path, method: str, seed: int):
     (evaluation / "roc.csv").write_text("\n".join(["scenario,task,false_positive_rate,true_positive_rate", *roc]))
     bins = [f"{s},{t},{p},{a},40" for s, t in [*places, ("ES", "ctcvr")] for p, a in [(0.05, 0.0), (0.2, 0.25)]]
     (evaluation / "calibration.csv").write_text("\n".join(["scenario,task,predicted,actual,rows", *bins]))
+    pd.DataFrame(columns=REPLICATES_COLUMNS).to_parquet(evaluation / "replicates.parquet", index=False)
     history = [f"{r},{s},{t},{0.5 + r / 16},0.5" for r in (1, 2) for s, t in places]
     history += [f"{r},ES,ctcvr,,0.5" for r in (1, 2)]
     (model / "history.csv").write_text("\n".join(["round,scenario,task,auc,logloss", *history]))
