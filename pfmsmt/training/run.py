@@ -176,7 +176,7 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
         last = _numbered(config.train.rounds if refit is None else refit.rounds, config, refit)
         models = _log_models(tracked, job, best, last + 1)
         tracked.log_files([job.folder / file for file in FILES if (job.folder / file).exists()], "training")
-        _log_pictures(tracked, job.method, history)
+        _log_pictures(tracked, job, history)
     _warn_of_overfitting(job, history)
     say(f"{job.name}: {history.ledger.summary(federation.template)}")
     checkpoint.remove()
@@ -305,7 +305,7 @@ def _refit_rows(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in chosen.items() if key == "refit_rows"}
 
 
-def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
+def _log_pictures(tracked: "TrainingRun", job: Job, history: History) -> None:
     """Log the pictures of the run's diagnostics, if it has any."""
     table = history.diagnostics()
     if table is None:
@@ -314,7 +314,8 @@ def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
     from pfmsmt.report.comparison.diagnostic_pictures import diagnostic_pictures
     from pfmsmt.report.comparison.inputs import Diagnostics
 
-    pictures = diagnostic_pictures(name, Diagnostics(table, history.ledger.traffic()))
+    found = Diagnostics(table, history.ledger.traffic())
+    pictures = diagnostic_pictures(job.method, found, job.schema.scenarios)
     with tempfile.TemporaryDirectory() as folder:
         tracked.log_files([picture.write(Path(folder)) for picture in pictures], "training/pictures")
 

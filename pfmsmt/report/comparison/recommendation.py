@@ -34,10 +34,11 @@ class Gain(NamedTuple):
 
 
 RULE = (
-    f"The rule: local where the AUC gain's interval ends below {WORTHWHILE}, as a smaller gain does not pay for a "
-    "federation; federated where the interval begins above 0, but for ranking only where log-loss certainly gets "
-    "worse; more data in between: these test rows cannot tell."
+    f"Recommended is local where the AUC gain's interval ends below {WORTHWHILE}, less than a federation is worth. "
+    "Otherwise it is federated where the interval begins above 0, but for ranking only where log-loss certainly gets "
+    "worse; and more data where it does not, as these test rows cannot tell."
 )
+"""The rule of `Gain.recommendation`, for readers."""
 
 
 def worth_table(results: Results, *, brief: bool = False) -> DisplayTable | None:
@@ -72,7 +73,8 @@ def worth_table(results: Results, *, brief: bool = False) -> DisplayTable | None
             else (None,) * (1 + len(results.tasks))
         )
         texts = (None if found is None else found.text for found in gain)
-        rows.append(Row(tuple(map(Cell, (scenario, *counted, *texts, gain.recommendation or None)))))
+        cells = map(Cell, (scenario, *counted, *texts))
+        rows.append(Row((*cells, Cell(gain.recommendation or None, best=not brief))))
     if brief:
         wanted = (0, 1, len(headings) - 4, len(headings) - 1)
         headings = tuple(headings[place] for place in wanted)

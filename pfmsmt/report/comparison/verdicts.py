@@ -1,7 +1,6 @@
 """The comparison in sentences: who leads, by how much, and what to look at."""
 
 import textwrap
-from collections.abc import Sequence
 
 from pfmsmt.core.display import Cell, DisplayTable, Heading, Row, terminal_table
 from pfmsmt.report.comparison.differences import SIGNS, Difference, PairedMetric, advantage
@@ -14,7 +13,7 @@ NAMES: dict[PairedMetric, str] = {"auc": "AUC", "logloss": "log-loss", "ece": "c
 UNBIASED = (0.8, 1.25)
 """Predictions over positives: within this range nothing is said."""
 MOST_LISTED = 6
-"""Entries of a list in a remark; how many others there are is said."""
+"""Biased predictions that are named; of others their number is said."""
 
 
 def headline(results: Results) -> str:
@@ -41,7 +40,7 @@ def _rival(results: Results, best: str, metric: PairedMetric) -> str:
         and (lead := advantage(results, name, best, metric, places(results))) is not None
     ]  # fmt: skip
     name, lead = max(leads, key=lambda pair: pair[1].value, default=("", Difference(0.0)))
-    return f"{name} has the better {NAMES[metric]}, by {lead.phrase}." if round(lead.value, 4) > 0 else ""
+    return f"{name} has the lower {NAMES[metric]}, by {lead.phrase}." if round(lead.value, 4) > 0 else ""
 
 
 def lead_table(results: Results) -> DisplayTable | None:
@@ -58,20 +57,18 @@ def lead_table(results: Results) -> DisplayTable | None:
         for other in results.methods
         if other != best
     )
-    headings = [Heading("method", align="left")]
-    for name in NAMES.values():
-        headings.append(Heading("all", name, "+z.4f"))
-        headings += [Heading(task.upper(), name, "+z.4f") for task in results.tasks]
-    return DisplayTable(tuple(headings), rows, f"How far {best} is ahead", _lead_explanation(results, best))
+    headings = (
+        Heading("method", align="left"),
+        *(Heading(task.upper() if task else "all", "AUC", "+z.4f") for task in (None, *results.tasks)),
+        *(Heading("all", NAMES[metric], "+z.4f") for metric in ("logloss", "ece")),
+    )
+    return DisplayTable(headings, rows, f"How far {best} is ahead", _lead_explanation(results, best))
 
 
 def _leads(results: Results, best: str, other: str) -> list[Cell]:
-    cells = []
-    for metric in NAMES:
-        for task in (None, *results.tasks):
-            lead = advantage(results, best, other, metric, places(results, task))
-            cells.append(Cell(None) if lead is None else Cell(lead.value, note=lead.interval, best=lead.certain))
-    return cells
+    leads = [advantage(results, best, other, "auc", places(results, task)) for task in (None, *results.tasks)]
+    leads += [advantage(results, best, other, metric, places(results)) for metric in ("logloss", "ece")]
+    return [Cell(None) if lead is None else Cell(lead.value, note=lead.interval, best=lead.certain) for lead in leads]
 
 
 def _lead_explanation(results: Results, best: str) -> str:
@@ -82,13 +79,13 @@ def _lead_explanation(results: Results, best: str) -> str:
     if results.confidence is None:
         return text
     seeds = (
-        "and of trainings with the same seeds (Student's; of two or three seeds it is wide)"
+        "Student's interval over the seeds is part of it, and is wide for two or three of them."
         if results.several_seeds
-        else "with one seed; how much another seed would change is not in it, so name more in train.seeds"
+        else "With one seed the luck of training is not part of it; name more in train.seeds."
     )
     return (
-        f"{text} [low, high] is the {results.confidence:.0%} interval of the difference: of test searches that are "
-        f"drawn anew, the same for both methods, {seeds}. Bold: the interval leaves 0 out."
+        f"{text} [low, high] is the {results.confidence:.0%} interval of the difference, over test searches that are "
+        f"drawn anew, the same ones for both methods. {seeds} Bold: the interval leaves 0 out."
     )
 
 
@@ -104,25 +101,23 @@ def remarks_on(results: Results) -> tuple[str, ...]:
 
 
 def _bias(results: Results) -> str:
+    """Name the most biased predictions, and count all that are."""
     low, high = UNBIASED
-    found = []
-    for method in (name for name in results.methods if results.deployable(name)):
-        for scenario, task in places(results):
-            ratio, _ = estimate(results, method, "predicted_to_actual", [(scenario, task)])
-            if ratio is not None and not low <= ratio <= high:
-                found.append((f"{method} {scenario} {task.upper()} {ratio:.2f}", max(ratio, 1 / max(ratio, 1e-9))))
-    if not found:
+    ratios = [
+        (f"{method} {scenario} {task.upper()}", estimate(results, method, "predicted_to_actual", [(scenario, task)])[0])
+        for method in results.methods if results.deployable(method)
+        for scenario, task in places(results)
+    ]  # fmt: skip
+    biased = [(name, ratio) for name, ratio in ratios if ratio is not None and not low <= ratio <= high]
+    if not biased:
         return ""
+    biased.sort(key=lambda pair: -max(pair[1], 1 / max(pair[1], 1e-9)))
+    shown = ", ".join(f"{name} ({ratio:#.3g})" for name, ratio in biased[:MOST_LISTED])
+    more = len(biased) - MOST_LISTED
     return (
-        f"Biased: predicted / actual is outside {low} to {high} for {listed([text for text, _ in found])}. "
-        "Where such rates set prices or budgets, they mislead."
+        f"Biased: predicted / actual is outside {low} to {high} for {shown}{f' and {more} more' if more > 0 else ''}. "
+        "Rates that set prices or budgets must not be so."
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first names, and the number of others."""
-    more = len(names) - MOST_LISTED
-    return f"{', '.join(names[:MOST_LISTED])}{f' and {more} more' if more > 0 else ''}"
 
 
 def terminal_findings(results: Results, width: int = 100) -> str:
