@@ -36,12 +36,15 @@ def facts(scenarios=("NL", "ES"), source="synthetic", group="search", **changes)
 
 def test_a_card_says_what_one_asks_of_a_model() -> None:
     card = model_card(facts(), ["NL", "ES"], FILES)
-    assert "| NL | ctr | 6,000, -, 3,000 | 7 | 0.7001 | 0.7123 [0.7000, 0.7200] | 0.2500 | 0.0100 |\n| ES |" in card
+    assert (
+        "| NL | ctr&ensp; | 6,000, -, 3,000 | 7 | 0.7001 | 0.7123 [0.7000, 0.7200]&ensp; | 0.2500 | 0.0100 |\n| ES |"
+        in card
+    )
     for text in (
         "**pf_msmtrec**, seed 3", "test AUC [95%]", "synthetic, fingerprint `ffffffffffff`, grouped by search",
         "platt, fitted to validation rows; the scores above are of calibrated probabilities",
-        "1 tensors in a round, 2 KiB (tower)", "**Limits.**", f"({FILES}/comparison/comparison.html)",
-        f"[who listens to whom]({FILES}/training/pictures)",
+        "1 tensor in a round, 2 KiB (tower)", "**Limits.**", f"({FILES}/comparison/comparison.html)",
+        f"[who listens to whom]({FILES}/training/pictures/listening-pf_msmtrec.png)",
     ):  # fmt: skip
         assert text in card
     one = model_card(facts(pictures=False, confidence=None), ["ES"], FILES)
@@ -55,7 +58,7 @@ def test_few_positives_an_undefined_auc_and_a_refit_are_said() -> None:
     cell = CELL | {"auc": None, "auc_low": None, "auc_high": None, "positives": 2}
     best = {"round": 7, "mean_auc": None, "validation": {"ctr": {"auc": None}}, "refit_rows": 7500}
     card = model_card(facts(scores={"NL": {"ctr": cell}}, best={"NL": best}, scenarios=("NL",)), ["NL"], FILES)
-    assert "| 7 | - | - | 0.2500 |" in card
+    assert "| 7 | - | -&ensp; | 0.2500 |" in card
     assert "mostly luck: NL ctr (2)." in card
     assert "Trained again on training and validation rows (7500)." in card
 
@@ -89,8 +92,8 @@ def test_what_left_is_of_the_clients_themselves() -> None:
     rows = ledger(
         ("NL", "up", "expert", "expert", 1024), ("NL", "down", "gate", "gate", 99), ("ES", "up", "tower", "tower", 4096)
     )
-    assert what_left(rows, ["NL"]) == "1 tensors in a round, 1 KiB (expert); counts and metrics."
-    assert what_left(rows, ["all"]) == "1 tensors in a round, 4 KiB (expert, tower); counts and metrics."
+    assert what_left(rows, ["NL"]) == "1 tensor in a round, 1 KiB (expert); counts and metrics."
+    assert what_left(rows, ["all"]) == "1 tensor in a round, 4 KiB (expert, tower); counts and metrics."
     assert what_left(rows[1:2], ["NL"]) == "No tensor: only counts, losses and metrics."
 
 
@@ -99,7 +102,7 @@ def test_run_model_and_version_carry_the_card(finished_project) -> None:
     ids = read_run(finished_project, "local", 0)
     run = tracking.client.get_run(ids["run_id"])
     card = run.data.tags[NOTE]
-    assert all(f"| {scenario} | ctcvr | " in card for scenario in ("NL", "ES", "US"))
+    assert all(f"| {scenario} | ctcvr&ensp; | " in card for scenario in ("NL", "ES", "US"))
     assert f"{run.data.metrics['test/NL/ctr_auc']:.4f} [" in card
     assert f"runs/{ids['run_id']}/artifacts/comparison/comparison.html" in card
     own = tracking.client.get_logged_model(ids["models"]["NL"]).tags[NOTE]
