@@ -13,7 +13,7 @@ from pfmsmt.core.layout import CLIENTS, EVALUATION, MODELS, read_best, read_run,
 from pfmsmt.core.metrics import LOGGED, bootstrap_auc, calibration_bins, roc_points, task_metrics
 from pfmsmt.core.types import Stream
 from pfmsmt.data.encoder import Encoded
-from pfmsmt.data.schema import Schema
+from pfmsmt.data.schema import UNLABELLED, Schema
 from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import SavedModel, load_model
@@ -43,9 +43,12 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
         probabilities = predict_shard(model, shard, config.evaluate.batch_size, config.evaluate.calibrated)
         given, groups = shard.labels.numpy().astype(np.uint8), shard.groups
         for i, task in enumerate(task.name for task in schema.tasks):
-            labels, predicted = given[:, i], probabilities[:, i]
+            known = given[:, i] != UNLABELLED
+            labels, predicted = given[known, i], probabilities[known, i]
             generator = Stream(config.seed, f"bootstrap/{scenario}/{task}", 0).generator()
-            scores.setdefault(scenario, {})[task] = score_task(labels, predicted, groups, config.evaluate, generator)
+            scores.setdefault(scenario, {})[task] = score_task(
+                labels, predicted, groups[known], config.evaluate, generator
+            )
             where = {"scenario": scenario, "task": task}
             curve, bins = roc_points(labels, predicted), calibration_bins(labels, predicted, config.evaluate.bins)
             if curve is not None:

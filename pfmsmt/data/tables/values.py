@@ -47,6 +47,8 @@ NUMERIC_TEXT = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 """In seconds since 1970."""
 
+UNKNOWN_LABEL = -1
+"""A label that is missing in a column where it may be."""
 EMPTY = "is empty"
 """The problem of a missing value."""
 
@@ -76,7 +78,7 @@ class Column(NamedTuple):
     """What to do about a value of another kind."""
 
     def advice(self, problem: str) -> str:
-        """Return what to do about a problem, where its own text does not say so."""
+        """Return what to do about a problem, if its text does not."""
         if ";" in problem:
             return ""
         return self.if_missing if problem == EMPTY else self.if_wrong
