@@ -14,9 +14,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from pfmsmt.config.keys import MOVED, block_at, set_values
+from pfmsmt.config.blocks import Federated
+from pfmsmt.config.keys import GONE, MOVED, block_at, set_values
 from pfmsmt.config.loading import TUNE_FILE, load_config, parse_config, read_mapping
-from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, Federated
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.files import write_text
 
@@ -65,7 +66,7 @@ def upgrade(path: Path) -> list[str]:
 
 
 def _is_old(tree: dict[str, Any]) -> bool:
-    moved = any(name in block_at(tree, place) for place, name in map(_split, MOVED))
+    moved = any(name in block_at(tree, place) for place, name in map(_split, [*MOVED, *GONE]))
     methods = tree.get("methods")
     return moved or "tune" in tree or (isinstance(methods, dict) and "shared" not in methods)
 
@@ -81,7 +82,7 @@ def _rewrite(path: Path, old: dict[str, Any]) -> Rewritten:
     for block in (tree, tree.get("train"), tree.get("methods")):
         if getattr(block, "merge", None):
             raise ConfigError(f"{path}: a block with `<<` cannot be rewritten; write its keys out")
-    changes = [*_move_keys(tree, path), *_share(tree)]
+    changes = [*_move_keys(tree, path), *_drop_keys(tree), *_share(tree)]
     # A search names keys whole.
     space = block_at(tree, "tune.space")
     for key in [*space]:
@@ -124,6 +125,15 @@ def _move_keys(tree: CommentedMap, path: Path) -> list[str]:
                 raise ConfigError(f"{path}: {old} and {MOVED[old]} are both there; remove one of them")
             _carry(block, block_at(tree, target), name, new)
             changes.append(f"{old}: now {MOVED[old]}")
+    return changes
+
+
+def _drop_keys(tree: CommentedMap) -> list[str]:
+    changes = []
+    for key, now in GONE.items():
+        place, name = _split(key)
+        if block_at(tree, place).pop(name, None) is not None:
+            changes.append(f"{key}: gone; {now}")
     return changes
 
 
@@ -212,6 +222,8 @@ def _check(path: Path, old: dict[str, Any], done: Rewritten) -> None:
     for place, name in map(_split, MOVED):
         if name in (block := block_at(before, place)):
             set_values(before, {MOVED[f"{place}.{name}"]: block.pop(name)})
+    for place, name in map(_split, GONE):
+        block_at(before, place).pop(name, None)
     space = block_at(before, "tune.space")
     for key in [*space]:
         space[MOVED.get(key, key)] = space.pop(key)

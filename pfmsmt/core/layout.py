@@ -42,9 +42,9 @@ MODELS = Path("models")
 <method>-seed<seed>/diagnostics.parquet: who listens to whom, cosines, drift by round; of pf_msmtrec
 """
 RUNS = Path("runs")
-"""Where a run is in MLflow; not in DVC's cache.
+"""Where a run is in MLflow.
 
-<method>-seed<seed>.json: the ids of the run and of its logged models
+<method>-seed<seed>.json: the ids of the run and of its logged models, and the fingerprint by which another store has it
 """
 EVALUATION = Path("evaluation")
 """Scores on test rows, a folder for each run.
@@ -52,11 +52,12 @@ EVALUATION = Path("evaluation")
 <method>-seed<seed>/metrics.json: AUC with interval, GAUC, log-loss, ECE by scenario and task; rows of a refit
 <method>-seed<seed>/roc.csv: points of the ROC curves
 <method>-seed<seed>/calibration.csv: predicted and actual rates by bin
+<method>-seed<seed>/replicates.parquet: AUC, log-loss, ECE of bootstrap draws, which are the same for all runs
 """
 REPORTS = Path("reports")
 """The comparison of all runs, and the data card.
 
-comparison.html: all tables and pictures in one file, which opens offline
+comparison.html: who leads, where a federation is worth it, all tables and pictures; one file, which opens offline
 comparison.md: the tables
 metrics.json: method, scenario, task, metric (`auc`, `gauc`, `logloss`, `ece`); `oracle` on generated data
 summary.json: means over scenarios and seeds
@@ -82,7 +83,7 @@ def run_name(method: str, seed: int) -> str:
 
 
 def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
-    """Read a training run's MLflow ids: {run_id, models: {scenario: id}}.
+    """Read a training run's MLflow ids: {run_id, models: {scenario: id}, fingerprint}.
 
     Raises:
         DataError: the run was not trained, or its file is damaged.

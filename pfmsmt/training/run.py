@@ -136,7 +136,7 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
     and MLflow its rounds are numbered after those of the first.
 
     Returns:
-        run id and logged model ids, as they are saved in `runs/<method>-seed<seed>.json`.
+        run id, logged model ids and fingerprint, as they are saved in `runs/<method>-seed<seed>.json`.
 
     Raises:
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
@@ -144,7 +144,8 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
     config, schema = job.config, job.schema
     check_accountant(config.privacy)
     history = History()
-    checkpoint = Checkpoint(job.root / CHECKPOINTS / job.name, fingerprint(job.params, schema))
+    computation = fingerprint(job.params, schema)
+    checkpoint = Checkpoint(job.root / CHECKPOINTS / job.name, computation)
     refit = checkpoint.refit()
     federation = build(refit)
     resumed = checkpoint.load(federation.load, history)
@@ -160,7 +161,8 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
         say(f"{job.name}: going on after round {done}{_which(refit)}")
     with training_run(
         store, method=job.method, seed=job.seed, dataset=schema.source, fingerprint=schema.fingerprint,
-        params=job.params, config_file=job.root / PARAMS_FILE, data=schema,
+        params=job.params, computation=computation,
+        config_file=job.root / PARAMS_FILE, data=schema,
         resume_id=resume_id, resume_round=_numbered(start.done + 1, config, refit),
     ) as tracked:  # fmt: skip
         run = _Run(job, history, checkpoint, tracked)
@@ -176,10 +178,11 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
         last = _numbered(config.train.rounds if refit is None else refit.rounds, config, refit)
         models = _log_models(tracked, job, best, last + 1)
         tracked.log_files([job.folder / file for file in FILES if (job.folder / file).exists()], "training")
-        _log_pictures(tracked, job.method, history)
+        _log_pictures(tracked, job, history)
+    _warn_of_overfitting(job, history)
     say(f"{job.name}: {history.ledger.summary(federation.template)}")
     checkpoint.remove()
-    return {"run_id": tracked.id, "models": models}
+    return {"run_id": tracked.id, "models": models, "fingerprint": computation}
 
 
 def _begin(federation: FederationLike, refit: Refit | None = None) -> _Start:
@@ -304,7 +307,7 @@ def _refit_rows(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in chosen.items() if key == "refit_rows"}
 
 
-def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
+def _log_pictures(tracked: "TrainingRun", job: Job, history: History) -> None:
     """Log the pictures of the run's diagnostics, if it has any."""
     table = history.diagnostics()
     if table is None:
@@ -313,9 +316,21 @@ def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
     from pfmsmt.report.comparison.diagnostic_pictures import diagnostic_pictures
     from pfmsmt.report.comparison.inputs import Diagnostics
 
-    pictures = diagnostic_pictures(name, Diagnostics(table, history.ledger.traffic()))
+    found = Diagnostics(table, history.ledger.traffic())
+    pictures = diagnostic_pictures(job.method, found, job.schema.scenarios)
     with tempfile.TemporaryDirectory() as folder:
         tracked.log_files([picture.write(Path(folder)) for picture in pictures], "training/pictures")
+
+
+def _warn_of_overfitting(job: Job, history: History) -> None:
+    # Not at the top: other code of the report needs matplotlib, and nothing that is trained depends on it.
+    from pfmsmt.report.comparison.overfitting import overfit_text, overfits, remedies_of
+
+    validation = {scenario: counts["val"] for scenario, counts in job.schema.counts.items() if "val" in counts}
+    cases = overfits(pd.DataFrame(history.rows, columns=["round", "scenario", "task", "auc"]), validation)
+    text = overfit_text(job.name, cases, remedies_of(job.method, job.config.methods))
+    if text:
+        say(text)
 
 
 def _summary(metrics: Mapping[str, float | None], *, validates: bool) -> str:

@@ -10,6 +10,7 @@ from pfmsmt.config import load_config
 from pfmsmt.data.schema import read_schema
 from tests.support.checkout import Checkout, stop
 from tests.support.documents import ROOT, code_blocks, commands
+from tests.support.shards import read_shard
 
 pytestmark = pytest.mark.slow(60)
 
@@ -63,5 +64,5 @@ def test_the_worked_example_of_an_own_table(walk):
         assert counts["test"].rows == int(len(own) * config.data.tabular.test_fraction)
         assert sum(count.rows for count in counts.values()) == len(own)
         assert sum(count.positives["ctcvr"] for count in counts.values()) == own["bought"].sum()
-        shard = pd.read_parquet(folder / "data/clients" / scenario / "test.parquet")
+        shard = read_shard(folder / "data/clients" / scenario / "test.parquet")
         assert shard["ctr"].tolist() == own["clicked"].tail(counts["test"].rows).tolist()

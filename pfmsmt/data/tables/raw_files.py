@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pfmsmt.core.errors import DataError
+from pfmsmt.data.schema import refuse_encoded
 from pfmsmt.data.tables.csv import read_blocks
 from pfmsmt.data.tables.faults import Faults
 from pfmsmt.data.tables.prefetch import ahead
@@ -144,6 +145,7 @@ def read_header(path: Path, needed: Sequence[str]) -> list[str]:
 
 
 def _check_names(name: str, header: Sequence[str], needed: Sequence[str]) -> None:
+    refuse_encoded(header, name, "the source must be the log itself", DataError)
     wrong = [column for column in needed if header.count(column) != 1]
     if wrong:
         fault = "is missing in the header" if wrong[0] not in header else "stands there twice"

@@ -78,7 +78,7 @@ class Column(NamedTuple):
     """What to do about a value of another kind."""
 
     def advice(self, problem: str) -> str:
-        """Return what to do about a problem, if its text does not."""
+        """Return what to do about a problem, unless its text says so."""
         if ";" in problem:
             return ""
         return self.if_missing if problem == EMPTY else self.if_wrong
