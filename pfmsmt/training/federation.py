@@ -224,7 +224,7 @@ def build_federation(
 
 
 def _labelled(schema: Schema, client: str, splits: Sequence[str]) -> tuple[int, ...] | None:
-    """Return a client's rows with a label of each task; None where all have one."""
+    """Count a client's labels of each task; None: no row lacks one."""
     if not any(task.partial for task in schema.tasks):
         return None
     return tuple(sum(schema.counts[client][split].labels(task.name) for split in splits) for task in schema.tasks)
