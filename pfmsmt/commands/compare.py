@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pfmsmt.config import Config
-from pfmsmt.config.methods import Linear, PlainLearning
+from pfmsmt.methods.averaging import Linear, PlainLearning
 from pfmsmt.core.console import say
 from pfmsmt.core.layout import CARD, EVALUATION, MODELS, ORACLE, REPORTS, read_run
 from pfmsmt.data.schema import Schema
