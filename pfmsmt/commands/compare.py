@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pfmsmt.config import Config
+from pfmsmt.config.methods import Linear, PlainLearning
 from pfmsmt.core.console import say
 from pfmsmt.core.layout import CARD, EVALUATION, MODELS, ORACLE, REPORTS, read_run
 from pfmsmt.data.schema import Schema
 from pfmsmt.methods.catalogue import method_facts
 from pfmsmt.report.comparison.inputs import Results, load_results
 from pfmsmt.report.comparison.metric_tables import terminal_comparison
+from pfmsmt.report.comparison.overfitting import remedies_of
+from pfmsmt.report.comparison.verdicts import terminal_findings
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Store
@@ -42,6 +45,8 @@ def compare(config: Config, schema: Schema, tracking: "Store", root: Path) -> No
 
 def results_of(config: Config, schema: Schema, root: Path) -> Results:
     """Load all runs that params.yaml asks for."""
+    deployable = [method for method in config.train.methods if method_facts(method, config.methods).deployable]
+    alone = [method for method in deployable if isinstance(getattr(config.methods, method), (PlainLearning, Linear))]
     return load_results(
         [(method, seed) for method in config.train.methods for seed in config.train.seeds],
         evaluation=root / EVALUATION,
@@ -49,15 +54,19 @@ def results_of(config: Config, schema: Schema, root: Path) -> Results:
         oracle=root / ORACLE if config.data.source == "synthetic" else None,
         scenarios=schema.scenarios,
         tasks=[task.name for task in schema.tasks],
-        references=[method for method in config.train.methods if not method_facts(method, config.methods).deployable],
+        references=[method for method in config.train.methods if method not in deployable],
         confidence=config.evaluate.confidence if config.evaluate.bootstrap else None,
+        federated=[method for method in deployable if method not in alone],
+        remedies={method: remedies_of(method, config.methods) for method in config.train.methods},
+        counts=schema.counts,
     )
 
 
 def comparison_text(config: Config, schema: Schema, root: Path) -> str:
-    """Return the table and the next commands."""
+    """Return the table, what it says, and the next commands."""
+    results = results_of(config, schema, root)
     return (
-        f"\n{terminal_comparison(results_of(config, schema, root))}\n"
+        f"\n{terminal_comparison(results)}\n{terminal_findings(results)}\n"
         f"The whole comparison: {REPORTS / 'comparison.html'}\n\n"
         "Next:\n"
         "  make ui                                  compare the runs in the MLflow UI\n"

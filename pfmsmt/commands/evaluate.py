@@ -10,7 +10,15 @@ from pfmsmt.config import Config, Evaluate
 from pfmsmt.core.console import say
 from pfmsmt.core.files import new_folder, write_json
 from pfmsmt.core.layout import CLIENTS, EVALUATION, MODELS, read_best, read_run, run_name
-from pfmsmt.core.metrics import LOGGED, bootstrap_auc, calibration_bins, roc_points, task_metrics
+from pfmsmt.core.metrics import (
+    LOGGED,
+    Replicates,
+    bootstrap,
+    calibration_bins,
+    percentile_interval,
+    roc_points,
+    task_metrics,
+)
 from pfmsmt.core.types import Stream
 from pfmsmt.data.encoder import Encoded
 from pfmsmt.data.schema import Schema
@@ -18,13 +26,16 @@ from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import SavedModel, load_model
 from pfmsmt.tracking.mlflow_run import attach_test_metrics
+from pfmsmt.tracking.model_card import CardFacts, describe_run
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Store
 
 
 def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store", root: Path) -> None:
-    """Score `models/<run>/` and write `evaluation/<run>/{metrics.json,roc.csv,calibration.csv}`.
+    """Score `models/<run>/` and write `evaluation/<run>/`.
+
+    The files are metrics.json, roc.csv, calibration.csv and replicates.parquet.
 
     Raises:
         DataError: a shard, the run's result or its id file is missing.
@@ -35,7 +46,7 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
     best = read_best(root, name, seed)
     refit_rows = {scenario: found["refit_rows"] for scenario, found in best.items() if "refit_rows" in found}
     scores: dict[str, dict[str, Any]] = {}
-    roc, calibration = [], []
+    roc, calibration, drawn = [], [], []
     for scenario in schema.scenarios:
         model = load_model(root / MODELS / run / scenario)
         shard = open_shard(root / CLIENTS, "test", schema.scenario(scenario))
@@ -43,9 +54,14 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
         given, groups = shard.labels.numpy().astype(np.uint8), shard.groups
         for i, task in enumerate(task.name for task in schema.tasks):
             labels, predicted = given[:, i], probabilities[:, i]
-            generator = Stream(config.seed, f"bootstrap/{scenario}/{task}", 0).generator()
-            scores.setdefault(scenario, {})[task] = score_task(labels, predicted, groups, config.evaluate, generator)
             where = {"scenario": scenario, "task": task}
+            # The same draws for all methods, seeds and tasks, so that differences and means are paired.
+            generator = Stream(config.seed, f"bootstrap/{scenario}", 0).generator()
+            cell, replicates = score_task(labels, predicted, groups, config.evaluate, generator)
+            scores.setdefault(scenario, {})[task] = cell
+            if replicates is not None:
+                numbers = {"replicate": range(config.evaluate.bootstrap)}
+                drawn.append(pd.DataFrame({**where, **numbers, **replicates._asdict()}))
             curve, bins = roc_points(labels, predicted), calibration_bins(labels, predicted, config.evaluate.bins)
             if curve is not None:
                 roc.append(pd.DataFrame({**where, **curve._asdict()}))
@@ -58,11 +74,19 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
         write_json(folder / "metrics.json", {"method": name, "seed": seed, "scenarios": scores, **refits})
         _concat(roc, ROC_COLUMNS).to_csv(folder / "roc.csv", index=False)
         _concat(calibration, CALIBRATION_COLUMNS).to_csv(folder / "calibration.csv", index=False)
+        _concat(drawn, REPLICATES_COLUMNS).to_parquet(folder / "replicates.parquet", index=False, compression="zstd")
     attach_test_metrics(store, ids["run_id"], ids["models"], test_metrics(scores), schema.source, schema.fingerprint)
+    facts = CardFacts(
+        name, seed, schema, best, scores, config.train.calibration, config.evaluate.calibrated,
+        config.evaluate.confidence if config.evaluate.bootstrap else None,
+        pd.read_csv(root / MODELS / run / "ledger.csv"), (root / MODELS / run / "diagnostics.parquet").exists(),
+    )  # fmt: skip
+    describe_run(store, ids["run_id"], ids["models"], facts)
 
 
 ROC_COLUMNS = ("scenario", "task", "false_positive_rate", "true_positive_rate")
 CALIBRATION_COLUMNS = ("scenario", "task", "predicted", "actual", "rows")
+REPLICATES_COLUMNS = ("scenario", "task", "replicate", *Replicates._fields)
 
 
 def predict_shard(model: SavedModel, shard: ClientRows, rows_at_once: int, calibrated: bool) -> np.ndarray:
@@ -78,20 +102,19 @@ def predict_shard(model: SavedModel, shard: ClientRows, rows_at_once: int, calib
 
 def score_task(
     labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, settings: Evaluate, generator: np.random.Generator
-) -> dict[str, Any]:
-    """Return one task's metrics, and its AUC's interval.
+) -> tuple[dict[str, Any], Replicates | None]:
+    """Return one task's metrics, with its AUC's interval, and the replicates.
 
-    None where one is undefined.
+    A metric that is undefined is None.
     """
-    interval = None
-    if settings.bootstrap:
-        interval = bootstrap_auc(
-            labels, predicted, groups,
-            replicates=settings.bootstrap, confidence=settings.confidence, generator=generator,
-        )  # fmt: skip
+    replicates = bootstrap(
+        labels, predicted, groups, bins=settings.bins, replicates=settings.bootstrap, generator=generator
+    )
+    interval = percentile_interval(replicates.auc, settings.confidence) if replicates is not None else None
     low, high = interval or (None, None)
     counts = {"rows": len(labels), "positives": int(labels.sum())}
-    return {**task_metrics(labels, predicted, groups, bins=settings.bins), "auc_low": low, "auc_high": high, **counts}
+    metrics = task_metrics(labels, predicted, groups, bins=settings.bins)
+    return {**metrics, "auc_low": low, "auc_high": high, **counts}, replicates
 
 
 def test_metrics(scores: dict[str, dict[str, Any]]) -> dict[str, float | None]:

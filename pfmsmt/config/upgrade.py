@@ -74,7 +74,7 @@ def _is_old(tree: dict[str, Any]) -> bool:
 def _rewrite(path: Path, old: dict[str, Any]) -> Rewritten:
     text = path.read_bytes().decode("utf-8")
     ends = "\r\n" if "\r\n" in text else "\n"
-    form = _form()
+    form = round_trip_form()
     try:
         tree = form.load(text)
     except YAMLError as error:
@@ -92,12 +92,13 @@ def _rewrite(path: Path, old: dict[str, Any]) -> Rewritten:
     if tune is not None:
         changes.append(f"tune: moved to {TUNE_FILE}")
     new = [key for key in tree if key not in old]
-    params = _spaced(_dumped(form, tree), [*new, *(_after(tree, new))])
-    search = None if tune is None else _TUNE_HEAD + re.sub(r"\A\s+#", "#", _dumped(form, tune))
+    params = _spaced(dump_tree(form, tree), [*new, *(_after(tree, new))])
+    search = None if tune is None else _TUNE_HEAD + re.sub(r"\A\s+#", "#", dump_tree(form, tune))
     return Rewritten(params.replace("\n", ends), search and search.replace("\n", ends), changes)
 
 
-def _form() -> YAML:
+def round_trip_form() -> YAML:
+    """Return a reader and writer that keeps comments, quotes and order."""
     form = YAML()
     form.preserve_quotes = True
     form.width = 10**6
@@ -196,7 +197,8 @@ def _has_lines(block: CommentedMap, key: str) -> bool:
     return any(re.search(r"\n\s*#", token.value) for token in flat)
 
 
-def _dumped(form: YAML, tree: CommentedMap) -> str:
+def dump_tree(form: YAML, tree: CommentedMap) -> str:
+    """Return a file's text of a tree that `form` has read."""
     stream = io.StringIO()
     form.dump(tree, stream)
     return stream.getvalue().rstrip() + "\n"

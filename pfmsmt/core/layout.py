@@ -52,11 +52,12 @@ EVALUATION = Path("evaluation")
 <method>-seed<seed>/metrics.json: AUC with interval, GAUC, log-loss, ECE by scenario and task; rows of a refit
 <method>-seed<seed>/roc.csv: points of the ROC curves
 <method>-seed<seed>/calibration.csv: predicted and actual rates by bin
+<method>-seed<seed>/replicates.parquet: AUC, log-loss, ECE of bootstrap draws, which are the same for all runs
 """
 REPORTS = Path("reports")
 """The comparison of all runs, and the data card.
 
-comparison.html: all tables and pictures in one file, which opens offline
+comparison.html: who leads, where a federation is worth it, all tables and pictures; one file, which opens offline
 comparison.md: the tables
 metrics.json: method, scenario, task, metric (`auc`, `gauc`, `logloss`, `ece`); `oracle` on generated data
 summary.json: means over scenarios and seeds

@@ -36,6 +36,17 @@ class CalibrationBins(NamedTuple):
     rows: Integers
 
 
+class Replicates(NamedTuple):
+    """Metrics of each bootstrap replicate, each [replicates].
+
+    nan where one is undefined: no positive or no negative was drawn, or no row at all.
+    """
+
+    auc: Floats
+    logloss: Floats
+    ece: Floats
+
+
 def auc(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> float | None:
     """Return the area under the ROC curve.
 
@@ -113,8 +124,7 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
         ValueError: as `auc`.
     """
     positive, scores = _checked(labels, probabilities)
-    clipped = np.clip(scores.astype(np.float64), CLIP, 1.0 - CLIP)
-    return float(-np.mean(np.where(positive, np.log(clipped), np.log1p(-clipped))))
+    return float(np.mean(_losses(positive, scores)))
 
 
 def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int) -> float:
@@ -162,55 +172,78 @@ def task_metrics(
     }
 
 
-def bootstrap_auc(
+def bootstrap(
     labels: ArrayLike,
     probabilities: ArrayLike,
     groups: ArrayLike,
     *,
+    bins: int,
     replicates: int,
-    confidence: float,
     generator: np.random.Generator,
-) -> tuple[float, float] | None:
-    """Return the percentile interval of the AUC, resampling whole groups.
+) -> Replicates | None:
+    """Return the metrics of bootstrap replicates, which resample whole groups.
 
     Whole groups, as a search's rows are not independent. Each replicate draws a Poisson(1) weight per group (Hanley and
-    MacGibbon 2006). Rows are sorted once, so a replicate is O(B). Replicates that draw no positive or no negative are
-    left out.
+    MacGibbon 2006). The weights depend on nothing but the generator and the number of groups: of models that are scored
+    on the same rows with generators in the same state, replicate i has the same weights, so that differences are
+    paired. Rows are sorted once, so a replicate is O(B).
 
     Args:
         labels: [B], 0 or 1.
         probabilities: [B], in [0, 1].
         groups: [B], the search of each row.
-        replicates: 0 switches the interval off.
-        confidence: of the interval, 0 < x < 1.
+        bins: of the calibration error; every replicate has the bins of all rows.
+        replicates: 0 switches them off.
         generator: the only source of randomness.
 
     Returns:
-        (low, high), or None: no replicates asked for, a single group, AUC undefined.
+        None without replicates, and with a single group.
 
     Raises:
-        ValueError: as `auc`; replicates < 0; confidence outside (0, 1).
+        ValueError: as `auc`; bins < 1; replicates < 0.
     """
     positive, scores = _checked(labels, probabilities)
     codes = _group_codes(groups, scores)
     if replicates < 0:
         raise ValueError(f"replicates is {replicates}; it must be >= 0")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence is {confidence}; it must lie between 0 and 1")
     count = int(codes.max()) + 1
     if replicates == 0 or count == 1:
         return None
     ranking = _rank(positive, scores)
     of_positives, of_negatives = codes[ranking.positives], codes[ranking.negatives]
-    values: list[float] = []
-    for _ in range(replicates):
+    rows = np.bincount(codes)
+    losses = np.bincount(codes, weights=_losses(positive, scores))
+    order, bin_of_row = _sorted_into_bins(scores, bins)
+    starts = np.flatnonzero(np.r_[True, bin_of_row[1:] != bin_of_row[:-1]])
+    of_sorted, residuals = codes[order], scores[order].astype(np.float64) - positive[order]
+    found = Replicates(*np.full((3, replicates), np.nan))
+    for number in range(replicates):
         drawn = generator.poisson(1.0, count)
-        value = _area(ranking, drawn[of_positives], drawn[of_negatives])
-        if value is not None:
-            values.append(value)
-    if not values:
+        area = _area(ranking, drawn[of_positives], drawn[of_negatives])
+        if area is not None:
+            found.auc[number] = area
+        total = drawn @ rows
+        if total:
+            found.logloss[number] = drawn @ losses / total
+            found.ece[number] = np.abs(np.add.reduceat(drawn[of_sorted] * residuals, starts)).sum() / total
+    return found
+
+
+def percentile_interval(values: ArrayLike, confidence: float) -> tuple[float, float] | None:
+    """Return the (low, high) that hold the middle share of the values.
+
+    nan are left out; None where nothing else is left.
+
+    Raises:
+        ValueError: confidence outside (0, 1).
+    """
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence is {confidence}; it must lie between 0 and 1")
+    given = np.asarray(values, np.float64)
+    defined = given[~np.isnan(given)]
+    if not defined.size:
         return None
-    low, high = np.quantile(values, [(1.0 - confidence) / 2, (1.0 + confidence) / 2])
+    low, high = np.quantile(defined, [(1.0 - confidence) / 2, (1.0 + confidence) / 2])
     return float(low), float(high)
 
 
@@ -247,17 +280,28 @@ def calibration_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int) -> 
         ValueError: as `auc`; bins < 1.
     """
     positive, scores = _checked(labels, probabilities)
-    if bins < 1:
-        raise ValueError(f"bins is {bins}; it must be >= 1")
-    order = np.argsort(scores, kind="stable")
+    order, bin_of_row = _sorted_into_bins(scores, bins)
     scores, positive = scores[order].astype(np.float64), positive[order]
-    first_of_tie = np.searchsorted(scores, scores, side="left")
-    bin_of_row = first_of_tie * bins // len(scores)
     rows = np.bincount(bin_of_row, minlength=bins)
     filled = rows > 0
     predicted = np.bincount(bin_of_row, weights=scores, minlength=bins)[filled] / rows[filled]
     actual = np.bincount(bin_of_row, weights=positive, minlength=bins)[filled] / rows[filled]
     return CalibrationBins(predicted, actual, rows[filled].astype(np.int64))
+
+
+def _losses(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> Floats:
+    clipped = np.clip(scores.astype(np.float64), CLIP, 1.0 - CLIP)
+    return -np.where(positive, np.log(clipped), np.log1p(-clipped))
+
+
+def _sorted_into_bins(scores: NDArray[np.floating], bins: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the order of rows by score, and the bin of each row in that order."""
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; it must be >= 1")
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    first_of_tie = np.searchsorted(ordered, ordered, side="left")
+    return order, first_of_tie * bins // len(scores)
 
 
 class _Ranking(NamedTuple):

@@ -20,7 +20,7 @@ class Page(NamedTuple):
     points: tuple[str, ...]
     """Sentences that a reader should see before the tables."""
     tables: tuple[DisplayTable, ...]
-    """One stands in front of the pictures, the others behind them."""
+    """The first ones stand in front of the pictures, the others behind them."""
     pictures: tuple[Picture, ...]
     picture_folder: str
     """Beside the Markdown file; the HTML file holds the pictures itself."""
@@ -30,6 +30,10 @@ class Page(NamedTuple):
     """(name, value), such as a fingerprint."""
     colours: Mapping[str, str] | None = None
     """Name of a row -> its colour in the pictures; HTML only."""
+    in_front: int = 1
+    """Tables in front of the pictures."""
+    remarks: tuple[str, ...] = ()
+    """What deserves attention; stands above the points."""
 
 
 def write_page(page: Page, folder: Path, name: str, texts: Mapping[str, str] | None = None) -> tuple[Path, ...]:
@@ -55,13 +59,14 @@ def markdown_page(page: Page) -> str:
     """Return the report as Markdown, which names its pictures' files."""
     parts = [f"# {markdown_text(page.title)}", f"**{markdown_text(page.headline)}**"]
     parts += [f"{name}: `{value}`" for name, value in page.facts]
-    parts.append(_bullets(page.points))
-    first, *others = page.tables
-    parts += _section(first)
-    for picture in page.pictures:
-        caption = markdown_text(picture.caption)
-        parts += [f"![{caption}]({page.picture_folder}/{picture.name}.png)", f"*{caption}*"]
-    for table in others:
+    parts += [_bullets(page.remarks), _bullets(page.points)]
+    for table in page.tables[: page.in_front]:
+        parts += _section(table)
+    # A picture shows its caption as its title, so that it is not printed again.
+    parts += [
+        f"![{markdown_text(picture.caption)}]({page.picture_folder}/{picture.name}.png)" for picture in page.pictures
+    ]
+    for table in page.tables[page.in_front :]:
         parts += _section(table)
     return "\n\n".join(part for part in parts if part) + "\n"
 

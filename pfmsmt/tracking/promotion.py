@@ -13,6 +13,7 @@ from pfmsmt.core.errors import TrackingError
 from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.tracking import registry
 from pfmsmt.tracking.logged_models import read_model_schema
+from pfmsmt.tracking.model_card import champion_text, registered_text
 from pfmsmt.tracking.origin import source_tags
 from pfmsmt.tracking.registry import CHALLENGER, CHAMPION, Version
 
@@ -198,7 +199,17 @@ def set_champion(
     # The record first: a champion without one would be lost to rollback, a record without its champion is seen.
     registry.set_model_tag(store, scenario, _RECORD + time.replace(":", "").replace("+0000", "Z"), _text(done))
     registry.set_alias(store, scenario, CHAMPION, version)
+    _describe(store, scenario, done)
     return done
+
+
+def _describe(store: "Store", scenario: str, done: Promotion) -> None:
+    """Say it in words on MLflow's pages: at the version, and with all others at the model."""
+    versions = registry.versions(store, scenario)
+    known = {entry.version: entry for entry in versions}
+    text = champion_text(known[done.after], done, known.get(done.before or ""))
+    registry.set_version_tag(store, scenario, done.after, "promotion", text)
+    registry.describe_model(store, scenario, registered_text(scenario, history(store, scenario), versions))
 
 
 def history(store: "Store", scenario: str) -> list[Promotion]:

@@ -4,13 +4,11 @@ Made by `connection.connect`; the other modules of this package are functions on
 as one readable message that names the store (`readable`).
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from pfmsmt.core.errors import TrackingError
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 COMPUTATION = "computation"
 """Tag of a run: the hash of all that decides what it computes."""
-_FEDERATION = "tags.role='federation'"
 
 
 @dataclass(frozen=True)
@@ -132,44 +129,3 @@ def readable(uri: str, doing: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:
         raise TrackingError(f"MLflow store {uri}: {doing} failed: {error}") from error
-
-
-def deep_links(store: Store, base_url: str | None = None) -> dict[str, str]:
-    """Return addresses of the useful pages in the MLflow UI.
-
-    Charts, table, models, compare (if there are runs), registry.
-
-    Args:
-        store: whose runs they show.
-        base_url: of the UI; by default the tracking server, for a local store http://127.0.0.1:5000.
-    """
-    default = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
-    home = f"{(base_url or default).rstrip('/')}/#"
-    experiment = f"{home}/experiments/{store.experiment_id}"
-    runs = f"{experiment}/runs?searchFilter={quote(_FEDERATION, safe='')}"
-    newest = _newest_runs(store)
-    found = {
-        "charts": f"{runs}&compareRunsMode=CHART",
-        "table": f"{runs}&orderByKey={quote('metrics.`test/mean_auc`', safe='')}&orderByAsc=false",
-        "models": f"{experiment}/models?viewMode=CHART",
-    }
-    if newest:
-        found["compare"] = f"{home}/compare-runs?runs={_list(newest)}&experiments={_list([store.experiment_id])}"
-    return found | {"registry": f"{home}/models"}
-
-
-def _list(ids: list[str]) -> str:
-    return quote(json.dumps(ids, separators=(",", ":")), safe="")
-
-
-def _newest_runs(store: Store) -> list[str]:
-    """Return the newest finished run of each method, methods by name."""
-    with readable(store.uri, "searching runs"):
-        runs = store.client.search_runs(
-            [store.experiment_id],
-            f"{_FEDERATION} and attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time DESC"],
-            max_results=1000,
-        )
-    newest = {run.data.tags["method"]: run.info.run_id for run in reversed(runs)}
-    return [newest[method] for method in sorted(newest)]

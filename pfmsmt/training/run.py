@@ -178,7 +178,8 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
         last = _numbered(config.train.rounds if refit is None else refit.rounds, config, refit)
         models = _log_models(tracked, job, best, last + 1)
         tracked.log_files([job.folder / file for file in FILES if (job.folder / file).exists()], "training")
-        _log_pictures(tracked, job.method, history)
+        _log_pictures(tracked, job, history)
+    _warn_of_overfitting(job, history)
     say(f"{job.name}: {history.ledger.summary(federation.template)}")
     checkpoint.remove()
     return {"run_id": tracked.id, "models": models, "fingerprint": computation}
@@ -306,7 +307,7 @@ def _refit_rows(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in chosen.items() if key == "refit_rows"}
 
 
-def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
+def _log_pictures(tracked: "TrainingRun", job: Job, history: History) -> None:
     """Log the pictures of the run's diagnostics, if it has any."""
     table = history.diagnostics()
     if table is None:
@@ -315,9 +316,21 @@ def _log_pictures(tracked: "TrainingRun", name: str, history: History) -> None:
     from pfmsmt.report.comparison.diagnostic_pictures import diagnostic_pictures
     from pfmsmt.report.comparison.inputs import Diagnostics
 
-    pictures = diagnostic_pictures(name, Diagnostics(table, history.ledger.traffic()))
+    found = Diagnostics(table, history.ledger.traffic())
+    pictures = diagnostic_pictures(job.method, found, job.schema.scenarios)
     with tempfile.TemporaryDirectory() as folder:
         tracked.log_files([picture.write(Path(folder)) for picture in pictures], "training/pictures")
+
+
+def _warn_of_overfitting(job: Job, history: History) -> None:
+    # Not at the top: other code of the report needs matplotlib, and nothing that is trained depends on it.
+    from pfmsmt.report.comparison.overfitting import overfit_text, overfits, remedies_of
+
+    validation = {scenario: counts["val"] for scenario, counts in job.schema.counts.items() if "val" in counts}
+    cases = overfits(pd.DataFrame(history.rows, columns=["round", "scenario", "task", "auc"]), validation)
+    text = overfit_text(job.name, cases, remedies_of(job.method, job.config.methods))
+    if text:
+        say(text)
 
 
 def _summary(metrics: Mapping[str, float | None], *, validates: bool) -> str:

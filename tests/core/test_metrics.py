@@ -161,7 +161,8 @@ def test_task_metrics_has_every_key_and_none_where_undefined():
 class TestBootstrap:
     def interval(self, *data, replicates=200, confidence=0.95, seed=0):
         generator = np.random.default_rng(seed)
-        return metrics.bootstrap_auc(*data, replicates=replicates, confidence=confidence, generator=generator)
+        found = metrics.bootstrap(*data, bins=15, replicates=replicates, generator=generator)
+        return None if found is None else metrics.percentile_interval(found.auc, confidence)
 
     def test_is_the_percentile_interval_of_reweighted_aucs(self):
         labels, scores, groups = many_rows(rows=400)
@@ -196,6 +197,40 @@ class TestBootstrap:
 
     def test_replicates_without_both_classes_are_left_out(self):
         assert self.interval([0, 1], [0.1, 0.2], [1, 2]) == (1.0, 1.0)
+
+    def test_replicates_are_the_metrics_of_repeated_rows(self):
+        labels, scores, groups = many_rows(rows=400)
+        found = metrics.bootstrap(labels, scores, groups, bins=1, replicates=5, generator=np.random.default_rng(3))
+        generator = np.random.default_rng(3)
+        for number in range(5):
+            rows = np.repeat(np.arange(400), generator.poisson(1.0, 50)[groups])
+            drawn = labels[rows], scores[rows]
+            assert found.auc[number] == pytest.approx(metrics.auc(*drawn))
+            assert found.logloss[number] == pytest.approx(metrics.log_loss(*drawn))
+            # One bin alone has the same edges whatever is drawn.
+            assert found.ece[number] == pytest.approx(metrics.expected_calibration_error(*drawn, 1))
+
+    def test_replicates_keep_the_bins_of_all_rows(self):
+        labels, _, groups = many_rows(rows=400)
+        scores = np.random.default_rng(5).random(400)  # without ties, so that bins are quarters
+        one = metrics.bootstrap(labels, scores, groups, bins=4, replicates=1, generator=np.random.default_rng(3))
+        drawn = np.random.default_rng(3).poisson(1.0, 50)[groups]
+        order = np.argsort(scores, kind="stable")
+        gaps = [abs(np.sum((drawn * (scores - labels))[part])) for part in np.split(order, 4)]
+        assert one.ece[0] == pytest.approx(sum(gaps) / drawn.sum())
+
+    def test_the_same_weights_for_any_model_of_the_same_rows(self):
+        labels, scores, groups = many_rows(rows=400)
+
+        def drawn(probabilities):
+            return metrics.bootstrap(
+                labels, probabilities, groups, bins=5, replicates=9, generator=np.random.default_rng(3)
+            )
+
+        one, two = drawn(scores), drawn(np.sqrt(scores))
+        # The root keeps the order of rows, so with the same weights each replicate has the same AUC.
+        np.testing.assert_array_equal(one.auc, two.auc)
+        assert not np.array_equal(one.logloss, two.logloss)
 
 
 class TestRoc:
@@ -261,8 +296,8 @@ class TestRefused:
             metrics.calibration_bins(*data, 0)
         with pytest.raises(ValueError, match="points is 1"):
             metrics.roc_points(*data, 1)
-        for replicates, confidence, message in [(-1, 0.9, "replicates is -1"), (1, 1.0, r"confidence is 1\.0")]:
+        for bins, replicates, message in [(15, -1, "replicates is -1"), (0, 1, "bins is 0")]:
             with pytest.raises(ValueError, match=message):
-                metrics.bootstrap_auc(
-                    *data, [1, 2], replicates=replicates, confidence=confidence, generator=np.random.default_rng(0)
-                )
+                metrics.bootstrap(*data, [1, 2], bins=bins, replicates=replicates, generator=np.random.default_rng(0))
+        with pytest.raises(ValueError, match=r"confidence is 1\.0"):
+            metrics.percentile_interval([0.5], 1.0)

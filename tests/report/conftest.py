@@ -5,9 +5,11 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from pfmsmt.commands.evaluate import REPLICATES_COLUMNS
 from pfmsmt.report.comparison.comparison_page import write_comparison
 from pfmsmt.report.comparison.inputs import load_results
 
@@ -49,6 +51,7 @@ def write_run(root: Path, method: str, seed: int):
     (evaluation / "roc.csv").write_text("\n".join(["scenario,task,false_positive_rate,true_positive_rate", *roc]))
     bins = [f"{s},{t},{p},{a},40" for s, t in [*places, ("ES", "ctcvr")] for p, a in [(0.05, 0.0), (0.2, 0.25)]]
     (evaluation / "calibration.csv").write_text("\n".join(["scenario,task,predicted,actual,rows", *bins]))
+    pd.DataFrame(columns=REPLICATES_COLUMNS).to_parquet(evaluation / "replicates.parquet", index=False)
     history = [f"{r},{s},{t},{0.5 + r / 16},0.5" for r in (1, 2) for s, t in places]
     history += [f"{r},ES,ctcvr,,0.5" for r in (1, 2)]
     (model / "history.csv").write_text("\n".join(["round,scenario,task,auc,logloss", *history]))
@@ -101,6 +104,31 @@ def inputs(tmp_path):
 def load(inputs):
     """Load some seeds of some methods."""
     return functools.partial(load_inputs, inputs)
+
+
+SHIFTS = {"pf_msmtrec": (0.5, 0.0, -0.5), "fedavg": (0.6, 0.0, -0.6), "centralized": (0.5, 0.0, -0.5)}
+"""Method -> what each replicate adds to every metric of the run."""
+
+
+def write_replicates(root: Path):
+    """Give every run replicates; pf_msmtrec's and fedavg's differ by -0.1, 0 and 0.1 more than the runs do."""
+    for path in (root / "evaluation").glob("*/metrics.json"):
+        found = json.loads(path.read_text())
+        rows = [
+            {"scenario": s, "task": t, "replicate": number}
+            | {m: np.nan if cell[m] is None else cell[m] + shift for m in ("auc", "logloss", "ece")}
+            for s, tasks in found["scenarios"].items()
+            for t, cell in tasks.items()
+            for number, shift in enumerate(SHIFTS[found["method"]])
+        ]
+        pd.DataFrame(rows)[list(REPLICATES_COLUMNS)].to_parquet(path.with_name("replicates.parquet"), index=False)
+
+
+@pytest.fixture
+def paired(inputs, load):
+    """Load some runs, which have replicates."""
+    write_replicates(inputs)
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,7 @@ def test_a_scenario_may_be_called_na(load, inputs):
         ("evaluation/fedavg-seed0/metrics.json", "evaluate"),
         ("evaluation/fedavg-seed0/roc.csv", "evaluate"),
         ("evaluation/fedavg-seed0/calibration.csv", "evaluate"),
+        ("evaluation/fedavg-seed0/replicates.parquet", "evaluate"),
         ("models/fedavg-seed0/history.csv", "train"),
     ],
 )

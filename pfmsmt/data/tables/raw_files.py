@@ -24,6 +24,7 @@ from pfmsmt.data.tables.values import Column, fits
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _BATCH_ROWS = 65_536
+_PARTS = "a list, vector or map is no single value: write its parts as columns of their own, or take it out"
 _HEADER_BYTES = 2**20
 
 
@@ -78,6 +79,7 @@ def _read_parquet(path: Path, columns: Sequence[Column], faults: Faults) -> Iter
         if not fits(column, kind):
             raise DataError(
                 f"{path}: column {column.name} is of type {kind}, which does not fit a column of kind {column.kind}"
+                + (f"; {_PARTS if pa.types.is_nested(kind) else column.if_wrong}").rstrip("; ")
             )
     row = 1
     with pq.ParquetFile(path) as file:

@@ -76,7 +76,8 @@ def findings(card: DataCard) -> tuple[str, ...]:
 
 
 def _count(names: list[str], of: int, where: str) -> str:
-    shown = f": {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else ""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    shown = f": {', '.join(names[:10])}{more}" if names else ""
     return f"{len(names)} of {of} columns drift {where}{shown}."
 
 

@@ -7,16 +7,17 @@ from typing import Any
 
 from pfmsmt.report.comparison.inputs import ORACLE_METHOD, Results
 from pfmsmt.report.comparison.metric_tables import auc_table, other_tables
+from pfmsmt.report.comparison.recommendation import ALONE, worth_table
 from pfmsmt.report.comparison.score_pictures import all_pictures
 from pfmsmt.report.comparison.summaries import (
     calibration_table,
     csv_text,
     metrics_tree,
-    ranked,
     roc_table,
     rounds_table,
     summary_tree,
 )
+from pfmsmt.report.comparison.verdicts import headline, lead_table, remarks_on
 from pfmsmt.report.drawing import Picture, looks
 from pfmsmt.report.page import Page, write_page
 
@@ -39,25 +40,18 @@ def write_comparison(results: Results, folder: Path) -> tuple[Path, ...]:
 
 def comparison_page(results: Results, pictures: Sequence[Picture]) -> Page:
     """Put together what the comparison shows."""
+    first = [table for table in (worth_table(results), lead_table(results), auc_table(results)) if table is not None]
     return Page(
         title="Comparison of methods",
-        headline=_headline(results),
+        headline=headline(results),
+        remarks=remarks_on(results),
         points=_explanations(results),
-        tables=(auc_table(results), *other_tables(results)),
+        tables=(*first, *other_tables(results)),
+        in_front=len(first),
         pictures=tuple(pictures),
         picture_folder="pictures",
         colours={method: look.colour for method, look in looks(results.shown).items()},
     )
-
-
-def _headline(results: Results) -> str:
-    """Say which method leads, and by how much."""
-    order = ranked(results)
-    if not order:
-        return "No AUC is defined on these test shards."
-    (best, value), *others = order
-    behind = f", ahead of {others[0][0]} by {value - others[0][1]:.4f}" if others else ""
-    return f"Best mean test AUC of the methods that could be deployed: {best}, {value:.4f}{behind}."
 
 
 def _explanations(results: Results) -> tuple[str, ...]:
@@ -68,7 +62,8 @@ def _explanations(results: Results) -> tuple[str, ...]:
         level = f"{results.confidence:.0%} " if results.confidence is not None else ""
         lines.append(
             f"[low, high] is the {level}bootstrap interval over test searches. All methods are scored on the same "
-            "rows, so differences between methods are steadier than the intervals alone suggest."
+            "rows, so differences between methods are steadier than the intervals alone suggest, and have intervals of "
+            "their own."
         )
     lines += _refits(results)
     lines.append("Bold: the best of the methods that could be deployed.")
@@ -77,6 +72,8 @@ def _explanations(results: Results) -> tuple[str, ...]:
         lines.append(
             f"{', '.join(references)}: a reference that pools gradients at every step; nobody could deploy it."
         )
+    if results.federated and ALONE not in results.methods:
+        lines.append(f"Name {ALONE} in train.methods to see where a federation is worth it.")
     if results.oracle is not None:
         lines.append(f"{ORACLE_METHOD}: the true probabilities of the generated data, the ceiling for any method.")
     return tuple(lines)

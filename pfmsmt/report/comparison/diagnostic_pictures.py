@@ -4,7 +4,7 @@ Legend: S clients. A[i, j] is the weight of client j's update in what client i r
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,14 +54,22 @@ def method_pictures(results: Results) -> tuple[Picture, ...]:
     for method in results.methods:
         held = [run.diagnostics for run in results.of(method) if run.diagnostics is not None]
         if held:
-            pictures += diagnostic_pictures(method, held[0])
+            pictures += diagnostic_pictures(method, held[0], results.scenarios)
     return tuple(pictures)
 
 
-def diagnostic_pictures(name: str, diagnostics: Diagnostics) -> tuple[Picture, ...]:
-    """Draw `listening-<name>`, `cosine-<name>` and `course-<name>`."""
+def diagnostic_pictures(name: str, diagnostics: Diagnostics, order: Sequence[str] = ()) -> tuple[Picture, ...]:
+    """Draw `listening-<name>`, `cosine-<name>` and `course-<name>`.
+
+    Clients are shown in this order; others follow by name.
+    """
     draw = (listening_picture, cosine_picture, course_picture)
-    return tuple(picture(name, diagnostics) for picture in draw)
+    return tuple(picture(name, diagnostics, order) for picture in draw)
+
+
+def _ordered(clients: Iterable[str], order: Sequence[str]) -> list[str]:
+    known = {client: place for place, client in enumerate(order)}
+    return sorted(clients, key=lambda client: (known.get(client, len(known)), client))
 
 
 class _Matrices(NamedTuple):
@@ -71,9 +79,9 @@ class _Matrices(NamedTuple):
     rounds: str
 
 
-def listening_picture(name: str, diagnostics: Diagnostics) -> Picture:
+def listening_picture(name: str, diagnostics: Diagnostics, order: Sequence[str] = ()) -> Picture:
     """Draw each group's A as a heat map, receivers down."""
-    found = _late(diagnostics.table, "listening")
+    found = _late(diagnostics.table, "listening", order)
     top = max(float(np.nanmax(matrix)) for matrix in found.groups.values())
     figure = _heat_maps(found, "Blues", 0.0, top, ("listens", "to"))
     caption = (
@@ -82,12 +90,12 @@ def listening_picture(name: str, diagnostics: Diagnostics) -> Picture:
     return finish(figure, f"listening-{name}", caption)
 
 
-def cosine_picture(name: str, diagnostics: Diagnostics) -> Picture:
+def cosine_picture(name: str, diagnostics: Diagnostics, order: Sequence[str] = ()) -> Picture:
     """Draw the cosines between clients' updates in each group.
 
     The diagonal, always 1, is left out.
     """
-    found = _late(diagnostics.table, "cosine")
+    found = _late(diagnostics.table, "cosine", order)
     groups = {group: np.where(np.eye(len(matrix)) > 0, np.nan, matrix) for group, matrix in found.groups.items()}
     values = np.nan_to_num(np.abs(np.concatenate([matrix.ravel() for matrix in groups.values()])))
     # A range of its own: cosines of scenarios that have little in common are small, and +-1 would show nothing.
@@ -99,12 +107,12 @@ def cosine_picture(name: str, diagnostics: Diagnostics) -> Picture:
     return finish(figure, f"cosine-{name}", caption)
 
 
-def _late(table: pd.DataFrame, quantity: str) -> _Matrices:
+def _late(table: pd.DataFrame, quantity: str, order: Sequence[str]) -> _Matrices:
     """Average one quantity over the last quarter of the rounds."""
     own = table[table["quantity"] == quantity]
     last = int(own["round"].max())
     late = own[own["round"] > 0.75 * last]
-    clients = tuple(sorted(late["client"].unique()))
+    clients = tuple(_ordered(late["client"].unique(), order))
     means = late.groupby(["group", "client", "other"], observed=True)["value"].mean()
     groups = {
         str(group): means[group].unstack("other").reindex(index=clients, columns=clients).to_numpy(np.float64)
@@ -136,7 +144,7 @@ def _heat_maps(found: _Matrices, colours: str, low: float, high: float, labels: 
     return figure
 
 
-def course_picture(name: str, diagnostics: Diagnostics) -> Picture:
+def course_picture(name: str, diagnostics: Diagnostics, order: Sequence[str] = ()) -> Picture:
     """Draw the server's steps over the rounds.
 
     A row of each client's coefficients and one of its drift, with a panel for each kind of group; below, conflicts
@@ -145,9 +153,8 @@ def course_picture(name: str, diagnostics: Diagnostics) -> Picture:
     group = diagnostics.table["group"]
     kind_of = {name: name.split("/")[0] for name in group.unique()}
     table = diagnostics.table.assign(kind=group.map(kind_of).astype("str"))
-    order = list(_KINDS)
-    kinds = sorted(table["kind"].unique(), key=lambda kind: (order.index(kind) if kind in order else len(order), kind))
-    clients = sorted(diagnostics.traffic["client"].unique())
+    kinds = _ordered(table["kind"].unique(), list(_KINDS))
+    clients = _ordered(diagnostics.traffic["client"].unique(), order)
     columns = max(_COURSES, len(kinds))
     figure = empty_figure(2.8 * columns, 7.6)
     grid = panel_grid(figure, 3, columns)
@@ -225,7 +232,7 @@ def _cosines(axes: Axes, table: pd.DataFrame, kinds: list[str]) -> None:
 def _bytes(axes: Axes, traffic: pd.DataFrame, direction: str, styles: Mapping[str, Look]) -> None:
     """Draw each client's KiB in a round, both directions to one scale."""
     columns = ["bytes_up", "bytes_down"]
-    sizes = traffic.groupby("client")[columns].mean().sort_index() / 1024
+    sizes = traffic.groupby("client")[columns].mean().loc[list(styles)] / 1024
     own = sizes[f"bytes_{direction}"]
     places = range(len(own))
     colours = [styles[client].colour for client in own.index] if len(own) <= MOST_NAMED else "#0072B2"

@@ -4,7 +4,7 @@ An undefined value is None. Runs that do not fit together are refused: a compari
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pfmsmt.core.errors import DataError
 from pfmsmt.core.layout import run_name
+from pfmsmt.data.schema import SplitCounts
 
 ORACLE_METHOD = "oracle"
 """Pseudo-method of generated data: the true probabilities, scored like predictions. The ceiling."""
@@ -37,6 +38,8 @@ class TaskScore:
 
 ScoreTree = Mapping[str, Mapping[str, TaskScore]]
 """scenario -> task -> score"""
+Place = tuple[str, str]
+"""scenario, task"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class RunResult:
     """scenario, task, false_positive_rate, true_positive_rate"""
     calibration: pd.DataFrame
     """scenario, task, predicted, actual, rows"""
+    replicates: Mapping[Place, pd.DataFrame]
+    """Place -> auc, logloss, ece of each bootstrap replicate; replicate i has the same draws in every run."""
     diagnostics: Diagnostics | None = None
     refit_rows: Mapping[str, int] | None = None
     """scenario -> rows on which its model was trained again; None: trained once"""
@@ -83,7 +88,13 @@ class Results:
     references: frozenset[str] = frozenset()
     """Methods that nobody could deploy (gradients pooled at every step): shown, never marked best."""
     confidence: float | None = None
-    """Confidence of the AUC intervals."""
+    """Confidence of the intervals; None: there are none."""
+    federated: frozenset[str] = frozenset()
+    """Methods in which clients train together, and that could be deployed."""
+    remedies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Method -> keys of params.yaml that act against overfitting."""
+    counts: Mapping[str, Mapping[str, SplitCounts]] = field(default_factory=dict)
+    """scenario -> split -> counts"""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -119,6 +130,7 @@ _HISTORY = {"round": "int64", "scenario": "str", "task": "str", "auc": "float64"
 _ROC = {"scenario": "str", "task": "str", "false_positive_rate": "float64", "true_positive_rate": "float64"}
 _CALIBRATION = {"scenario": "str", "task": "str", "predicted": "float64", "actual": "float64", "rows": "int64"}
 _TRAFFIC = {"round": "int64", "client": "str", "bytes_up": "int64", "bytes_down": "int64"}
+_REPLICATES = {"scenario": "str", "task": "str", "auc": "float64", "logloss": "float64", "ece": "float64"}
 _DIAGNOSTICS = dict.fromkeys(("group", "quantity", "client", "other"), "category") | {"round": "int", "value": "float"}
 
 _File = TypeVar("_File")
@@ -147,19 +159,25 @@ def load_results(
     tasks: Sequence[str] | None = None,
     references: Iterable[str] = ("joint", "centralized"),
     confidence: float | None = None,
+    federated: Iterable[str] = (),
+    remedies: Mapping[str, tuple[str, ...]] | None = None,
+    counts: Mapping[str, Mapping[str, SplitCounts]] | None = None,
 ) -> Results:
     """Load the runs to compare.
 
     Args:
         runs: (method, seed), in the order to show; folders of other runs, left from earlier, are ignored.
-        evaluation: holds `<method>-seed<seed>/{metrics.json,roc.csv,calibration.csv}`.
+        evaluation: holds `<method>-seed<seed>/{metrics.json,roc.csv,calibration.csv,replicates.parquet}`.
         models: holds `<method>-seed<seed>/history.csv` and, if the method mixes clients, `diagnostics.parquet` and
             `traffic.csv`.
         oracle: scores of the true probabilities; a file that does not exist is no oracle.
         scenarios: the order to show; None is the order of the first run's file.
         tasks: likewise.
         references: methods that are shown but never marked best.
-        confidence: of the intervals in metrics.json, for the headings.
+        confidence: of the intervals in metrics.json, and of those of differences.
+        federated: methods in which clients train together.
+        remedies: method -> keys that act against overfitting.
+        counts: scenario -> split -> counts of the shards.
 
     Raises:
         DataError: nothing to compare; a file is missing or damaged; runs hold different scenarios or tasks, or were
@@ -188,6 +206,9 @@ def load_results(
         oracle=ceiling,
         references=frozenset(references),
         confidence=confidence,
+        federated=frozenset(federated),
+        remedies=remedies or {},
+        counts=counts or {},
     )
 
 
@@ -206,20 +227,22 @@ def _load_run(method: str, seed: int, evaluation: Path, models: Path) -> RunResu
         history=_read_table(models / name / "history.csv", _HISTORY, "train"),
         roc=_read_table(evaluation / name / "roc.csv", _ROC, "evaluate"),
         calibration=_read_table(evaluation / name / "calibration.csv", _CALIBRATION, "evaluate"),
+        replicates=_read_replicates(evaluation / name / "replicates.parquet"),
         diagnostics=_read_diagnostics(models / name),
         refit_rows=found.refit_rows,
     )
+
+
+def _read_replicates(path: Path) -> dict[Place, pd.DataFrame]:
+    table = _read_parquet(path, _REPLICATES, "evaluate")
+    return {(str(scenario), str(task)): part for (scenario, task), part in table.groupby(["scenario", "task"])}
 
 
 def _read_diagnostics(folder: Path) -> Diagnostics | None:
     path = folder / "diagnostics.parquet"
     if not path.exists():
         return None
-    try:
-        table = pd.read_parquet(path, columns=list(_DIAGNOSTICS)).astype(_DIAGNOSTICS)
-    except (ValueError, OSError) as error:
-        reason = str(error).split("\n")[0]
-        raise DataError(f"{path} is damaged: {reason}; run `dvc repro -f train`") from None
+    table = _read_parquet(path, _DIAGNOSTICS, "train")
     for (group, quantity), part in table[table["other"] != ""].groupby(["group", "quantity"], observed=True):
         clients = part["client"].nunique()
         if len(part) != clients**2 * part["round"].nunique():
@@ -228,6 +251,16 @@ def _read_diagnostics(folder: Path) -> Diagnostics | None:
                 "run `dvc repro -f train`"
             )
     return Diagnostics(table, _read_table(folder / "traffic.csv", _TRAFFIC, "train"))
+
+
+def _read_parquet(path: Path, columns: dict[str, str], stage: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path, columns=list(columns)).astype(columns)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run `dvc repro {stage}` first") from None
+    except (ValueError, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise DataError(f"{path} is damaged: {reason}; run `dvc repro -f {stage}`") from None
 
 
 def _parse(path: Path, kind: type[_File], stage: str) -> _File:
@@ -274,4 +307,10 @@ def _check_same_rows(run: RunResult, first: RunResult, path: Path) -> None:
                     f"{path}: {scenario}/{task} was scored on {score.rows} rows with {score.positives} positives, but "
                     f"{first.method}-seed{first.seed} on {other.rows} with {other.positives}; "
                     "run `dvc repro -f evaluate` so that all methods are scored on the same test rows"
+                )
+            drawn, others = (len(one.replicates.get((scenario, task), ())) for one in (run, first))
+            if drawn != others:
+                raise DataError(
+                    f"{path.with_name('replicates.parquet')}: {scenario}/{task} has {drawn} replicates, but "
+                    f"{first.method}-seed{first.seed} has {others}; run `dvc repro -f evaluate`"
                 )

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pfmsmt.core.display import Cell, DisplayTable, Heading, Row, terminal_notes, terminal_table
-from pfmsmt.report.comparison.inputs import Results
-from pfmsmt.report.comparison.summaries import Place, estimate, mean, places
+from pfmsmt.report.comparison.inputs import Place, Results
+from pfmsmt.report.comparison.summaries import estimate, mean, places
 
 
 class _Metric(NamedTuple):

@@ -9,13 +9,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pfmsmt.report.comparison.inputs import Results, RunResult
+from pfmsmt.report.comparison.inputs import Place, Results, RunResult
 
 METRICS = ("auc", "gauc", "logloss", "ece")
 """Metrics in metrics.json for each scenario and task."""
-
-Place = tuple[str, str]
-"""scenario, task"""
 
 
 class Estimate(NamedTuple):
@@ -98,6 +95,15 @@ def rounds_table(results: Results) -> pd.DataFrame:
         means = known.assign(order=order).groupby(["order", "scenario", "round"], sort=True)[["auc", "logloss"]].mean()
         parts.append(_of_run(run, means.reset_index().drop(columns="order")))
     return pd.concat(parts, ignore_index=True)
+
+
+def mean_history(results: Results, method: str) -> pd.DataFrame:
+    """Return a method's validation AUC, mean over seeds.
+
+    Columns: round, scenario, task, auc.
+    """
+    whole = pd.concat([run.history for run in results.of(method)])
+    return whole.groupby(["round", "scenario", "task"])["auc"].mean().reset_index()
 
 
 def roc_table(results: Results) -> pd.DataFrame:
