@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pfmsmt.config import Config
-from pfmsmt.config.methods import Linear, PlainLearning
 from pfmsmt.core.console import say
 from pfmsmt.core.layout import CARD, EVALUATION, MODELS, ORACLE, REPORTS, read_run
 from pfmsmt.data.schema import Schema
@@ -46,7 +45,7 @@ def compare(config: Config, schema: Schema, tracking: "Store", root: Path) -> No
 def results_of(config: Config, schema: Schema, root: Path) -> Results:
     """Load all runs that params.yaml asks for."""
     deployable = [method for method in config.train.methods if method_facts(method, config.methods).deployable]
-    alone = [method for method in deployable if isinstance(getattr(config.methods, method), (PlainLearning, Linear))]
+    alone = [method for method in deployable if not method_facts(method, config.methods).shared]
     return load_results(
         [(method, seed) for method in config.train.methods for seed in config.train.seeds],
         evaluation=root / EVALUATION,
