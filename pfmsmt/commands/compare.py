@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pfmsmt.config import Config
-from pfmsmt.config.methods import Linear, PlainLearning
 from pfmsmt.core.console import say
 from pfmsmt.core.layout import CARD, EVALUATION, MODELS, ORACLE, REPORTS, read_run
 from pfmsmt.data.schema import Schema
@@ -45,8 +44,8 @@ def compare(config: Config, schema: Schema, tracking: "Store", root: Path) -> No
 
 def results_of(config: Config, schema: Schema, root: Path) -> Results:
     """Load all runs that params.yaml asks for."""
-    deployable = [method for method in config.train.methods if method_facts(method, config.methods).deployable]
-    alone = [method for method in deployable if isinstance(getattr(config.methods, method), (PlainLearning, Linear))]
+    facts = {method: method_facts(method, config.methods) for method in config.train.methods}
+    deployable = [method for method, fact in facts.items() if fact.deployable]
     return load_results(
         [(method, seed) for method in config.train.methods for seed in config.train.seeds],
         evaluation=root / EVALUATION,
@@ -56,7 +55,8 @@ def results_of(config: Config, schema: Schema, root: Path) -> Results:
         tasks=[task.name for task in schema.tasks],
         references=[method for method in config.train.methods if method not in deployable],
         confidence=config.evaluate.confidence if config.evaluate.bootstrap else None,
-        federated=[method for method in deployable if method not in alone],
+        # The others' clients send nothing: each trains alone.
+        federated=[method for method in deployable if facts[method].shared],
         remedies={method: remedies_of(method, config.methods) for method in config.train.methods},
         counts=schema.counts,
     )
