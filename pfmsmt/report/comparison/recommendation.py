@@ -101,5 +101,5 @@ def federated_choice(results: Results) -> str | None:
     Mean over scenarios of each one's best round, as test rows must not choose. None without a federated method.
     """
     best = rounds_table(results).groupby(["method", "seed", "scenario"])["auc"].max().groupby("method").mean().dropna()
-    known = {str(method): float(value) for method, value in best.items() if method in results.federated}
-    return max(known, key=known.__getitem__, default=None)
+    known = [method for method in results.methods if method in results.federated and method in best]
+    return max(known, key=lambda method: float(best[method]), default=None)
