@@ -52,7 +52,7 @@ def test_no_false_alarm(shape):
 
 
 def test_a_fall_within_the_noise_of_few_rows_is_nothing():
-    # 50 and 10 positives among 500: an AUC of 0.8 is known to 0.06 on average.
+    # 50 and 10 positives among 500: an AUC of 0.8 is known to 0.04 and 0.09.
     assert found(history(best=12, fall=0.03), FEW) == ()
     assert len(found(history(best=12, fall=0.1), FEW)) == 1
 

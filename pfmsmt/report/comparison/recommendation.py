@@ -36,7 +36,7 @@ class Gain(NamedTuple):
 RULE = (
     f"Recommended is local where the AUC gain's interval ends below {WORTHWHILE}, less than a federation is worth. "
     "Otherwise it is federated where the interval begins above 0, but for ranking only where log-loss certainly gets "
-    "worse; and more data where it does not, as these test rows cannot tell."
+    "worse; and more data where it does not, as these test rows and seeds cannot tell."
 )
 """The rule of `Gain.recommendation`, for readers."""
 
