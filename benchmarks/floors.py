@@ -27,7 +27,7 @@ from scipy import optimize, sparse
 from scipy.special import expit
 
 from pfmsmt.core.metrics import auc
-from pfmsmt.data.schema import Schema
+from pfmsmt.data.schema import Schema, encoded_column
 from pfmsmt.training.trial import Aucs
 
 FLOORS = ("linear_local", "linear_shared", "trees_local", "trees_pooled")
@@ -189,8 +189,8 @@ def load(schema: Schema, folder: Path, split: str, *scenarios: str) -> dict[str,
             return held
 
         found[scenario] = Rows(
-            columns([field.name for field in schema.categorical], np.int32),
-            columns([field.name for field in schema.numerical], np.float32),
+            columns([encoded_column(field.name) for field in schema.categorical], np.int32),
+            columns([encoded_column(field.name) for field in schema.numerical], np.float32),
             columns([task.name for task in schema.tasks], np.uint8),
         )
     return found

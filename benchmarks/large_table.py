@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pfmsmt.config import Config, load_config
-from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
+from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task, encoded_column
 from pfmsmt.models.saved import load_model
 from pfmsmt.training.client import Client
 from pfmsmt.training.exchange import InProcess
@@ -50,10 +50,11 @@ def write_shards(folder: Path, users: int) -> Schema:
     for split, rows in ROWS.items():
         click = rng.random(rows) < 0.1
         columns = {"search_id": np.arange(rows)}
-        columns |= {field.name: rng.integers(0, 21, rows).astype(np.int32) for field in shared}
+        columns |= {encoded_column(field.name): rng.integers(0, 21, rows).astype(np.int32) for field in shared}
         # The density of ranks falls with 1 / rank, from user to user in no order.
-        columns["user"] = (np.exp(rng.random(rows) * np.log(users)).astype(np.int64) * 7919 % users).astype(np.int32)
-        columns |= {f"number_{i}": rng.normal(size=rows).astype(np.float32) for i in range(NUMBERS)}
+        user = np.exp(rng.random(rows) * np.log(users)).astype(np.int64) * 7919 % users
+        columns[encoded_column("user")] = user.astype(np.int32)
+        columns |= {encoded_column(f"number_{i}"): rng.normal(size=rows).astype(np.float32) for i in range(NUMBERS)}
         columns |= {"ctr": click.astype(np.uint8), "ctcvr": (click & (rng.random(rows) < 0.3)).astype(np.uint8)}
         pq.write_table(pa.table(columns), folder / SCENARIO / f"{split}.parquet", row_group_size=65_536)
         counts[split] = SplitCounts(rows=rows, groups=rows, positives={"ctr": int(click.sum())})

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pfmsmt.config import Config, load_config
 from pfmsmt.core.types import Role, Stream
-from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
+from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task, encoded_column
 from pfmsmt.data.shards.reader import RowGroups, ShardFile
 from pfmsmt.data.shards.resident import ClientData, Shard, load_rows
 from pfmsmt.data.shards.streamed import StreamedShard
@@ -68,8 +68,8 @@ def by_pandas(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Load as usual scripts do."""
     frame = pd.read_parquet(path)
     codes, values, labels = (
-        [field.name for field in SCHEMA.categorical],
-        [field.name for field in SCHEMA.numerical],
+        [encoded_column(field.name) for field in SCHEMA.categorical],
+        [encoded_column(field.name) for field in SCHEMA.numerical],
         [task.name for task in SCHEMA.tasks],
     )
     return (

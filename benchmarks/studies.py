@@ -22,8 +22,10 @@ from floors import space as floor_space
 from optuna.trial import FrozenTrial, TrialState
 from worlds import DEFAULT, DEFAULTS_BEST, REAL, SEARCHED, START_VALUES, Bench, configure, shards, train
 
+from pfmsmt.config import Parameter
 from pfmsmt.config.keys import value_at
 from pfmsmt.core.errors import TrainingError
+from pfmsmt.methods.discovery import find_methods
 from pfmsmt.training.rounds import RoundResult
 from pfmsmt.training.scores import mean_auc
 
@@ -31,78 +33,25 @@ TUNING_SEED = 1000
 FIRST_TRIALS = 5
 """So many trials are given or random, and none of them is pruned."""
 
-# The keys of `methods.<name>` that are searched. What all methods of a kind have stands here once.
-_SERVER = ("server_learning_rate", "server_weight_decay")
-"""Of federated parameters, where the server has an optimiser."""
-_PRIVATE = ("private_learning_rate", "private_weight_decay")
-"""Of private parameters at clients."""
-_ALONE = ("learning_rate", "weight_decay")
-"""Of all parameters, where nothing is federated."""
-_LINEAR = ("ridge", "private_ridge")
-"""Of the first-order path; where nothing is shared, one of them says all."""
-_KEYS: dict[str, tuple[str, ...]] = {
-    "pf_msmtrec": (*_PRIVATE, "gate", *_SERVER, *_LINEAR),
-    "fedavg": ("learning_rate", *_SERVER, *_LINEAR),
-    "fedprox": ("learning_rate", "regularizer", *_SERVER, *_LINEAR),
-    "fedbn": (*_PRIVATE, *_SERVER, *_LINEAR),
-    "fedper": (*_PRIVATE, *_SERVER, *_LINEAR),
-    "ditto": (*_PRIVATE, "regularizer", *_SERVER, *_LINEAR),
-    "fedrep": ("head_share", *_PRIVATE, *_SERVER, *_LINEAR),
-    "fedavg_finetune": ("finetune_steps", "finetune_rate", "learning_rate", *_SERVER, *_LINEAR),
-    "apfl": ("alpha_rate", *_PRIVATE, *_SERVER, *_LINEAR),
-    "fedamp": ("attraction", "sigma", "regularizer", *_PRIVATE, *_LINEAR),
-    "fedhca2": ("hyper_rate", "learning_rate", *_PRIVATE, *_LINEAR),
-    "pf_msmtrec_paper": ("learned_rate", "learning_rate", "regularizer", *_PRIVATE, *_LINEAR),
-    "local": (*_ALONE, "ridge"),
-    "linear": ("learning_rate", "ridge"),
-    "joint": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
-    "centralized": ("steps", *_PRIVATE, *_SERVER, *_LINEAR),
+DROPOUT = "model.dropout"
+"""Key of the model that is tuned for every method."""
+PARAMETERS: dict[str, Parameter] = {
+    DROPOUT: Parameter(type="float", low=0.3, high=0.65),
+    **{
+        f"methods.{method}.{key}": parameter
+        for method, declared in find_methods().methods.items()
+        for key, parameter in declared.search.items()
+    },
 }
+"""Dotted key -> values that it may take; each method's own are of its declaration."""
 SPACE: dict[str, tuple[str, ...]] = {
-    "model": ("model.dropout",),
-    **{method: tuple(f"methods.{method}.{key}" for key in keys) for method, keys in _KEYS.items()},
+    "model": (DROPOUT,),
+    **{
+        method: tuple(f"methods.{method}.{key}" for key in declared.search)
+        for method, declared in find_methods().methods.items()
+    },
 }
 """Keys that are tuned: for every method (model), and for each."""
-RANGES = {
-    "dropout": (0.3, 0.65),
-    "private_learning_rate": (0.003, 0.03),
-    "private_weight_decay": (0.3, 10.0),
-    "weight_decay": (0.3, 10.0),
-    "server_learning_rate": (0.005, 0.05),
-    "server_weight_decay": (0.03, 3.0),
-    "ridge": (2.0, 60.0),
-    "private_ridge": (20.0, 500.0),
-}
-"""Of the last word of a key, for all methods; all but dropout are drawn on a log scale."""
-SPECIAL = {
-    "methods.local.learning_rate": (0.003, 0.03),
-    "methods.linear.learning_rate": (0.005, 0.05),
-    "methods.joint.server_learning_rate": (0.001, 0.02),
-    "methods.centralized.server_learning_rate": (0.001, 0.02),
-    "methods.fedavg.learning_rate": (0.05, 0.5),
-    "methods.fedprox.learning_rate": (0.05, 0.5),
-    "methods.fedprox.regularizer": (1e-4, 1.0),
-    "methods.ditto.regularizer": (0.1, 300.0),
-    "methods.fedrep.head_share": (0.125, 0.875),
-    "methods.fedavg_finetune.finetune_rate": (0.1, 3.0),
-    "methods.fedavg_finetune.learning_rate": (0.05, 0.5),
-    "methods.apfl.alpha_rate": (0.01, 10.0),
-    "methods.fedamp.attraction": (0.1, 1.0),
-    "methods.fedamp.sigma": (1.0, 10000.0),
-    "methods.fedamp.regularizer": (0.1, 300.0),
-    "methods.fedhca2.hyper_rate": (0.01, 1000.0),
-    "methods.fedhca2.learning_rate": (0.1, 5.0),
-    "methods.pf_msmtrec_paper.learned_rate": (0.01, 1000.0),
-    "methods.pf_msmtrec_paper.learning_rate": (0.1, 5.0),
-    "methods.pf_msmtrec_paper.regularizer": (1e-3, 1.0),
-}
-"""Ranges where the last word of the key is not enough."""
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "methods.pf_msmtrec.gate": ("private", "federated"),
-    "methods.fedavg_finetune.finetune_steps": (8, 16, 32, 64, 128),
-    "methods.joint.steps": (None, 16, 32),
-    "methods.centralized.steps": (None, 16, 32),
-}
 
 
 def tune(bench: Bench, setting: str, method: str, trials: int) -> str:
@@ -210,24 +159,22 @@ def space(trial: optuna.Trial, method: str) -> dict[str, Any]:
     """Draw a trial's parameters by dotted keys."""
     drawn: dict[str, Any] = {}
     for key in SPACE["model"] + SPACE[method]:
-        if key in CHOICES:
-            drawn[key] = trial.suggest_categorical(key, CHOICES[key])
+        parameter = PARAMETERS[key]
+        if parameter.choices is not None:
+            drawn[key] = trial.suggest_categorical(key, parameter.choices)
         else:
-            drawn[key] = trial.suggest_float(key, *_range(key), log=key != "model.dropout")
+            drawn[key] = trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)
     return drawn
-
-
-def _range(key: str) -> tuple[float, float]:
-    return SPECIAL.get(key) or RANGES[key.rsplit(".", 1)[1]]
 
 
 def _start(bench: Bench, setting: str, method: str) -> dict[str, Any]:
     """Return the values of params.yaml, with what lies outside of a range at its edge."""
     config = configure(bench, setting, TUNING_SEED, {})
     start = {key: value_at(config, key) for key in SPACE["model"] + SPACE[method]}
-    for key in start.keys() - CHOICES.keys():
-        low, high = _range(key)
-        start[key] = float(min(max(start[key], low), high))
+    for key in start:
+        parameter = PARAMETERS[key]
+        if parameter.choices is None:
+            start[key] = float(min(max(start[key], parameter.low), parameter.high))
     return start
 
 

@@ -80,8 +80,6 @@ def _option(parameter: Any) -> str:
 
 def _meaning(parameter: Any) -> str:
     words = [str(parameter.help)]
-    if isinstance(parameter.type, click.Choice):
-        words.append(f"One of {', '.join(f'`{choice}`' for choice in parameter.type.choices)}.")
     if isinstance(parameter.type, click.IntRange | click.FloatRange):
         low, high = parameter.type.min, parameter.type.max
         words.append(f"At least {low:g}." if high is None else f"From {low:g} to {high:g}.")

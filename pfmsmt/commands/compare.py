@@ -35,7 +35,8 @@ def compare(config: Config, schema: Schema, tracking: "Store", root: Path) -> No
     tables = [path for path in paths if path.suffix in (".md", ".html", ".json")]
     card = [root / path for path in CARD if (root / path).exists()]
     for run in results.runs:
-        run_id = read_run(root, run.method, run.seed)["run_id"]
+        ids = tracking.locate_run(read_run(root, run.method, run.seed), f"train@{run.method}-{run.seed}")
+        run_id = ids["run_id"]
         tracking.log_run_files(run_id, pictures, "comparison/pictures")
         tracking.log_run_files(run_id, tables, "comparison")
         tracking.log_run_files(run_id, card, "data")

@@ -26,6 +26,7 @@ from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import SavedModel, load_model
 from pfmsmt.tracking.mlflow_run import attach_test_metrics
+from pfmsmt.tracking.model_card import CardFacts, describe_run
 
 if TYPE_CHECKING:
     from pfmsmt.tracking import Store
@@ -41,8 +42,7 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
         TrackingError: the MLflow store lacks the run.
     """
     run = run_name(name, seed)
-    ids = read_run(root, name, seed)
-    store.check_run(ids["run_id"], f"train@{name}-{seed}")
+    ids = store.locate_run(read_run(root, name, seed), f"train@{name}-{seed}")
     best = read_best(root, name, seed)
     refit_rows = {scenario: found["refit_rows"] for scenario, found in best.items() if "refit_rows" in found}
     scores: dict[str, dict[str, Any]] = {}
@@ -76,6 +76,12 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
         _concat(calibration, CALIBRATION_COLUMNS).to_csv(folder / "calibration.csv", index=False)
         _concat(drawn, REPLICATES_COLUMNS).to_parquet(folder / "replicates.parquet", index=False, compression="zstd")
     attach_test_metrics(store, ids["run_id"], ids["models"], test_metrics(scores), schema.source, schema.fingerprint)
+    facts = CardFacts(
+        name, seed, schema, best, scores, config.train.calibration, config.evaluate.calibrated,
+        config.evaluate.confidence if config.evaluate.bootstrap else None,
+        pd.read_csv(root / MODELS / run / "ledger.csv"), (root / MODELS / run / "diagnostics.parquet").exists(),
+    )  # fmt: skip
+    describe_run(store, ids["run_id"], ids["models"], facts)
 
 
 ROC_COLUMNS = ("scenario", "task", "false_positive_rate", "true_positive_rate")

@@ -5,7 +5,7 @@ Flower is loaded when one of them is run, and only then.
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 _PORT = 9092
 
-_Port = Annotated[int, typer.Option(help="Of the server.", min=1, max=65535)]
+_Port = Annotated[int, typer.Option(help="Port of the server.", min=1, max=65535)]
 _Insecure = Annotated[bool, typer.Option("--insecure", help="No TLS and no keys; on loopback only.")]
 _Folder = Annotated[Path, typer.Option(help="The site's folder.")]
+# The name alone: the usage line would list all methods otherwise.
+_Method = Annotated[
+    Deployable, typer.Argument(metavar="METHOD", help=f"Method to train: {', '.join(get_args(Deployable))}.")
+]
 
 federate_app = typer.Typer(
     help="The same federation across machines: a server, and a site for each scenario.", no_args_is_help=True
@@ -62,7 +66,7 @@ def _start_server(
 
 @federate_app.command("register")
 def _register(
-    scenario: Annotated[str, typer.Argument(help="Which scenario the key stands for.")],
+    scenario: Annotated[str, typer.Argument(help="Scenario that the key stands for.")],
     public_key: Annotated[Path, typer.Argument(help="The site's site.key.pub.")],
     port: _Port = _PORT,
 ) -> None:
@@ -75,7 +79,7 @@ def _register(
 
 @federate_app.command("site")
 def _start_site(
-    scenario: Annotated[str, typer.Argument(help="Whose site this is.")],
+    scenario: Annotated[str, typer.Argument(help="Scenario whose site this is.")],
     server: Annotated[str, typer.Option(help="HOST:PORT of the server.")],
     folder: _Folder = Path("."),
     authority: Annotated[Path, typer.Option(help="The server's ca.pem.")] = Path("ca.pem"),
@@ -102,8 +106,8 @@ def _agree(port: _Port = _PORT, insecure: _Insecure = False) -> None:
 
 @federate_app.command("run")
 def _run(
-    method: Annotated[Deployable, typer.Argument(help="Which method to train.")] = "pf_msmtrec",
-    seed: Annotated[int, typer.Option(help="Of initial values, batches and dropout.", min=0)] = 0,
+    method: _Method = "pf_msmtrec",
+    seed: Annotated[int, typer.Option(help="Seed of initial values, batches and dropout.", min=0)] = 0,
     port: _Port = _PORT,
     insecure: _Insecure = False,
 ) -> None:
@@ -125,10 +129,10 @@ def _status(port: _Port = _PORT, insecure: _Insecure = False) -> None:
 
 @federate_app.command("demo")
 def _demo(
-    method: Annotated[Deployable, typer.Argument(help="Which method to train.")] = "pf_msmtrec",
+    method: _Method = "pf_msmtrec",
     rounds: Annotated[int, typer.Option(help="Communication rounds.", min=1)] = 3,
     local_epochs: Annotated[float, typer.Option(help="Passes over its rows by each site in a round.", min=0.01)] = 1.0,
-    folder: Annotated[Path, typer.Option(help="Replaced as a whole.")] = Path("federation-demo"),
+    folder: Annotated[Path, typer.Option(help="Folder of the demo; replaced as a whole.")] = Path("federation-demo"),
 ) -> None:
     """Show a whole federation on this machine, over TLS.
 
@@ -164,7 +168,7 @@ def _site() -> None:
 
 @site_app.command("prepare")
 def _prepare(
-    scenario: Annotated[str, typer.Argument(help="Whose site this is.")],
+    scenario: Annotated[str, typer.Argument(help="Scenario whose site this is.")],
     folder: Annotated[Path, typer.Option(help="The site's folder, with its params.yaml.")] = Path("."),
 ) -> None:
     """Obtain this scenario's raw data, and write the site's proposal."""

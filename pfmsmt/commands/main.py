@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import pfmsmt
 from pfmsmt.commands.federate import federate_app, site_app
 from pfmsmt.commands.models import models
 from pfmsmt.commands.params import params_app
@@ -15,7 +16,8 @@ from pfmsmt.config import load_config
 from pfmsmt.core.console import run_main, say
 from pfmsmt.core.layout import SCHEMA
 from pfmsmt.tracking import connect
-from pfmsmt.tracking.store import deep_links
+from pfmsmt.tracking.ui_app import app_options
+from pfmsmt.tracking.ui_views import deep_links
 
 app = typer.Typer(
     help="Personalised federated multi-scenario multi-task recommendation.", no_args_is_help=True, add_completion=False
@@ -26,8 +28,19 @@ app.add_typer(params_app, name="params")
 app.add_typer(site_app, name="site")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"pfmsmt {pfmsmt.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Personalised federated multi-scenario multi-task recommendation."""
 
 
@@ -37,6 +50,9 @@ def _repro(stages: Annotated[list[str] | None, typer.Argument(help="Stages; all 
 
     `mlflow run .` comes through here.
     """
+    # Here too, as it may be that no stage has to run: a run that `mlflow run` made would stay without a name.
+    if "MLFLOW_RUN_ID" in os.environ:
+        connect(Path.cwd())
     _run([_program("dvc"), "repro", *(stages or [])])
 
 
@@ -65,33 +81,46 @@ def _ui(
     # One worker and no job runner: 0.5 GB instead of 3.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     words = ["ui", "--backend-store-uri", tracking.uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    _run([_program("mlflow"), *words])
+    mlflow = _program("mlflow")
+    # In this process's place: a signal that ends it then reaches MLflow, which ends its own processes.
+    sys.stdout.flush()
+    os.execv(mlflow, [mlflow, *words, *app_options()])
 
 
 @app.command("serve")
 def _serve(
     host: Annotated[str | None, typer.Option(help="Address to listen at; serve.host if left out.")] = None,
-    port: Annotated[int | None, typer.Option(help="serve.port if left out.", min=1, max=65535)] = None,
+    port: Annotated[int | None, typer.Option(help="Port; serve.port if left out.", min=1, max=65535)] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Answer without a token, wherever it listens.")] = False,
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="Scenario to serve, whatever its data set; may be repeated.")
+    ] = None,
 ) -> None:
     """Serve all scenarios' champions over HTTP.
 
+    They are the scenarios of the data here; where there are none, all that are registered.
     PFMSMT_SERVE_TOKEN is the bearer token that requests must carry.
     """
     settings = load_config().serve
     changes = {"host": host or settings.host, "port": port or settings.port}
     tracking = connect(Path.cwd())
+    from pfmsmt.data.schema import read_schema
+    from pfmsmt.serving.deployments import Offer
     from pfmsmt.serving.http_server import serve
 
-    serve(tracking, settings.model_copy(update=changes), authenticate=not no_auth)
+    offer = Offer(tuple(scenario) if scenario else None)
+    if not scenario and SCHEMA.exists():
+        schema = read_schema(SCHEMA)
+        offer = Offer(schema.scenarios, schema.source)
+    serve(tracking, settings.model_copy(update=changes), offer, authenticate=not no_auth)
 
 
 @app.command("predict")
 def _predict(
     source: Annotated[Path, typer.Argument(help="Parquet file with the raw feature columns.")],
     target: Annotated[Path, typer.Argument(help="Parquet file to write: a probability column for each task.")],
-    scenario: Annotated[str, typer.Option(help="Whose model predicts.")],
-    version: Annotated[str, typer.Option(help="Version or alias.")] = "champion",
+    scenario: Annotated[str, typer.Option(help="Scenario whose model predicts.")],
+    version: Annotated[str, typer.Option(help="Version or alias of the model.")] = "champion",
     keep: Annotated[list[str] | None, typer.Option(help="Column to copy to the target; may be repeated.")] = None,
 ) -> None:
     """Predict a Parquet file of any size with a registered model."""
@@ -112,7 +141,7 @@ def _predict(
 @app.command("tune")
 def _tune(
     methods: Annotated[list[str], typer.Option(help="Methods to tune, or all; several in a row.", metavar="M [M ...]")],
-    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="M")] = None,
+    more: Annotated[list[str] | None, typer.Argument(help="Further methods, in a row after --methods M.")] = None,
     trials: Annotated[
         int | None,
         typer.Option(help="Trials of each method in all, finished ones included; tune.yaml's if left out.", min=1),

@@ -65,7 +65,7 @@ def show_version(
 def promote_version(
     scenario: _Scenario,
     version: Annotated[str, typer.Option(help="Version or alias.")] = CHALLENGER,
-    force: Annotated[bool, typer.Option("--force", help="In spite of what speaks against it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote it in spite of what speaks against it.")] = False,
 ) -> None:
     """Make a version the champion.
 

@@ -1,4 +1,4 @@
-"""The `pfmsmt params` commands explain params.yaml's keys and upgrade old files."""
+"""The `pfmsmt params` commands explain, change and upgrade params.yaml's keys."""
 
 import textwrap
 from pathlib import Path
@@ -11,7 +11,9 @@ from pfmsmt.config.keys import value_at
 from pfmsmt.config.reference import Setting, as_yaml, below, reference, reference_page
 from pfmsmt.core.console import say
 
-params_app = typer.Typer(help="Explain the keys of params.yaml, or upgrade an old file.", no_args_is_help=True)
+params_app = typer.Typer(
+    help="Explain or change the keys of params.yaml, or upgrade an old file.", no_args_is_help=True
+)
 
 _File = Annotated[Path, typer.Option(help="The params file; tune.yaml lies beside it.")]
 _WIDTH = 100
@@ -33,6 +35,23 @@ def show_params(
     config = load_config(file)
     for setting in settings:
         say(_described(setting, config))
+
+
+@params_app.command("merge")
+def merge_params(
+    source: Annotated[Path, typer.Argument(help="A YAML file with some of the keys, in the form of params.yaml.")],
+    file: _File = PARAMS_FILE,
+) -> None:
+    """Write another file's settings into params.yaml; all else stays as it is."""
+    from pfmsmt.config.overlay import merge_settings
+
+    changes = merge_settings(source, file)
+    if not changes:
+        say(f"{file} has these settings already; nothing was changed")
+        return
+    for change in changes:
+        say(change)
+    say(f"{file} is changed; `dvc repro` runs what depends on it, `git checkout {file}` goes back")
 
 
 @params_app.command("upgrade")

@@ -1,65 +1,51 @@
-"""Settings of a project: one frozen model for each block of params.yaml."""
+"""Settings of a project: one frozen model for each block of params.yaml.
 
+Names that depend on which methods there are come when they are first asked for. So the file of a method, which
+`pfmsmt.config.declared` imports, may itself import from here.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pfmsmt.config.blocks import Federated, FirstOrderTraining, PrivateTraining, Proximal, ServerOptimizer
 from pfmsmt.config.data import AliExpress, Data, MovieLens, ScenarioSize, Synthetic, Tabular, TaskLabel, Tenrec
-from pfmsmt.config.kinds import METHOD_NAMES, CalibrationChoice, Deployable, MethodName
-from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config, load_config, parse_config
-from pfmsmt.config.methods import (
-    Apfl,
-    Architecture,
-    Ditto,
-    FedAmp,
-    FedAvgFinetune,
-    Federated,
-    FedHca2,
-    FedProx,
-    FedRep,
-    FirstOrderTraining,
-    Linear,
-    Methods,
-    PfMsmtrec,
-    PfMsmtrecPaper,
-    PfMsmtrecParts,
-    PlainLearning,
-    PooledGradients,
-    Proximal,
-    ServerOptimizer,
-)
-from pfmsmt.config.operations import Evaluate, Federate, Parameter, Register, Serve, Tune
-from pfmsmt.config.training import Model, Privacy, Run, Train
+from pfmsmt.config.kinds import CalibrationChoice, Parameter
+
+if TYPE_CHECKING:
+    from pfmsmt.config.declared import METHOD_NAMES, Deployable, MethodName
+    from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config, load_config, parse_config
+    from pfmsmt.config.methods import Methods
+    from pfmsmt.config.operations import Evaluate, Federate, Register, Serve, Tune
+    from pfmsmt.config.training import Model, Privacy, Run, Train
+
+_LATER = {
+    "declared": ("METHOD_NAMES", "Deployable", "MethodName"),
+    "loading": ("PARAMS_FILE", "TUNE_FILE", "Config", "load_config", "parse_config"),
+    "methods": ("Methods",),
+    "operations": ("Evaluate", "Federate", "Register", "Serve", "Tune"),
+    "training": ("Model", "Privacy", "Run", "Train"),
+}
 
 __all__ = [
     "METHOD_NAMES",
     "PARAMS_FILE",
     "TUNE_FILE",
     "AliExpress",
-    "Apfl",
-    "Architecture",
     "CalibrationChoice",
     "Config",
     "Data",
     "Deployable",
-    "Ditto",
     "Evaluate",
-    "FedAmp",
-    "FedAvgFinetune",
-    "FedHca2",
-    "FedProx",
-    "FedRep",
     "Federate",
     "Federated",
     "FirstOrderTraining",
-    "Linear",
     "MethodName",
     "Methods",
     "Model",
     "MovieLens",
     "Parameter",
-    "PfMsmtrec",
-    "PfMsmtrecPaper",
-    "PfMsmtrecParts",
-    "PlainLearning",
-    "PooledGradients",
     "Privacy",
+    "PrivateTraining",
     "Proximal",
     "Register",
     "Run",
@@ -75,3 +61,11 @@ __all__ = [
     "load_config",
     "parse_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name that depends on the methods."""
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,8 @@ MOVED = {
     **{f"methods.centralized.{key}": f"methods.centralized.private_{key}" for key in ("learning_rate", "weight_decay")},
 }
 """Key of version 0.1.0 -> key now; its `tune` block is a file now, tune.yaml."""
+GONE = {"register.alias": "the pipeline's choice is a challenger; register.promote says when it becomes the champion"}
+"""Key of version 0.1.0 that has no successor -> what holds now."""
 UPGRADE = "`pfmsmt params upgrade` rewrites the file"
 
 

@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pfmsmt.config.data import Data
-from pfmsmt.config.keys import MOVED, UPGRADE
+from pfmsmt.config.declared import BROKEN
+from pfmsmt.config.keys import GONE, MOVED, UPGRADE
 from pfmsmt.config.kinds import Frozen, Seed
 from pfmsmt.config.methods import Methods
 from pfmsmt.config.operations import Evaluate, Federate, Register, Serve, Tune
@@ -54,6 +55,14 @@ class Config(Frozen):
                 raise ValueError(
                     f"methods.pf_msmtrec.{key} = {rank} is larger than the smallest of model.expert_layers ({smallest})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _methods_can_be_used(self) -> "Config":
+        # A name that is valid and broken is claimed by another package as well.
+        for name in self.train.methods:
+            if name in BROKEN:
+                raise ValueError(f"train.methods: {name!r} cannot be used: {BROKEN[name]}")
         return self
 
     @model_validator(mode="after")
@@ -148,6 +157,10 @@ def _describe(fault: dict[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         if key in MOVED:
             return f"{key}: this key is now {MOVED[key]}; {UPGRADE}"
+        if key in GONE:
+            return f"{key}: this key is gone: {GONE[key]}; {UPGRADE}"
+        if place[:-1] == ["methods"] and place[-1] in BROKEN:
+            return f"{key}: this method cannot be used: {BROKEN[place[-1]]}"
         valid = _keys_at(place[:-1])
         near = difflib.get_close_matches(str(place[-1]), valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(valid)}"
@@ -156,6 +169,8 @@ def _describe(fault: dict[str, Any]) -> str:
         return f"{key}: this key is missing"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "literal_error":
+        if str(fault["input"]) in BROKEN:
+            return f"{key}: {fault['input']!r} cannot be used: {BROKEN[fault['input']]}"
         valid = [part.strip("' ") for part in fault["ctx"]["expected"].replace(" or ", ", ").split(", ")]
         near = difflib.get_close_matches(str(fault["input"]), valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""

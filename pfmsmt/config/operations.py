@@ -1,11 +1,11 @@
 """The blocks around training: `evaluate`, `register`, `serve`, `federate` and `tune`."""
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from pfmsmt.config.kinds import Count, Deployable, Fraction, Frozen, NonNegative, OpenFraction, Positive, unique
+from pfmsmt.config.declared import Deployable
+from pfmsmt.config.kinds import Count, Fraction, Frozen, NonNegative, OpenFraction, Parameter, Positive, unique
 
 
 class Evaluate(Frozen):
@@ -31,11 +31,12 @@ class Register(Frozen):
         min_length=1,
         description="Candidates for a scenario's champion; joint and centralized are references only.",
     )
-    alias: Literal["champion", "challenger"] = Field(
-        default="champion",
+    promote: Literal["manual", "if_better"] = Field(
+        default="manual",
         description=(
-            "What the pipeline's choice becomes; a challenger can be made the champion with `pfmsmt models promote`. "
-            "A scenario's first version is its champion at once."
+            "When the pipeline's choice, a challenger, becomes the champion. manual: with `pfmsmt models promote`; "
+            "if_better: at once, if it validated better than the champion on the same rows and fits its requests. A "
+            "scenario's first version is its champion at once."
         ),
     )
     margin: NonNegative = Field(
@@ -78,39 +79,6 @@ class Serve(Frozen):
     @classmethod
     def _no_column_twice(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return unique(names)
-
-
-class Parameter(Frozen):
-    """Values that a search may give one key.
-
-    A float or int lies between low and high, both included.
-    """
-
-    type: Literal["float", "int", "categorical"] = Field(description="What the values are.")
-    low: float | int | None = Field(default=None, description="Smallest value of a float or int.")
-    high: float | int | None = Field(default=None, description="Largest value of a float or int.")
-    log: bool = Field(default=False, description="Whether values are drawn by their logarithm.")
-    choices: tuple[Any, ...] | None = Field(default=None, description="Values of a categorical, two or more.")
-
-    @model_validator(mode="after")
-    def _has_what_its_type_needs(self) -> "Parameter":
-        if self.type == "categorical":
-            if self.choices is None or self.low is not None or self.high is not None or self.log:
-                raise ValueError("type categorical needs choices, and has no low, high or log")
-            if len(self.choices) < 2:
-                raise ValueError("there must be two or more choices")
-            unique(tuple(repr(choice) for choice in self.choices))
-            return self
-        low, high = self.low, self.high
-        if low is None or high is None or self.choices is not None:
-            raise ValueError(f"type {self.type} needs low and high, and has no choices")
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"low must be less than high, and both finite (low is {low!r}, high is {high!r})")
-        if self.type == "int" and not (isinstance(low, int) and isinstance(high, int)):
-            raise ValueError(f"type int needs whole numbers (low is {low!r}, high is {high!r})")
-        if self.log and low <= 0:
-            raise ValueError(f"with log, low must be greater than 0 (it is {low!r})")
-        return self
 
 
 class Federate(Frozen):

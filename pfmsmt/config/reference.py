@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pfmsmt.config.keys import MOVED
+from pfmsmt.config.keys import GONE, MOVED
 from pfmsmt.config.loading import PARAMS_FILE, TUNE_FILE, Config
 from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, shared_keys
 from pfmsmt.core.errors import ConfigError
@@ -58,6 +58,8 @@ def below(key: str) -> list[Setting]:
         return found
     if key in MOVED:
         raise ConfigError(f"{key}: this key is now {MOVED[key]}")
+    if key in GONE:
+        raise ConfigError(f"{key}: this key is gone: {GONE[key]}")
     valid = dict.fromkeys(part for setting in reference() for part in _prefixes(setting.key))
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"blocks: {', '.join(_schema()['properties'])}"

@@ -6,12 +6,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pfmsmt.config.declared import MethodName
 from pfmsmt.config.kinds import (
     CalibrationChoice,
     Count,
     Fraction,
     Frozen,
-    MethodName,
     NonNegative,
     OpenFraction,
     Positive,

@@ -14,9 +14,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from pfmsmt.config.keys import MOVED, block_at, set_values
+from pfmsmt.config.blocks import Federated
+from pfmsmt.config.keys import GONE, MOVED, block_at, set_values
 from pfmsmt.config.loading import TUNE_FILE, load_config, parse_config, read_mapping
-from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, Federated
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.core.files import write_text
 
@@ -65,7 +66,7 @@ def upgrade(path: Path) -> list[str]:
 
 
 def _is_old(tree: dict[str, Any]) -> bool:
-    moved = any(name in block_at(tree, place) for place, name in map(_split, MOVED))
+    moved = any(name in block_at(tree, place) for place, name in map(_split, [*MOVED, *GONE]))
     methods = tree.get("methods")
     return moved or "tune" in tree or (isinstance(methods, dict) and "shared" not in methods)
 
@@ -73,7 +74,7 @@ def _is_old(tree: dict[str, Any]) -> bool:
 def _rewrite(path: Path, old: dict[str, Any]) -> Rewritten:
     text = path.read_bytes().decode("utf-8")
     ends = "\r\n" if "\r\n" in text else "\n"
-    form = _form()
+    form = round_trip_form()
     try:
         tree = form.load(text)
     except YAMLError as error:
@@ -81,7 +82,7 @@ def _rewrite(path: Path, old: dict[str, Any]) -> Rewritten:
     for block in (tree, tree.get("train"), tree.get("methods")):
         if getattr(block, "merge", None):
             raise ConfigError(f"{path}: a block with `<<` cannot be rewritten; write its keys out")
-    changes = [*_move_keys(tree, path), *_share(tree)]
+    changes = [*_move_keys(tree, path), *_drop_keys(tree), *_share(tree)]
     # A search names keys whole.
     space = block_at(tree, "tune.space")
     for key in [*space]:
@@ -91,12 +92,13 @@ def _rewrite(path: Path, old: dict[str, Any]) -> Rewritten:
     if tune is not None:
         changes.append(f"tune: moved to {TUNE_FILE}")
     new = [key for key in tree if key not in old]
-    params = _spaced(_dumped(form, tree), [*new, *(_after(tree, new))])
-    search = None if tune is None else _TUNE_HEAD + re.sub(r"\A\s+#", "#", _dumped(form, tune))
+    params = _spaced(dump_tree(form, tree), [*new, *(_after(tree, new))])
+    search = None if tune is None else _TUNE_HEAD + re.sub(r"\A\s+#", "#", dump_tree(form, tune))
     return Rewritten(params.replace("\n", ends), search and search.replace("\n", ends), changes)
 
 
-def _form() -> YAML:
+def round_trip_form() -> YAML:
+    """Return a reader and writer that keeps comments, quotes and order."""
     form = YAML()
     form.preserve_quotes = True
     form.width = 10**6
@@ -123,6 +125,15 @@ def _move_keys(tree: CommentedMap, path: Path) -> list[str]:
                 raise ConfigError(f"{path}: {old} and {MOVED[old]} are both there; remove one of them")
             _carry(block, block_at(tree, target), name, new)
             changes.append(f"{old}: now {MOVED[old]}")
+    return changes
+
+
+def _drop_keys(tree: CommentedMap) -> list[str]:
+    changes = []
+    for key, now in GONE.items():
+        place, name = _split(key)
+        if block_at(tree, place).pop(name, None) is not None:
+            changes.append(f"{key}: gone; {now}")
     return changes
 
 
@@ -186,7 +197,8 @@ def _has_lines(block: CommentedMap, key: str) -> bool:
     return any(re.search(r"\n\s*#", token.value) for token in flat)
 
 
-def _dumped(form: YAML, tree: CommentedMap) -> str:
+def dump_tree(form: YAML, tree: CommentedMap) -> str:
+    """Return a file's text of a tree that `form` has read."""
     stream = io.StringIO()
     form.dump(tree, stream)
     return stream.getvalue().rstrip() + "\n"
@@ -210,6 +222,8 @@ def _check(path: Path, old: dict[str, Any], done: Rewritten) -> None:
     for place, name in map(_split, MOVED):
         if name in (block := block_at(before, place)):
             set_values(before, {MOVED[f"{place}.{name}"]: block.pop(name)})
+    for place, name in map(_split, GONE):
+        block_at(before, place).pop(name, None)
     space = block_at(before, "tune.space")
     for key in [*space]:
         space[MOVED.get(key, key)] = space.pop(key)

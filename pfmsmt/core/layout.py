@@ -42,9 +42,9 @@ MODELS = Path("models")
 <method>-seed<seed>/diagnostics.parquet: who listens to whom, cosines, drift by round; of pf_msmtrec
 """
 RUNS = Path("runs")
-"""Where a run is in MLflow; not in DVC's cache.
+"""Where a run is in MLflow.
 
-<method>-seed<seed>.json: the ids of the run and of its logged models
+<method>-seed<seed>.json: the ids of the run and of its logged models, and the fingerprint by which another store has it
 """
 EVALUATION = Path("evaluation")
 """Scores on test rows, a folder for each run.
@@ -83,7 +83,7 @@ def run_name(method: str, seed: int) -> str:
 
 
 def read_run(root: Path, name: str, seed: int) -> dict[str, Any]:
-    """Read a training run's MLflow ids: {run_id, models: {scenario: id}}.
+    """Read a training run's MLflow ids: {run_id, models: {scenario: id}, fingerprint}.
 
     Raises:
         DataError: the run was not trained, or its file is damaged.

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -11,6 +12,7 @@ from pfmsmt.core.errors import DataError, SchemaError
 
 SPLITS = ("train", "val", "test")
 """The shards of each client."""
+_ENCODED = "encoded:"
 OUT_OF_VOCABULARY = 0
 """Code of every category that the training rows did not hold."""
 
@@ -19,6 +21,33 @@ Vocabulary = Annotated[tuple[StrictInt, ...] | tuple[StrictStr, ...], Field(unio
 
 Fill = dict[str, int | float | str]
 """Feature column -> what stands for a missing value, in training and for ever after."""
+
+
+def encoded_column(name: str) -> str:
+    """Return the name that a feature column has in shards.
+
+    Codes and standardised numbers must never pass for raw values.
+    """
+    return _ENCODED + name
+
+
+def refuse_encoded(
+    names: Iterable[str], place: str, raw: str, error: type[DataError | SchemaError] = SchemaError
+) -> None:
+    """Refuse encoded rows where raw ones are due.
+
+    Args:
+        names: of the columns.
+        place: what holds them, such as a file's name.
+        raw: where raw rows are, or how they look.
+        error: what is raised.
+
+    Raises:
+        DataError, SchemaError: one of the columns is a shard's.
+    """
+    found = sorted(name for name in names if name.startswith(_ENCODED))
+    if found:
+        raise error(f"{place} holds encoded rows (column {found[0]}), as the stage partition writes them; {raw}")
 
 
 class _Frozen(BaseModel):

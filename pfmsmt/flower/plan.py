@@ -4,13 +4,18 @@ A site has no settings of a run of its own.
 """
 
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from pfmsmt import __version__
 from pfmsmt.config import Config, Methods, Model, Privacy, Run, Train
+from pfmsmt.config.declared import PACKAGES
+from pfmsmt.config.keys import block_at
+from pfmsmt.core.errors import FederationError
 from pfmsmt.data.schema import Schema
+from pfmsmt.methods.declaration import PACKAGE_KEY
 
 _REFIT = "refit"
 """The folder of a second training, within that of its run."""
@@ -42,6 +47,11 @@ class RunPlan(BaseModel):
     privacy: Privacy
     methods: Methods
 
+    @field_serializer("methods")
+    def _without_packages_of_others(self, methods: Methods) -> dict[str, Any]:
+        # A site needs no package but that of the method that is trained.
+        return methods.model_dump(mode="json", exclude={*PACKAGES} - {self.method})
+
     @property
     def place(self) -> str:
         """The folder of this training's state, among all of a site's state."""
@@ -51,6 +61,24 @@ class RunPlan(BaseModel):
     def config(self) -> Config:
         """The server's settings of the run; all others have their defaults."""
         return Config(model=self.model, train=self.train, run=self.run, privacy=self.privacy, methods=self.methods)
+
+
+def check_package(plan: Mapping[str, Any]) -> None:
+    """Make sure that the site has the package of a plan's method.
+
+    Args:
+        plan: plain values, as they came.
+
+    Raises:
+        FederationError: it has none, or another version.
+    """
+    method = plan["method"]
+    needed, found = block_at(plan, f"methods.{method}").get(PACKAGE_KEY), PACKAGES.get(method)
+    if needed != found:
+        raise FederationError(
+            f"the server's {method} is of {needed or 'pfmsmt'}, this site's of {found or 'pfmsmt, or missing'}; "
+            "install the server's"
+        )
 
 
 def across_sites(config: Config, schema: Schema) -> Config:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pfmsmt.core.errors import FederationError
 from pfmsmt.core.types import NamedArrays
-from pfmsmt.flower.plan import RunPlan
+from pfmsmt.flower.plan import RunPlan, check_package
 from pfmsmt.methods import Upload
 from pfmsmt.training.client import Request
 from pfmsmt.training.exchange import Failure
@@ -49,10 +49,11 @@ def read_request(content: RecordDict) -> SiteRequest:
     """Return the request that records hold.
 
     Raises:
-        FederationError: it is none of this version.
+        FederationError: it is none of this version, or this site lacks the method's package.
     """
     try:
         notes = _notes(content)
+        check_package(notes["plan"])
         plan = RunPlan.model_validate(notes["plan"])
         if "request" not in notes:
             return SiteRequest(notes["client"], plan, None)

@@ -19,16 +19,41 @@ ids and task-specific parts, of which each of the two models has its own.
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
+from pfmsmt.config.blocks import Federated
+from pfmsmt.config.kinds import Fraction, NonNegative
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NamedArrays, Role, Stream, Template
 from pfmsmt.methods import Blend, ClientState, LocalTrain, Method, Upload
-from pfmsmt.methods.averaging import averaging
+from pfmsmt.methods.averaging import SHARED, averaging
+from pfmsmt.methods.declaration import (
+    PRIVATE_SEARCH,
+    RIDGE_SEARCH,
+    SERVER_SEARCH,
+    Declaration,
+    MethodFacts,
+    Setup,
+    log_range,
+    own_settings,
+)
 from pfmsmt.methods.ditto import join_states, split_state
-from pfmsmt.methods.server_optimizer import FedOpt
+from pfmsmt.methods.server_optimizer import FedOpt, server_step
 
 _ALPHA = "alpha"
 """Name of a_k in the client's state."""
+
+
+class Apfl(Federated):
+    """The block `methods.apfl`."""
+
+    alpha: Fraction = Field(
+        default=0.5,
+        description="Weight of the personal part at the start; 0 is fedavg, 1 the personal part alone.",
+    )
+    alpha_rate: NonNegative = Field(
+        default=0.1, description="Rate of alpha's own gradient steps, at each client; 0 leaves alpha as it is."
+    )
 
 
 def apfl(
@@ -83,3 +108,17 @@ def apfl(
 
     phases = (round_._replace(client_update=client_update),)
     return base._replace(name="apfl", init_client=init_client, phases=phases, personalise=personalise)
+
+
+def _build(block: Apfl, setup: Setup) -> Method:
+    return apfl(setup.local_train, setup.template, **own_settings(block), optimizer=server_step(block))
+
+
+APFL = Declaration(
+    "apfl",
+    Apfl,
+    "Each client learns how to mix fedavg's model with its own.",
+    _build,
+    lambda _: MethodFacts(SHARED["fedavg"], serves="mixed", keeps="all", two_models=True),
+    search={"alpha_rate": log_range(0.01, 10.0), **PRIVATE_SEARCH, **SERVER_SEARCH, **RIDGE_SEARCH},
+)

@@ -23,17 +23,31 @@ opt is plain addition, or Adam on the server (FedOpt, Reddi et al. 2021). The me
     linear        As local, with a model of the first-order path alone: a logistic regression.
 """
 
+import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
+from pfmsmt.config.blocks import Federated, FirstOrderTraining, Proximal, keep_parameters
+from pfmsmt.config.kinds import Frozen, NonNegative, Parameter, Positive
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
-from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
+from pfmsmt.methods import ClientState, FirstOrderLearning, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
 from pfmsmt.methods.aggregation import shares
-from pfmsmt.methods.server_optimizer import PLAIN_STEP
+from pfmsmt.methods.declaration import (
+    PRIVATE_SEARCH,
+    RIDGE_SEARCH,
+    SERVER_SEARCH,
+    Declaration,
+    MethodFacts,
+    Setup,
+    log_range,
+    own_settings,
+)
+from pfmsmt.methods.server_optimizer import PLAIN_STEP, server_step
 
 HEADS = frozenset({Role.TOWER, Role.GATE})
 """Roles that belong to a client's head where a method tells heads from the body."""
@@ -79,9 +93,12 @@ def averaging(
     `shared` are its shared roles, those in SHARED if left out.
 
     Raises:
-        KeyError: SHARED has no such name.
+        ValueError: SHARED has no such name.
     """
-    shared = SHARED[name] if shared is None else shared
+    if shared is None:
+        if name not in SHARED:
+            raise ValueError(f"averaging.SHARED has no roles of {name!r}; it has {', '.join(SHARED)}; pass `shared`")
+        shared = SHARED[name]
     private = frozenset(Role) - shared
 
     def init(parameters: NamedArrays, clients: tuple[str, ...]) -> ServerState:
@@ -126,3 +143,109 @@ def averaging(
 
     phase = Phase("round", broadcast, client_update, server_update, uploads=shared)
     return Method(name, init, init_client, (phase,), broadcast, personalise)
+
+
+class FedProx(Proximal):
+    """The block `methods.fedprox`."""
+
+    regularizer: NonNegative = Field(default=0.01, description="mu of mu/2 |theta - received|^2; 0 is fedavg.")
+
+
+class PlainLearning(FirstOrderTraining):
+    """The block `methods.local`: nothing is federated, Adam trains everything."""
+
+    learning_rate: Positive = Field(default=0.008, description="Rate of Adam.")
+    weight_decay: NonNegative = Field(
+        default=2.0, description="Decay of Adam, decoupled: a step also takes rate x this x the parameter."
+    )
+
+    ridge: NonNegative = Field(
+        default=30.0,
+        description="As methods.shared.ridge, of weights that nothing is shared of: with private_ridge, on their sum.",
+    )
+
+    @model_validator(mode="after")
+    def _keeps_parameters(self) -> Self:
+        keep_parameters(self, "learning_rate", "weight_decay")
+        return self
+
+
+class Linear(Frozen):
+    """The block `methods.linear`.
+
+    The first-order path is the whole model, and nothing is federated.
+    """
+
+    learning_rate: Positive = Field(default=0.02, description="Rate of Adam.")
+    ridge: NonNegative = Field(
+        default=25.0, description="Ridge: half of it times the squares of weights, on a client's summed losses."
+    )
+
+
+def _averaged(
+    name: str, meaning: str, search: Mapping[str, Parameter], block: type[Federated] = Federated
+) -> Declaration:
+    def build(settings: Federated, setup: Setup) -> Method:
+        own = own_settings(settings)
+        return averaging(name, setup.local_train, setup.template, **own, optimizer=server_step(settings))
+
+    return Declaration(name, block, meaning, build, lambda _: MethodFacts(SHARED[name]), search=search)
+
+
+_RATE = {"learning_rate": log_range(0.05, 0.5)}
+FEDAVG = _averaged("fedavg", "All parameters are averaged.", {**_RATE, **SERVER_SEARCH, **RIDGE_SEARCH})
+FEDPROX = _averaged(
+    "fedprox",
+    "fedavg with a proximal term at the clients.",
+    {**_RATE, "regularizer": log_range(1e-4, 1.0), **SERVER_SEARCH, **RIDGE_SEARCH},
+    FedProx,
+)
+FEDBN = _averaged(
+    "fedbn", "All parameters but BatchNorm are averaged.", {**PRIVATE_SEARCH, **SERVER_SEARCH, **RIDGE_SEARCH}
+)
+FEDPER = _averaged(
+    "fedper",
+    "The body is averaged; towers and gates are private.",
+    {**PRIVATE_SEARCH, **SERVER_SEARCH, **RIDGE_SEARCH},
+)
+
+
+def _build_local(block: PlainLearning, setup: Setup) -> Method:
+    # Nothing is federated: both rates are the same Adam's.
+    rate, decay = block.learning_rate, block.weight_decay
+    return averaging(
+        "local", setup.local_train, setup.template,
+        learning_rate=rate, private_learning_rate=rate, private_weight_decay=decay,
+    )  # fmt: skip
+
+
+LOCAL = Declaration(
+    "local",
+    PlainLearning,
+    "Every client for itself.",
+    _build_local,
+    lambda _: MethodFacts(SHARED["local"]),
+    search={
+        "learning_rate": log_range(0.003, 0.03),
+        "weight_decay": log_range(0.3, 10.0),
+        "ridge": RIDGE_SEARCH["ridge"],
+    },
+)
+
+
+def _build_linear(block: Linear, setup: Setup) -> Method:
+    first_order = FirstOrderLearning(block.learning_rate, 0.0, block.ridge)
+    return averaging(
+        "linear", functools.partial(setup.local_train, first_order=first_order), setup.template,
+        learning_rate=block.learning_rate, private_learning_rate=block.learning_rate, private_weight_decay=0.0,
+    )  # fmt: skip
+
+
+LINEAR = Declaration(
+    "linear",
+    Linear,
+    "A logistic regression of each scenario and task: a floor.",
+    _build_linear,
+    lambda _: MethodFacts(SHARED["linear"], linear_alone=True),
+    search={"learning_rate": log_range(0.005, 0.05), "ridge": RIDGE_SEARCH["ridge"]},
+)

@@ -14,13 +14,33 @@ costs a client twice the steps.
 
 from typing import Any
 
+from pydantic import Field
+
+from pfmsmt.config.blocks import Proximal
+from pfmsmt.config.kinds import NonNegative
 from pfmsmt.core.types import NamedArrays, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Upload
-from pfmsmt.methods.averaging import averaging
-from pfmsmt.methods.server_optimizer import FedOpt
+from pfmsmt.methods.averaging import SHARED, averaging
+from pfmsmt.methods.declaration import (
+    PRIVATE_SEARCH,
+    RIDGE_SEARCH,
+    SERVER_SEARCH,
+    Declaration,
+    MethodFacts,
+    Setup,
+    log_range,
+    own_settings,
+)
+from pfmsmt.methods.server_optimizer import FedOpt, server_step
 
 GLOBAL = "global:"
 """Begins names in the client's state of the global model; names of v_k are the model's own."""
+
+
+class Ditto(Proximal):
+    """The block `methods.ditto`."""
+
+    regularizer: NonNegative = Field(default=0.1, description="lambda of lambda/2 |personal - received|^2; 0 is local.")
 
 
 def ditto(
@@ -64,6 +84,20 @@ def ditto(
 
     phases = (round_._replace(client_update=client_update),)
     return base._replace(name="ditto", init_client=init_client, phases=phases, personalise=personalise)
+
+
+def _build(block: Ditto, setup: Setup) -> Method:
+    return ditto(setup.local_train, setup.template, **own_settings(block), optimizer=server_step(block))
+
+
+DITTO = Declaration(
+    "ditto",
+    Ditto,
+    "Personal models beside fedavg's global one.",
+    _build,
+    lambda _: MethodFacts(SHARED["fedavg"], serves="own", keeps="all", two_models=True),
+    search={**PRIVATE_SEARCH, "regularizer": log_range(0.1, 300.0), **SERVER_SEARCH, **RIDGE_SEARCH},
+)
 
 
 def join_states(common: ClientState, own: ClientState) -> ClientState:

@@ -26,12 +26,42 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from pfmsmt.config.blocks import PrivateTraining
+from pfmsmt.config.kinds import Fraction, NonNegative, Positive
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
+from pfmsmt.methods.declaration import (
+    PRIVATE_SEARCH,
+    RIDGE_SEARCH,
+    Declaration,
+    MethodFacts,
+    Setup,
+    log_range,
+    own_settings,
+)
 
 _SENT = frozenset(Role) - NEVER_LEAVES - {Role.NORM}
+
+
+class FedAmp(PrivateTraining):
+    """The block `methods.fedamp`.
+
+    No server optimiser, as there are no parameters that all clients hold alike.
+    """
+
+    attraction: Fraction = Field(
+        default=0.9,
+        description="Weight of the others together in a client's cloud model, were they equal to it.",
+    )
+    sigma: Positive = Field(
+        default=100.0, description="Squared distance between models at which their weight has fallen to 1/e."
+    )
+    regularizer: NonNegative = Field(
+        default=10.0, description="lambda / alpha of lambda/(2 alpha) |w - cloud model|^2; 0 is local."
+    )
 
 
 def fedamp(
@@ -80,6 +110,26 @@ def fedamp(
 
     phase = Phase("round", broadcast, client_update, server_update, uploads=_SENT)
     return Method("fedamp", init, init_client, (phase,), broadcast, personalise)
+
+
+def _build(block: FedAmp, setup: Setup) -> Method:
+    return fedamp(setup.local_train, setup.template, **own_settings(block))
+
+
+FEDAMP = Declaration(
+    "fedamp",
+    FedAmp,
+    "Clients' models attract those that are near to them.",
+    _build,
+    lambda _: MethodFacts(_SENT, serves="own", keeps="all"),
+    search={
+        "attraction": log_range(0.1, 1.0),
+        "sigma": log_range(1.0, 10000.0),
+        "regularizer": log_range(0.1, 300.0),
+        **PRIVATE_SEARCH,
+        **RIDGE_SEARCH,
+    },
+)
 
 
 def _cloud_weights(models: NDArray[Any], attraction: float, sigma: float) -> NDArray[np.float64]:

@@ -17,12 +17,35 @@ another exchange. It serves the fine-tuned model of the round before.
 
 from typing import Any
 
+from pydantic import Field
+
+from pfmsmt.config.blocks import Federated
+from pfmsmt.config.kinds import Positive
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NamedArrays, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Upload
-from pfmsmt.methods.averaging import averaging
+from pfmsmt.methods.averaging import SHARED, averaging
+from pfmsmt.methods.declaration import (
+    RIDGE_SEARCH,
+    SERVER_SEARCH,
+    Declaration,
+    MethodFacts,
+    Setup,
+    choice,
+    log_range,
+    own_settings,
+)
 from pfmsmt.methods.ditto import join_states, split_state
-from pfmsmt.methods.server_optimizer import FedOpt
+from pfmsmt.methods.server_optimizer import FedOpt, server_step
+
+
+class FedAvgFinetune(Federated):
+    """The block `methods.fedavg_finetune`."""
+
+    finetune_steps: int = Field(
+        default=16, ge=0, description="Steps from the received model to the one that a client serves; 0 is fedavg."
+    )
+    finetune_rate: Positive = Field(default=1.0, description="Rate of SGD in these steps.")
 
 
 def fedavg_finetune(
@@ -67,3 +90,29 @@ def fedavg_finetune(
 
     phases = (round_._replace(client_update=client_update),)
     return base._replace(init_client=init_client, phases=phases, personalise=personalise)
+
+
+def _build(block: FedAvgFinetune, setup: Setup) -> Method:
+    return fedavg_finetune(setup.local_train, setup.template, **own_settings(block), optimizer=server_step(block))
+
+
+def _facts(block: FedAvgFinetune) -> MethodFacts:
+    if block.finetune_steps == 0:
+        return MethodFacts(SHARED["fedavg"])
+    return MethodFacts(SHARED["fedavg"], serves="own", keeps="all", two_models=True)
+
+
+FEDAVG_FINETUNE = Declaration(
+    "fedavg_finetune",
+    FedAvgFinetune,
+    "fedavg; clients serve its model fine-tuned on their rows.",
+    _build,
+    _facts,
+    search={
+        "finetune_steps": choice(8, 16, 32, 64, 128),
+        "finetune_rate": log_range(0.1, 3.0),
+        "learning_rate": log_range(0.05, 0.5),
+        **SERVER_SEARCH,
+        **RIDGE_SEARCH,
+    },
+)

@@ -31,16 +31,54 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from pfmsmt.config.blocks import PrivateTraining
+from pfmsmt.config.kinds import Fraction, NonNegative, Positive
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, ServerState, ServerUpdate, Upload
 from pfmsmt.methods.coordination import Coordination, conflict_averse
+from pfmsmt.methods.declaration import (
+    PRIVATE_SEARCH,
+    RIDGE_SEARCH,
+    Declaration,
+    MethodFacts,
+    Setup,
+    log_range,
+    own_settings,
+)
 
 _ENCODER = frozenset(Role) - NEVER_LEAVES - {Role.NORM, Role.GATE, Role.TOWER}
 _SENT = _ENCODER | {Role.TOWER}
 _WHOLE_ENCODER = "encoder"
 _MOMENTUM = 0.9
+
+
+class FedHca2(PrivateTraining):
+    """The block `methods.fedhca2`.
+
+    Its server has steps of its own in place of an optimiser, so clients' rate is not that of the others.
+    """
+
+    learning_rate: Positive = Field(
+        default=1.5,
+        description="Rate of clients' SGD on federated parameters, which no server optimiser scales.",
+    )
+
+    conflict: float = Field(
+        default=0.4, ge=0, lt=1, description="c of the conflict-averse update, the radius around the plain mean."
+    )
+    alpha: Fraction = Field(
+        default=0.1, description="Weight of the conflict-averse update at the start; each client learns its own."
+    )
+    beta: Fraction = Field(
+        default=0.1,
+        description="Weight of towers' attention at the start; each layer of each tower learns its own.",
+    )
+    hyper_rate: NonNegative = Field(
+        default=10.0, description="Rate of alpha's and beta's SGD, a round; 0 leaves them as they are."
+    )
 
 
 def fedhca2(
@@ -120,6 +158,25 @@ def fedhca2(
 
     phase = Phase("round", broadcast, client_update, server_update, uploads=_SENT)
     return Method("fedhca2", init, init_client, (phase,), broadcast, personalise)
+
+
+def _build(block: FedHca2, setup: Setup) -> Method:
+    return fedhca2(setup.local_train, setup.template, **own_settings(block))
+
+
+FEDHCA2 = Declaration(
+    "fedhca2",
+    FedHca2,
+    "Own updates, and learned shares of a conflict-averse one and of other towers.",
+    _build,
+    lambda _: MethodFacts(_SENT, serves="own"),
+    search={
+        "hyper_rate": log_range(0.01, 1000.0),
+        "learning_rate": log_range(0.1, 5.0),
+        **PRIVATE_SEARCH,
+        **RIDGE_SEARCH,
+    },
+)
 
 
 def _units(sent: NamedArrays, template: Template) -> dict[str, list[str]]:

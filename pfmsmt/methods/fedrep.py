@@ -18,11 +18,34 @@ gradient steps; ours are Adam's, whose moments wait from round to round.
 import functools
 from typing import Any
 
+from pydantic import Field
+
+from pfmsmt.config.blocks import Federated
+from pfmsmt.config.kinds import Fraction
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Upload
-from pfmsmt.methods.averaging import averaging
-from pfmsmt.methods.server_optimizer import FedOpt
+from pfmsmt.methods.averaging import SHARED, averaging
+from pfmsmt.methods.declaration import (
+    PRIVATE_SEARCH,
+    RIDGE_SEARCH,
+    SERVER_SEARCH,
+    Declaration,
+    MethodFacts,
+    Setup,
+    log_range,
+    own_settings,
+)
+from pfmsmt.methods.server_optimizer import FedOpt, server_step
+
+
+class FedRep(Federated):
+    """The block `methods.fedrep`."""
+
+    head_share: Fraction = Field(
+        default=0.5,
+        description="Share of a round's steps, the first ones, in which towers and gates train; the body has the rest.",
+    )
 
 
 def fedrep(
@@ -61,3 +84,17 @@ def fedrep(
 
     phases = (round_._replace(client_update=client_update),)
     return base._replace(name="fedrep", phases=phases)
+
+
+def _build(block: FedRep, setup: Setup) -> Method:
+    return fedrep(setup.local_train, setup.template, **own_settings(block), optimizer=server_step(block))
+
+
+FEDREP = Declaration(
+    "fedrep",
+    FedRep,
+    "fedper that trains heads first, then the body.",
+    _build,
+    lambda _: MethodFacts(SHARED["fedper"]),
+    search={"head_share": log_range(0.125, 0.875), **PRIVATE_SEARCH, **SERVER_SEARCH, **RIDGE_SEARCH},
+)

@@ -22,16 +22,54 @@ No federation could afford `steps` exchanges a round, so nobody deploys these.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+from pydantic import Field, model_validator
+
+from pfmsmt.config.blocks import PrivateTraining, keep_parameters
+from pfmsmt.config.kinds import Count, NonNegative, Positive
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NEVER_LEAVES, NamedArrays, Role, Stream, Template
 from pfmsmt.methods import ClientState, LocalTrain, Method, Phase, Upload
 from pfmsmt.methods.averaging import HEADS, averaging
+from pfmsmt.methods.declaration import (
+    PRIVATE_SEARCH,
+    RIDGE_SEARCH,
+    SERVER_SEARCH,
+    Declaration,
+    MethodFacts,
+    Setup,
+    choice,
+    log_range,
+)
+from pfmsmt.methods.pf_msmtrec import Architecture, architecture_facts
 from pfmsmt.methods.server_optimizer import FedOpt
 
 CENTRALIZED = frozenset(Role) - NEVER_LEAVES - HEADS - {Role.NORM}
 """Roles that `centralized` shares."""
+
+
+class PooledGradients(PrivateTraining):
+    """`methods.joint` and `methods.centralized`: clients' gradients are pooled at every step."""
+
+    steps: Count | None = Field(default=None, description="Steps of a round; null: as many as train.local_steps.")
+    server_learning_rate: Positive = Field(default=0.005, description="Rate of the server's Adam on shared parameters.")
+    server_weight_decay: NonNegative = Field(
+        default=0.03, description="Decay of that Adam, decoupled: a step also takes rate x this x the parameter."
+    )
+    private_learning_rate: Positive = Field(default=0.008, description="Rate of clients' Adam on private parameters.")
+
+    @model_validator(mode="after")
+    def _server_keeps_parameters(self) -> Self:
+        keep_parameters(self, "server_learning_rate", "server_weight_decay")
+        return self
+
+
+class Joint(PooledGradients, Architecture):
+    """The block `methods.joint`.
+
+    A run's results depend on its own block alone, so the model has its keys here too: change both blocks alike.
+    """
 
 
 class DecayingStep(NamedTuple):
@@ -96,3 +134,51 @@ def pooled_gradients(
         return phase._replace(client_update=client_update)
 
     return method(local_train)._replace(phases=tuple(exchange(index) for index in range(steps)))
+
+
+def _build(name: str, block: PooledGradients, setup: Setup, shared: frozenset[Role]) -> Method:
+    steps = block.steps or setup.budget.local_steps
+    # Adam as it is in central training: clients' private parts have it with the same memory.
+    adam = FedOpt("adam", block.server_learning_rate, 0.9, 0.999, block.server_weight_decay)
+    return pooled_gradients(
+        name, setup.local_train, setup.template,
+        shared, DecayingStep(adam, setup.budget.rate_share, steps),
+        steps=steps,
+        private_learning_rate=block.private_learning_rate,
+        private_weight_decay=block.private_weight_decay,
+    )  # fmt: skip
+
+
+def _build_joint(block: Joint, setup: Setup) -> Method:
+    return _build("joint", block, setup, architecture_facts(block).shared)
+
+
+def _build_centralized(block: PooledGradients, setup: Setup) -> Method:
+    return _build("centralized", block, setup, CENTRALIZED)
+
+
+_SEARCH = {
+    "steps": choice(None, 16, 32),
+    **PRIVATE_SEARCH,
+    **SERVER_SEARCH,
+    "server_learning_rate": log_range(0.001, 0.02),
+    **RIDGE_SEARCH,
+}
+JOINT = Declaration(
+    "joint",
+    Joint,
+    "pf_msmtrec's model on gradients pooled at every step: a reference, not deployable.",
+    _build_joint,
+    architecture_facts,
+    deployable=False,
+    search=_SEARCH,
+)
+CENTRALIZED_METHOD = Declaration(
+    "centralized",
+    PooledGradients,
+    "Experts and tables on gradients pooled at every step: a reference, not deployable.",
+    _build_centralized,
+    lambda _: MethodFacts(CENTRALIZED),
+    deployable=False,
+    search=_SEARCH,
+)

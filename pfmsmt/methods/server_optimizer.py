@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pfmsmt.config.blocks import ServerOptimizer
 from pfmsmt.core import arrays
 from pfmsmt.core.types import NamedArrays
 
@@ -64,6 +65,17 @@ class FedOpt(NamedTuple):
 
 PLAIN_STEP = FedOpt("plain", 1.0, 0.0, 0.0)
 """theta + update: what a method does that says nothing else."""
+
+
+def server_step(block: ServerOptimizer) -> FedOpt:
+    """Return the step that a block describes."""
+    return FedOpt(
+        block.server_optimizer,
+        block.server_learning_rate,
+        block.server_beta1,
+        block.server_beta2,
+        block.server_weight_decay,
+    )
 
 
 def _mix(past: NDArray[Any], now: NDArray[Any], share: float) -> NDArray[Any]:

@@ -8,20 +8,31 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 import pfmsmt
 from pfmsmt.config import Serve
 from pfmsmt.serving.counters import Counters
 from pfmsmt.serving.deployments import Fleet
 from pfmsmt.serving.guards import FailureGuard, Refusal, TokenGuard
-from pfmsmt.serving.openapi import REQUEST_BODY, Prediction, Readiness, Scenario, error_responses
+from pfmsmt.serving.openapi import (
+    REQUEST_BODY,
+    ExampleBody,
+    Prediction,
+    Readiness,
+    Scenario,
+    error_responses,
+    example_body,
+    with_examples,
+)
 from pfmsmt.serving.predictor import Predictor
 from pfmsmt.serving.rows import optional_columns
 from pfmsmt.tracking.registry import CHAMPION
 
 _LOG = logging.getLogger("pfmsmt.serving")
+_ScenarioPath = Annotated[str, Path(description="As GET /v1/scenarios lists it.")]
 _TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
@@ -40,14 +51,16 @@ def build_app(fleet: Fleet, settings: Serve, token: str | None = None) -> FastAP
             await watch
         predictor.close()
 
-    app = FastAPI(
-        title="pfmsmt", version=pfmsmt.__version__, lifespan=life,
+    # The page /docs loads nothing from elsewhere; /redoc would only repeat it.
+    app: FastAPI = FastAPIOffline(
+        redoc_url=None, title="pfmsmt", version=pfmsmt.__version__, lifespan=life,
         summary="Personalised multi-scenario multi-task recommendation: every scenario's champion.",
     )  # fmt: skip
     app.add_middleware(FailureGuard)
     if token:
         app.add_middleware(TokenGuard, token=token)
     _add_predictions(app, predictor)
+    _add_examples(app, fleet, predictor)
     _add_views(app, fleet, settings, counters, token)
     _add_handlers(app)
     return app
@@ -69,7 +82,7 @@ def _add_predictions(app: FastAPI, predictor: Predictor) -> None:
     )  # fmt: skip
     async def predict(
         request: Request,
-        scenario: Annotated[str, Path(description="As GET /v1/scenarios lists it.")],
+        scenario: _ScenarioPath,
         explain: Annotated[Literal["gates"] | None, Query(description="gates: also the gates' weights.")] = None,
         x_request_key: Annotated[
             str | None, Header(description="Whose request this is; decides who answers where a challenger has a share.")
@@ -80,6 +93,30 @@ def _add_predictions(app: FastAPI, predictor: Predictor) -> None:
         The answer names the model version, and is Arrow if the request is.
         """
         return await predictor.answer(scenario, request, explain == "gates")
+
+
+def _add_examples(app: FastAPI, fleet: Fleet, predictor: Predictor) -> None:
+    @app.get("/", include_in_schema=False)
+    async def root(request: Request) -> RedirectResponse:
+        """Lead to the page that describes the requests."""
+        return RedirectResponse(f"{request.scope.get('root_path', '').rstrip('/')}/docs")
+
+    @app.get(
+        "/v1/scenarios/{scenario}/example", tags=["models"], response_model=ExampleBody,
+        responses=error_responses(401, 404, 503),
+    )  # fmt: skip
+    async def example(scenario: _ScenarioPath) -> dict[str, Any]:
+        """Return a made-up request, which the scenario's model answers as it stands."""
+        return example_body(predictor.champion(scenario).schema)
+
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        """Return the document with the examples of the models that serve now."""
+        scorers = {name: fleet.scorer(name) for name in fleet.scenarios}
+        return with_examples(describe(), {name: scorer.schema for name, scorer in scorers.items() if scorer})
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 def _add_views(app: FastAPI, fleet: Fleet, settings: Serve, counters: Counters, token: str | None) -> None:

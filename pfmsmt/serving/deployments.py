@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from pfmsmt.core.errors import PfmsmtError
+from pfmsmt.core.errors import PfmsmtError, ServingError
 from pfmsmt.serving.scorer import Scorer, load_scorer
 from pfmsmt.tracking import registry
 from pfmsmt.tracking.promotion import schema_faults
@@ -30,6 +30,19 @@ class Deployment(NamedTuple):
     """Why a challenger that was loaded gets none of the champion's requests."""
 
 
+class Offer(NamedTuple):
+    """The part of a registry that is served.
+
+    One registry may hold models of several projects and data sets.
+    """
+
+    scenarios: tuple[str, ...] | None = None
+    """None: all that are registered."""
+    dataset: str | None = None
+    """Versions that say another data set are not served; None: whatever they say."""
+
+
+EVERYTHING = Offer()
 Key = tuple[str, str]
 """scenario, alias"""
 
@@ -41,10 +54,16 @@ class Fleet:
     """
 
     def __init__(
-        self, tracking: "Store", *, calibrated: bool, with_challengers: bool, report: Callable[[str], None]
+        self,
+        tracking: "Store",
+        *,
+        calibrated: bool,
+        with_challengers: bool,
+        report: Callable[[str], None],
+        offer: Offer = EVERYTHING,
     ) -> None:
         """Start empty; `refresh` loads. `report` gets a line about every change, once."""
-        self._tracking, self._calibrated, self._report = tracking, calibrated, report
+        self._tracking, self._calibrated, self._report, self._offer = tracking, calibrated, report, offer
         self._aliases = (CHAMPION, CHALLENGER) if with_challengers else (CHAMPION,)
         self._deployments: Mapping[Key, Deployment] = {}
         self._refreshing = threading.Lock()
@@ -83,7 +102,8 @@ class Fleet:
                 self._note_registry(str(error))
                 return
             table: dict[Key, Deployment] = {}
-            for scenario in sorted({*aliases, *self.scenarios}):
+            names = {*aliases, *self.scenarios}
+            for scenario in sorted(names if self._offer.scenarios is None else names & {*self._offer.scenarios}):
                 for alias in self._aliases:
                     now = self._deployments.get((scenario, alias))
                     wanted = aliases.get(scenario, {}).get(alias)
@@ -101,6 +121,7 @@ class Fleet:
         if now and now.scorer and now.scorer.version == wanted:
             return Deployment(now.scorer, wanted, None)
         try:
+            self._check_dataset(scenario, wanted)
             scorer = load_scorer(self._tracking, scenario, wanted, self._calibrated)
         except PfmsmtError as error:
             return self._fault(scenario, alias, now, wanted, str(error))
@@ -111,6 +132,21 @@ class Fleet:
         before = f", in place of version {now.scorer.version}" if now and now.scorer else ""
         self._report(f"{scenario}: version {wanted} serves as {alias}{before}")
         return Deployment(scorer, wanted, None)
+
+    def _check_dataset(self, scenario: str, version: str) -> None:
+        """Refuse a version of another data set.
+
+        Raises:
+            ServingError: its tag names another one.
+        """
+        if self._offer.dataset is None:
+            return
+        found = registry.find_version(self._tracking, scenario, version).tags.get("dataset")
+        if found not in (None, self._offer.dataset):
+            raise ServingError(
+                f"it is a model of the data set {found}, and the data here are {self._offer.dataset}; "
+                f"`pfmsmt serve --scenario {scenario}` serves it all the same"
+            )
 
     def _match(self, scenario: str, table: dict[Key, Deployment]) -> None:
         """Withhold requests from challengers that do not match the champion.

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pfmsmt.core.errors import SchemaError, ServingError
 from pfmsmt.core.files import new_file
+from pfmsmt.data.schema import refuse_encoded
 from pfmsmt.models.saved import check_scored
 from pfmsmt.serving.arrow import read_batch
 from pfmsmt.serving.rows import RowReader
@@ -64,6 +65,7 @@ def predict_file(
     try:
         with pq.ParquetFile(source) as file, new_file(target) as temporary:
             names = file.schema_arrow.names
+            refuse_encoded(names, str(source), f"raw ones are in {source.with_name('example.parquet')}")
             _check_kept(keep, names, scorer.tasks, source)
             wanted = [name for name in names if name in {*reader.schema.columns, *keep}]
             fields = [file.schema_arrow.field(name) for name in keep]

@@ -12,7 +12,7 @@ from pfmsmt.config import Serve
 from pfmsmt.core.console import say
 from pfmsmt.core.errors import ServingError
 from pfmsmt.serving.app import build_app
-from pfmsmt.serving.deployments import Fleet
+from pfmsmt.serving.deployments import EVERYTHING, Fleet, Offer
 
 if TYPE_CHECKING:
     from pfmsmt.tracking.store import Store
@@ -24,8 +24,8 @@ _DRAIN = 10
 """Seconds that requests have to end when the server is stopped."""
 
 
-def serve(tracking: "Store", settings: Serve, *, authenticate: bool = True) -> None:
-    """Serve until interrupted.
+def serve(tracking: "Store", settings: Serve, offer: Offer = EVERYTHING, *, authenticate: bool = True) -> None:
+    """Serve what of the registry is offered, until interrupted.
 
     Raises:
         ServingError: the address is open to others and there is no token, the token is too short to be secret, or
@@ -42,11 +42,13 @@ def serve(tracking: "Store", settings: Serve, *, authenticate: bool = True) -> N
         calibrated=settings.calibrated,
         with_challengers=settings.challenger != "none",
         report=logging.getLogger("pfmsmt.serving").info,
+        offer=offer,
     )
     fleet.refresh()
     if not fleet.scenarios:
+        wanted = "" if offer.scenarios is None else f" among {', '.join(offer.scenarios)}"
         raise ServingError(
-            f"the registry {tracking.uri} has no scenario with a champion"
+            f"the registry {tracking.uri} has no scenario with a champion{wanted}"
             + (f" ({fleet.registry_fault})" if fleet.registry_fault else "; run `dvc repro register`")
         )
     say(f"http://{settings.host}:{settings.port}/docs describes the requests; scenarios: {', '.join(fleet.scenarios)}")

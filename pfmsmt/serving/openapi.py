@@ -1,9 +1,12 @@
-"""Models of the OpenAPI document, where the code reads raw bodies."""
+"""Models and examples of the OpenAPI document; the code reads raw bodies."""
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
+from pfmsmt.data.schema import CategoricalField, ScenarioSchema
 from pfmsmt.serving.arrow import STREAM
 from pfmsmt.serving.bodies import JSON
 
@@ -12,6 +15,12 @@ class ErrorAnswer(BaseModel):
     """An error: its cause, its place, and a remedy."""
 
     detail: str
+
+
+class ExampleBody(BaseModel):
+    """A request that is answered as it stands."""
+
+    records: list[dict[str, int | float | str]]
 
 
 class GateWeights(BaseModel):
@@ -108,3 +117,39 @@ _TEXTS = {
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return FastAPI's `responses` for these statuses."""
     return {status: {"model": ErrorAnswer, "description": _TEXTS[status]} for status in statuses}
+
+
+def example_body(schema: ScenarioSchema) -> dict[str, Any]:
+    """Return a request with one made-up row, which the scenario's model answers.
+
+    Categories are the first ones that all clients know, numbers are training means. Of private columns no category is
+    given away: theirs is one that stands for an unknown value.
+    """
+    categories = {field.name: _example_category(field) for field in schema.categorical}
+    return {"records": [categories | {field.name: float(f"{field.mean:.6g}") for field in schema.numerical}]}
+
+
+def _example_category(field: CategoricalField) -> int | str:
+    if field.federated and field.vocabulary:
+        return field.vocabulary[0]
+    return "example" if field.text else 0
+
+
+def with_examples(document: Mapping[str, Any], schemas: Mapping[str, ScenarioSchema]) -> dict[str, Any]:
+    """Return the OpenAPI document with an example of each scenario.
+
+    The first one is what a page fills in by itself, for the body and for the path alike.
+    """
+    found: dict[str, Any] = copy.deepcopy(dict(document))
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] == "scenario":
+                    parameter["examples"] = {name: {"value": name} for name in schemas}
+            body = operation.get("requestBody", {}).get("content", {}).get(JSON)
+            if body:
+                body["examples"] = {
+                    name: {"summary": f"a made-up row of {name}", "value": example_body(schema)}
+                    for name, schema in schemas.items()
+                }
+    return found

@@ -113,6 +113,14 @@ class Predictor:
         self.counters.count_cells(scorer.schema.scenario, unknown, rows.filled)
         return scores
 
+    def champion(self, scenario: str) -> Scorer:
+        """Return the scorer that answers a scenario's requests.
+
+        Raises:
+            Refusal: 404, no such scenario; 503, no version of its model is loaded.
+        """
+        return self._choose(scenario, None)[0]
+
     def _choose(self, scenario: str, key: str | None) -> tuple[Scorer, str]:
         """Return the scorer that answers, and its alias.
 

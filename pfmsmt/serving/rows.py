@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.encoder import CategoryEncoder, Encoded, RowEncoder, column_of, stand_ins
-from pfmsmt.data.schema import OUT_OF_VOCABULARY, ScenarioSchema
+from pfmsmt.data.schema import OUT_OF_VOCABULARY, ScenarioSchema, refuse_encoded
 from pfmsmt.data.tables.cells import convert_cells, show_cell
 from pfmsmt.data.tables.values import LARGEST_NUMBER, LONGEST_TEXT, Column, Converted
 
@@ -82,6 +82,8 @@ class RowReader:
         for row, record in enumerate(records):
             if not isinstance(record, dict):
                 raise SchemaError(f"row {row}: {show_cell(record)} is not an object of column names and values")
+        if records:
+            refuse_encoded(records[0], "row 0", _RAW)
         columns = {name: [record.get(name, _ABSENT) for record in records] for name in self.schema.columns}
         return self.from_columns({n: v for n, v in columns.items() if not v or v.count(_ABSENT) < len(v)}, len(records))
 
@@ -172,6 +174,7 @@ class RowReader:
         Raises:
             SchemaError: names all that are missing.
         """
+        refuse_encoded(columns, "the request", _RAW)
         missing = [name for name in self.schema.columns if name not in columns and name not in self.optional]
         if missing:
             raise SchemaError(
@@ -208,6 +211,7 @@ class RowReader:
         return FeatureRows(categories, numbers, absent if absent.any() else None, filled)
 
 
+_RAW = "it must hold raw values, such as those of data/clients/<scenario>/example.parquet"
 _ABSENT = object()
 _NULL = "null is not a value"
 

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from filelock import FileLock
 
 from pfmsmt.core.errors import TrackingError
+from pfmsmt.tracking.model_card import NOTE
 from pfmsmt.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def connect(root: Path, experiment: str = EXPERIMENT) -> Store:
             client = mlflow.MlflowClient(uri, uri)
             place = None if is_server(uri) else (database or root.absolute() / DATABASE).parent / "mlruns" / experiment
             experiment_id = _experiment(client, experiment, place)
-            launcher = _mark_launcher(client, launcher) if launcher else None
+            launcher = _mark_launcher(client, launcher, experiment_id) if launcher else None
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
         raise TrackingError(_advice(uri, root, error)) from error
     return Store(client, uri, experiment_id, root.absolute(), launcher)
@@ -92,17 +94,25 @@ def _experiment(client: "MlflowClient", name: str, place: Path | None) -> str:
     return str(found.experiment_id)
 
 
-def _mark_launcher(client: "MlflowClient", run_id: str) -> str | None:
-    """Name and tag the run that `mlflow run` made.
+def _mark_launcher(client: "MlflowClient", run_id: str, experiment_id: str) -> str | None:
+    """Name, tag and describe the run that `mlflow run` made.
 
     Return its id, or None if this store lacks it.
     """
+    from mlflow.entities import RunTag
     from mlflow.exceptions import MlflowException
 
     try:
         if client.get_run(run_id).data.tags.get("role") != "launcher":
+            found = quote(f"tags.launcher_run_id = '{run_id}'", safe="")
+            link = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&searchFilter={found}"
+            note = (
+                "The pipeline as `mlflow run` started it; its parameters are those of the entry point. It holds no "
+                f"results: [the runs that it made]({link}) do, with the tag `launcher_run_id`. There are none where "
+                "all results were up to date."
+            )
             client.update_run(run_id, name="pipeline")
-            client.set_tag(run_id, "role", "launcher")
+            client.log_batch(run_id, tags=[RunTag("role", "launcher"), RunTag(NOTE, note)])
         return run_id
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":

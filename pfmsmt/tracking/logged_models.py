@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pfmsmt
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.schema import ScenarioSchema
+from pfmsmt.tracking.model_card import NOTE
 from pfmsmt.tracking.origin import installed
 from pfmsmt.tracking.store import readable
 
@@ -32,6 +33,7 @@ _CODE = Path(__file__).parents[1] / "serving" / "pyfunc_model.py"
 _NEEDED = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "scipy")
 _FOLDER = "code"
 """Within a model's files; MLflow installs requirements from the model's folder."""
+_UNSCORED = "Not scored on test rows; the stage `evaluate` does that, and writes the model card here."
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -68,7 +70,7 @@ def log_model(
         known = client.get_run(run_id).data.params
         known |= {key: str(value) for key, value in params.items()}
         model = client.create_logged_model(
-            store.experiment_id, name, source_run_id=run_id, params=known, model_type="pfmsmt"
+            store.experiment_id, name, source_run_id=run_id, params=known, model_type="pfmsmt", tags={NOTE: _UNSCORED}
         )
         try:
             with TemporaryDirectory() as temporary:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pfmsmt.core.errors import TrackingError
 from pfmsmt.data.schema import Schema
 from pfmsmt.tracking.logged_models import discard_models, log_model
+from pfmsmt.tracking.model_card import NOTE, escaped
 from pfmsmt.tracking.origin import environment, git_state, source_tags
-from pfmsmt.tracking.store import readable
+from pfmsmt.tracking.store import COMPUTATION, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,7 @@ _SECONDS = 10.0
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _COLUMNS_BYTES = 1_048_575
+_UNSCORED = "the stage `evaluate` writes the model card here."
 _NAME = re.compile(r"[\w.\- :]+(/[\w.\- :]+)*")
 
 
@@ -42,12 +44,14 @@ def training_run(
     params: Mapping[str, Any],
     config_file: Path,
     data: Schema | None = None,
+    computation: str | None = None,
     resume_id: str | None = None,
     resume_round: int = 0,
 ) -> Iterator["TrainingRun"]:
     """Open the run `<method>-seed<seed>`.
 
-    It ends as FINISHED, on an error as FAILED, on an interrupt as KILLED.
+    The second of a method and seed in an experiment is named `<method>-seed<seed> (2)`, and so on; its tag `generation`
+    says the same. A run ends as FINISHED, on an error as FAILED, on an interrupt as KILLED.
 
     Args:
         store: that has or gets the run.
@@ -58,6 +62,7 @@ def training_run(
         params: flat, name -> value.
         config_file: saved with the run as it was.
         data: whose columns and counts the run's data set shows.
+        computation: hash of all that decides what the run computes, by which `Store.locate_run` finds it.
         resume_id: continue this run of a killed training instead. Points that it has already are not logged
             again. Rounds from `resume_round` on that the killed process had logged stay: a deterministic
             training repeats them; where a value differs, both points stay and the newer one counts.
@@ -72,10 +77,16 @@ def training_run(
     else:
         tags = {"role": "federation", "method": method, "seed": str(seed), "dataset": dataset}
         tags |= {"data_fingerprint": fingerprint} | git_state(store.root) | source_tags()
+        tags[NOTE] = f"Training of {escaped(method)} with seed {seed} on {escaped(dataset)}; " + _UNSCORED
+        if computation:
+            tags[COMPUTATION] = computation
         if store.launcher_run_id:
             tags["launcher_run_id"] = store.launcher_run_id
         with readable(store.uri, "creating a run"):
-            created = client.create_run(store.experiment_id, tags=tags, run_name=f"{method}-seed{seed}")
+            generation = _generation(store, method, seed)
+            tags["generation"] = str(generation)
+            again = f" ({generation})" if generation > 1 else ""
+            created = client.create_run(store.experiment_id, tags=tags, run_name=f"{method}-seed{seed}{again}")
         run = TrainingRun(store, created.info.run_id, {})
     try:
         if not resume_id:
@@ -265,6 +276,17 @@ def _reopen(store: "Store", run_id: str, resume_round: int) -> TrainingRun:
             for point in client.get_metric_history(run_id, name)
         }
     return TrainingRun(store, run_id, points)
+
+
+def _generation(store: "Store", method: str, seed: int) -> int:
+    """Return one more than the newest run of this method and seed has."""
+    newest = store.client.search_runs(
+        [store.experiment_id],
+        f"tags.role = 'federation' and tags.method = '{method}' and tags.seed = '{seed}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    return int(newest[0].data.tags.get("generation", 1)) + 1 if newest else 1
 
 
 def _describe(

@@ -13,6 +13,7 @@ from pfmsmt.core.errors import TrackingError
 from pfmsmt.data.schema import ScenarioSchema
 from pfmsmt.tracking import registry
 from pfmsmt.tracking.logged_models import read_model_schema
+from pfmsmt.tracking.model_card import champion_text, registered_text
 from pfmsmt.tracking.origin import source_tags
 from pfmsmt.tracking.registry import CHALLENGER, CHAMPION, Version
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pfmsmt.tracking.store import Store
 
 _METRIC = "val_mean_auc"
+_DATA = "data_fingerprint"
 _RECORD = "promotion."
 
 
@@ -34,7 +36,7 @@ class Promotion(NamedTuple):
     after: str
     forced: bool
     objections: tuple[str, ...]
-    """Reasons against it; only a forced promotion, or the pipeline's own, has any."""
+    """Reasons against it; only a forced promotion has any."""
     user: str
 
 
@@ -103,21 +105,52 @@ def promote(store: "Store", scenario: str, which: str, margin: float, *, force: 
     return done
 
 
-def place(store: "Store", scenario: str, version: str, alias: str, margin: float) -> tuple[str, Promotion | None]:
+class Placed(NamedTuple):
+    """The alias of a version that was just registered."""
+
+    alias: str
+    before: str | None = None
+    """The champion that it replaces."""
+    against: tuple[str, ...] = ()
+    """With `if_better`: why it is not the champion."""
+
+
+def place(store: "Store", scenario: str, version: str, promote: Literal["manual", "if_better"]) -> Placed:
     """Give a version that was just registered its alias.
 
-    Return the alias, and the change of champion if it is one. With the alias `champion` nothing is refused; what speaks
-    against the version is recorded.
+    A scenario's first version is its champion. Later ones are challengers; with `if_better` the champion is replaced
+    at once by a version that validated better on the same rows and takes the same requests.
     """
     champion = current(store, scenario)
-    if champion is not None and champion.version == version:
-        return CHAMPION, None
-    if champion is not None and alias == CHALLENGER:
-        registry.set_alias(store, scenario, CHALLENGER, version)
-        return CHALLENGER, None
-    candidate = registry.find_version(store, scenario, version)
-    against = objections(store, champion, candidate, margin) if champion else ()
-    return CHAMPION, set_champion(store, scenario, version, "register", against=against)
+    if champion is None:
+        set_champion(store, scenario, version, "register")
+        return Placed(CHAMPION)
+    if champion.version == version:
+        return Placed(CHAMPION, version)
+    if promote == "if_better":
+        candidate = registry.find_version(store, scenario, version)
+        against = _not_better(store, champion, candidate)
+        if not against:
+            set_champion(store, scenario, version, "register")
+            if CHALLENGER in candidate.aliases:
+                registry.drop_alias(store, scenario, CHALLENGER)
+            return Placed(CHAMPION, champion.version)
+    else:
+        against = ()
+    registry.set_alias(store, scenario, CHALLENGER, version)
+    return Placed(CHALLENGER, None, against)
+
+
+def _not_better(store: "Store", champion: Version, candidate: Version) -> tuple[str, ...]:
+    """Return why a candidate may not be better than the champion."""
+    # Rows of other data may have been trained on, and are another measure.
+    if champion.tags.get(_DATA) != candidate.tags.get(_DATA):
+        return ("the champion was validated on other rows",)
+    old, new = champion.metric(_METRIC), candidate.metric(_METRIC)
+    if old is None or new is None or new <= old:
+        shown = ["undefined" if value is None else f"{value:.4f}" for value in (new, old)]
+        return (f"its {_METRIC} is {shown[0]}, the champion's {shown[1]}",)
+    return objections(store, champion, candidate, 0.0)
 
 
 def rollback(store: "Store", scenario: str) -> Promotion:
@@ -166,7 +199,17 @@ def set_champion(
     # The record first: a champion without one would be lost to rollback, a record without its champion is seen.
     registry.set_model_tag(store, scenario, _RECORD + time.replace(":", "").replace("+0000", "Z"), _text(done))
     registry.set_alias(store, scenario, CHAMPION, version)
+    _describe(store, scenario, done)
     return done
+
+
+def _describe(store: "Store", scenario: str, done: Promotion) -> None:
+    """Say it in words on MLflow's pages: at the version, and with all others at the model."""
+    versions = registry.versions(store, scenario)
+    known = {entry.version: entry for entry in versions}
+    text = champion_text(known[done.after], done, known.get(done.before or ""))
+    registry.set_version_tag(store, scenario, done.after, "promotion", text)
+    registry.describe_model(store, scenario, registered_text(scenario, history(store, scenario), versions))
 
 
 def history(store: "Store", scenario: str) -> list[Promotion]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pfmsmt.core.errors import TrackingError
+from pfmsmt.tracking.model_card import NOTE
 from pfmsmt.tracking.store import readable
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def register_version(store: "Store", scenario: str, model_id: str, tags: Mapping
     client, name = store.client, PREFIX + scenario
     texts = {key: str(value) for key, value in tags.items()}
     with readable(store.uri, f"registering model {model_id} as {name}"):
-        client.get_logged_model(model_id)
+        card = client.get_logged_model(model_id).tags.get(NOTE)
         # Stores save the source, not always the model's id.
         source = f"models:/{model_id}"
         known = {found.source: found for found in client.search_model_versions(f"name = '{name}'")}
@@ -78,6 +79,8 @@ def register_version(store: "Store", scenario: str, model_id: str, tags: Mapping
         else:
             for key, value in texts.items():
                 client.set_model_version_tag(name, version.version, key, value)
+        if card:
+            client.update_model_version(name, version.version, description=card)
     return str(version.version)
 
 
@@ -146,6 +149,18 @@ def set_model_tag(store: "Store", scenario: str, key: str, value: str) -> None:
     """Tag a scenario's registered model."""
     with readable(store.uri, f"tagging {PREFIX}{scenario}"):
         store.client.set_registered_model_tag(PREFIX + scenario, key, value)
+
+
+def set_version_tag(store: "Store", scenario: str, version: str, key: str, value: str) -> None:
+    """Tag a version of a scenario's model."""
+    with readable(store.uri, f"tagging {PREFIX}{scenario} version {version}"):
+        store.client.set_model_version_tag(PREFIX + scenario, version, key, value)
+
+
+def describe_model(store: "Store", scenario: str, text: str) -> None:
+    """Set the description of a scenario's registered model, in Markdown."""
+    with readable(store.uri, f"describing {PREFIX}{scenario}"):
+        store.client.update_registered_model(PREFIX + scenario, text)
 
 
 def download_version(store: "Store", scenario: str, version: str, folder: Path) -> Path:

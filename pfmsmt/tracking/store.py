@@ -4,20 +4,19 @@ Made by `connection.connect`; the other modules of this package are functions on
 as one readable message that names the store (`readable`).
 """
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 from pfmsmt.core.errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_FEDERATION = "tags.role='federation'"
+COMPUTATION = "computation"
+"""Tag of a run: the hash of all that decides what it computes."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,48 @@ class Store:
                 "store that has it."
             )
 
+    def locate_run(self, ids: Mapping[str, Any], stage: str) -> dict[str, Any]:
+        """Return the ids of a finished training in this store.
+
+        Results that DVC restored may have been made in another store. If the same computation was also run in this
+        one, its newest run is found by the fingerprint.
+
+        Args:
+            ids: `run_id`, `models` (scenario -> id) and `fingerprint`, as the training wrote them down.
+            stage: what to run where it is missing.
+
+        Raises:
+            TrackingError: as `check_run`.
+        """
+        try:
+            self.check_run(ids["run_id"], stage)
+        except TrackingError:
+            found = self._same_computation(str(ids.get("fingerprint")))
+            if found is None:
+                raise
+            return {**ids, **found}
+        return dict(ids)
+
+    def commit_of(self, run_id: str) -> dict[str, str]:
+        """Return the tags `git_commit` and `git_dirty` of a run."""
+        with readable(self.uri, f"reading run {run_id}"):
+            tags = self.client.get_run(run_id).data.tags
+        return {name: tags[name] for name in ("git_commit", "git_dirty") if name in tags}
+
+    def _same_computation(self, fingerprint: str) -> dict[str, Any] | None:
+        with readable(self.uri, "searching runs"):
+            runs = self.client.search_runs(
+                [self.experiment_id],
+                f"tags.{COMPUTATION} = '{fingerprint}' and attributes.status = 'FINISHED'",
+                order_by=["attributes.start_time DESC"],
+                max_results=1,
+            )
+            if not runs:
+                return None
+            run_id = runs[0].info.run_id
+            models = self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
+        return {"run_id": run_id, "models": {model.params["scenario"]: model.model_id for model in models}}
+
     def log_run_files(self, run_id: str, files: Path | Iterable[Path], artifact_path: str | None = None) -> None:
         """Copy files, or a whole folder, to a run's artifacts.
 
@@ -88,44 +129,3 @@ def readable(uri: str, doing: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:
         raise TrackingError(f"MLflow store {uri}: {doing} failed: {error}") from error
-
-
-def deep_links(store: Store, base_url: str | None = None) -> dict[str, str]:
-    """Return addresses of the useful pages in the MLflow UI.
-
-    Charts, table, models, compare (if there are runs), registry.
-
-    Args:
-        store: whose runs they show.
-        base_url: of the UI; by default the tracking server, for a local store http://127.0.0.1:5000.
-    """
-    default = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
-    home = f"{(base_url or default).rstrip('/')}/#"
-    experiment = f"{home}/experiments/{store.experiment_id}"
-    runs = f"{experiment}/runs?searchFilter={quote(_FEDERATION, safe='')}"
-    newest = _newest_runs(store)
-    found = {
-        "charts": f"{runs}&compareRunsMode=CHART",
-        "table": f"{runs}&orderByKey={quote('metrics.`test/mean_auc`', safe='')}&orderByAsc=false",
-        "models": f"{experiment}/models?viewMode=CHART",
-    }
-    if newest:
-        found["compare"] = f"{home}/compare-runs?runs={_list(newest)}&experiments={_list([store.experiment_id])}"
-    return found | {"registry": f"{home}/models"}
-
-
-def _list(ids: list[str]) -> str:
-    return quote(json.dumps(ids, separators=(",", ":")), safe="")
-
-
-def _newest_runs(store: Store) -> list[str]:
-    """Return the newest finished run of each method, methods by name."""
-    with readable(store.uri, "searching runs"):
-        runs = store.client.search_runs(
-            [store.experiment_id],
-            f"{_FEDERATION} and attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time DESC"],
-            max_results=1000,
-        )
-    newest = {run.data.tags["method"]: run.info.run_id for run in reversed(runs)}
-    return [newest[method] for method in sorted(newest)]

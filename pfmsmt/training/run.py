@@ -136,7 +136,7 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
     and MLflow its rounds are numbered after those of the first.
 
     Returns:
-        run id and logged model ids, as they are saved in `runs/<method>-seed<seed>.json`.
+        run id, logged model ids and fingerprint, as they are saved in `runs/<method>-seed<seed>.json`.
 
     Raises:
         TrainingError: see `run_rounds`; the last good rounds stay in `checkpoints/`.
@@ -144,7 +144,8 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
     config, schema = job.config, job.schema
     check_accountant(config.privacy)
     history = History()
-    checkpoint = Checkpoint(job.root / CHECKPOINTS / job.name, fingerprint(job.params, schema))
+    computation = fingerprint(job.params, schema)
+    checkpoint = Checkpoint(job.root / CHECKPOINTS / job.name, computation)
     refit = checkpoint.refit()
     federation = build(refit)
     resumed = checkpoint.load(federation.load, history)
@@ -160,7 +161,8 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
         say(f"{job.name}: going on after round {done}{_which(refit)}")
     with training_run(
         store, method=job.method, seed=job.seed, dataset=schema.source, fingerprint=schema.fingerprint,
-        params=job.params, config_file=job.root / PARAMS_FILE, data=schema,
+        params=job.params, computation=computation,
+        config_file=job.root / PARAMS_FILE, data=schema,
         resume_id=resume_id, resume_round=_numbered(start.done + 1, config, refit),
     ) as tracked:  # fmt: skip
         run = _Run(job, history, checkpoint, tracked)
@@ -180,7 +182,7 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
     warn_of_overfitting(job, history)
     say(f"{job.name}: {history.ledger.summary(federation.template)}")
     checkpoint.remove()
-    return {"run_id": tracked.id, "models": models}
+    return {"run_id": tracked.id, "models": models, "fingerprint": computation}
 
 
 def _begin(federation: FederationLike, refit: Refit | None = None) -> _Start:

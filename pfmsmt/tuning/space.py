@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pfmsmt.config import METHOD_NAMES, TUNE_FILE, Config, Methods, Model, Parameter, Privacy, Run, Train, parse_config
+from pfmsmt.config import METHOD_NAMES, TUNE_FILE, Config, Model, Parameter, Privacy, Run, Train, parse_config
 from pfmsmt.config.keys import MOVED, set_values, value_at
+from pfmsmt.config.reference import as_yaml
 from pfmsmt.core.errors import ConfigError
 from pfmsmt.data.schema import Schema
+from pfmsmt.methods.catalogue import declaration_of
 from pfmsmt.training.scores import Validation
 
 FIXED = ("run.memory", "train.shuffle", "train.shuffle_rows", "train.calibration", "train.refit")
@@ -28,12 +30,11 @@ Space = Mapping[str, Parameter]
 
 def keys_of(method: str) -> list[str]:
     """Return the dotted keys that can be tuned for a method."""
-    block = Methods.model_fields[method].annotation
     return [
         *(f"model.{key}" for key in Model.model_fields),
         *(key for key in map("train.{}".format, Train.model_fields) if key not in (*FREE, *FIXED)),
         *(f"privacy.{key}" for key in Privacy.model_fields),
-        *(f"methods.{method}.{key}" for key in getattr(block, "model_fields", {})),
+        *(f"methods.{method}.{key}" for key in declaration_of(method).block.model_fields),
     ]
 
 
@@ -52,9 +53,21 @@ def space_of(config: Config, method: str) -> Space:
     if not found:
         raise ConfigError(
             f"{TUNE_FILE}: space has no key of model, train, privacy or methods.{method}, so there is nothing to tune; "
-            f"add one, such as {keys_of(method)[-1]}"
+            f"{_advice(method)}"
         )
     return found
+
+
+def _advice(method: str) -> str:
+    """Return the search of the method's declaration, as tune.yaml has it."""
+    search = declaration_of(method).search
+    if not search:
+        return f"add one, such as {keys_of(method)[-1]}"
+    lines = (
+        f"  methods.{method}.{key}: {as_yaml(parameter.model_dump(mode='json', exclude_defaults=True))}"
+        for key, parameter in search.items()
+    )
+    return "\n".join(["add some, such as", *lines])
 
 
 def check_space(config: Config) -> None:

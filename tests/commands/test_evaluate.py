@@ -16,6 +16,7 @@ from pfmsmt.data.schema import read_schema
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import load_model
 from pfmsmt.tracking import connect
+from tests.support.shards import read_shard
 
 test_metrics.__test__ = False
 CLIENTS = Path("data/clients")
@@ -39,7 +40,7 @@ def test_scores_are_those_of_the_saved_models_on_the_test_shards(finished_projec
     run = tracking.client.get_run(read_run(project, "local", 0)["run_id"])
     means = []
     for name in schema.scenarios:
-        frame = pd.read_parquet(CLIENTS / name / "test.parquet")
+        frame = read_shard(CLIENTS / name / "test.parquet")
         model = load_model(project / "models/local-seed0" / name)
         own = schema.scenario(name)
         codes = frame[[f.name for f in own.categorical]].to_numpy(np.int32, copy=True)

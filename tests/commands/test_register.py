@@ -91,22 +91,59 @@ def test_every_version_says_where_it_comes_from_and_how_good_it_is(finished_proj
 
 
 @pytest.mark.slow(5)
-def test_a_second_choice_becomes_champion_or_challenger_as_asked(project, configure, train_all, capsys):
+def test_a_second_choice_is_a_challenger_until_it_is_promoted(project, configure, train_all, capsys):
     tracking = train_all(configure({"train.methods": ["local", "fedavg"], "register.methods": ["local"]}))
     schema = read_schema(CLIENTS / "schema.json")
-    changes = {"train.methods": ["local", "fedavg"], "register.methods": ["fedavg"], "register.margin": 0.0}
-    register(configure(changes | {"register.alias": "challenger"}), schema, tracking, project)
-    assert aliases(tracking)["NL"] == {"champion": "1", "challenger": "2"}
-    assert json.loads((project / "champions.json").read_text())["NL"]["alias"] == "challenger"
-    capsys.readouterr()
+    changes = {"train.methods": ["local", "fedavg"], "register.methods": ["fedavg"]}
     register(configure(changes), schema, tracking, project)
-    output = capsys.readouterr().out
+    assert "`pfmsmt models promote SCENARIO` replaces one" in capsys.readouterr().out
+    champions = json.loads((project / "champions.json").read_text())
     for scenario, found in aliases(tracking).items():
-        assert found["champion"] == "2"
+        assert found == {"champion": "1", "challenger": "2"}
+        assert (champions[scenario]["version"], champions[scenario]["alias"]) == ("2", "challenger")
+        assert [entry.after for entry in history(tracking, scenario)] == ["1"]
+
+    register(configure(changes | {"register.promote": "if_better"}), schema, tracking, project)
+    output = capsys.readouterr().out
+    better = set()
+    for scenario, found in aliases(tracking).items():
         first, second = (find_version(tracking, scenario, number).metric("val_mean_auc") for number in ("1", "2"))
-        last = history(tracking, scenario)[-1]
-        assert (last.action, last.before, last.after, bool(last.objections)) == ("register", "1", "2", second < first)
-        assert (f"pfmsmt-{scenario} version 2 replaces version 1, but" in output) == (second < first)
+        if second > first:
+            better.add(scenario)
+            assert found == {"champion": "2"}
+            last = history(tracking, scenario)[-1]
+            assert (last.action, last.before, last.after, last.objections) == ("register", "1", "2", ())
+        else:
+            assert found == {"champion": "1", "challenger": "2"}
+            said = f"it is not promoted: its val_mean_auc is {second:.4f}, the champion's {first:.4f}"
+            assert said in output
+    assert output.count("it is not promoted") == 3 - len(better)
+    assert 0 < len(better) < 3  # else one of both branches was not seen
+
+
+@pytest.mark.slow(4)
+def test_a_version_of_other_rows_is_not_promoted_by_its_validation(project, configure, train_all, capsys):
+    changes = {"train.methods": ["local", "fedavg"], "register.methods": ["local"]}
+    tracking = train_all(configure(changes))
+    other = read_schema(CLIENTS / "schema.json").model_copy(update={"fingerprint": "0" * 64})
+    changes |= {"register.methods": ["fedavg"], "register.promote": "if_better"}
+    register(configure(changes), other, tracking, project)
+    assert capsys.readouterr().out.count("it is not promoted: the champion was validated on other rows") == 3
+    assert {tuple(sorted(found)) for found in aliases(tracking).values()} == {("challenger", "champion")}
+
+
+@pytest.mark.slow(2)
+def test_an_experiment_registers_nothing(project, configure, train_all, monkeypatch, capsys):
+    monkeypatch.setenv("DVC_EXP_NAME", "lanky-fish")
+    tracking = train_all(configure({"train.methods": ["local"]}))
+    assert aliases(tracking) == {}
+    said = "experiment lanky-fish: nothing is registered; `dvc repro -f -s register` registers its models"
+    assert said in capsys.readouterr().out
+    champions = json.loads((project / "champions.json").read_text())
+    assert {(c["method"], c["version"], c["alias"]) for c in champions.values()} == {("local", None, None)}
+    monkeypatch.delenv("DVC_EXP_NAME")
+    register(load_config(), read_schema(CLIENTS / "schema.json"), tracking, project)
+    assert aliases(tracking) == {scenario: {"champion": "1"} for scenario in ("ES", "NL", "US")}
 
 
 @pytest.mark.slow(1)

@@ -15,13 +15,15 @@ import yaml
 
 from pfmsmt.commands.train import train
 from pfmsmt.core.errors import CheckpointError, ConfigError, TrainingError
-from pfmsmt.data.schema import read_schema
+from pfmsmt.data.schema import encoded_column, read_schema
 from pfmsmt.tracking import connect
 from pfmsmt.training.run import fallbacks, fingerprint, run_params
 from tests.support.environment import bare_environment
+from tests.support.shards import read_shard
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS = Path("data/clients")
+NUMBER = encoded_column("numerical_1")
 METHODS = ["pf_msmtrec", "fedavg", "local"]
 
 
@@ -88,7 +90,7 @@ def test_history_and_result(project, configure):
     best = json.loads((project / "models/fedavg-seed0/result.json").read_text())["best"]
     for scenario, found in best.items():
         own = history[history.scenario == scenario]
-        labels = pd.read_parquet(CLIENTS / scenario / "val.parquet", columns=["ctr", "ctcvr"]).sum()
+        labels = read_shard(CLIENTS / scenario / "val.parquet", columns=["ctr", "ctcvr"]).sum()
         weighted = own.assign(auc=own.auc * own.task.map(labels) / labels.sum()).groupby("round").auc.sum()
         assert found["round"] == weighted.idxmax()
         means = own.groupby("round").auc.mean()
@@ -284,10 +286,10 @@ def poisoned(project):
     kept = path.read_bytes()
 
     def poison(position):
-        numbers = table["numerical_1"].to_numpy().copy()
+        numbers = table[NUMBER].to_numpy().copy()
         numbers[position] = np.nan
-        place = table.column_names.index("numerical_1")
-        pq.write_table(table.set_column(place, "numerical_1", pa.array(numbers)), path)
+        place = table.column_names.index(NUMBER)
+        pq.write_table(table.set_column(place, NUMBER, pa.array(numbers)), path)
 
     def heal():
         path.write_bytes(kept)

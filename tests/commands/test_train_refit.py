@@ -12,12 +12,13 @@ import pytest
 from pfmsmt.commands.train import train
 from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.types import Stream
-from pfmsmt.data.schema import read_schema
+from pfmsmt.data.schema import encoded_column, read_schema
 from pfmsmt.data.shards.order import batch_rows
 from pfmsmt.tracking import connect
 from pfmsmt.training.local import client_batch_size
 
 CLIENTS = Path("data/clients")
+NUMBER = encoded_column("numerical_1")
 RUN = "pf_msmtrec-seed0"
 
 
@@ -105,10 +106,10 @@ def poison(project):
 
     def spoil(row):
         table = pq.read_table(path)
-        numbers = table["numerical_1"].to_numpy().copy()
+        numbers = table[NUMBER].to_numpy().copy()
         numbers[row] = np.nan
-        place = table.column_names.index("numerical_1")
-        pq.write_table(table.set_column(place, "numerical_1", pa.array(numbers)), path)
+        place = table.column_names.index(NUMBER)
+        pq.write_table(table.set_column(place, NUMBER, pa.array(numbers)), path)
 
     return spoil, lambda: path.write_bytes(kept)
 

@@ -9,9 +9,10 @@ from typing import get_args
 import pytest
 import yaml
 
-from pfmsmt.config import METHOD_NAMES, Config, Federated, load_config, parse_config
-from pfmsmt.config.keys import MOVED, set_values, value_at
-from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED, PrivateTraining
+from pfmsmt.config import METHOD_NAMES, Config, Federated, PrivateTraining, load_config, parse_config
+from pfmsmt.config.declared import METHODS
+from pfmsmt.config.keys import GONE, MOVED, set_values, value_at
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED
 from pfmsmt.config.reference import reference
 from pfmsmt.config.upgrade import upgrade
 from pfmsmt.core.errors import ConfigError
@@ -97,7 +98,8 @@ def test_params_trains_as_that_of_version_0_1_0_did(tmp_path):
 
 
 def test_params_is_short_and_every_key_is_described():
-    assert len((ROOT / "params.yaml").read_text().splitlines()) <= 125
+    # A line for each method, and 109 for all else.
+    assert len((ROOT / "params.yaml").read_text().splitlines()) <= 109 + len(METHOD_NAMES)
     assert [setting.key for setting in reference() if len(setting.meaning.split()) < 3] == []
 
 
@@ -166,7 +168,7 @@ def test_the_file_of_version_0_1_0_says_all_that_moved(tmp_path):
         load_config(path)
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{path}: tune: this block is now tune.yaml; `pfmsmt params upgrade` rewrites the file"
-    assert {line.removeprefix(f"{path}: ").partition(":")[0] for line in lines[1:]} == set(MOVED)
+    assert {line.removeprefix(f"{path}: ").partition(":")[0] for line in lines[1:]} == {*MOVED, *GONE}
 
 
 def test_a_key_like_no_other_lists_the_valid_ones():
@@ -285,8 +287,7 @@ def test_devices(device):
         (
             "train.methods",
             ["local", "x"],
-            "train.methods.1: 'x' is unknown; valid: pf_msmtrec, fedavg, fedprox, fedbn, fedper, ditto, fedrep, "
-            "fedavg_finetune, apfl, fedamp, fedhca2, pf_msmtrec_paper, local, linear, j",
+            f"train.methods.1: 'x' is unknown; valid: {', '.join(METHOD_NAMES)}",
         ),
         (
             "data.source",
@@ -366,7 +367,8 @@ def test_rivals_have_fedavgs_keys_and_a_regularizer_only_where_it_is_used():
 
 
 def test_any_method_but_the_references_can_be_registered():
-    deployable = [name for name in METHOD_NAMES if name not in ("joint", "centralized")]
+    deployable = [name for name, found in METHODS.items() if found.deployable]
+    assert not {"joint", "centralized"} & {*deployable}
     assert parse_config(changed("register.methods", deployable)).register_.methods == tuple(deployable)
 
 
@@ -402,12 +404,11 @@ def test_what_federated_methods_share_is_theirs_unless_they_say_otherwise():
     tree = changed("methods.shared", {"learning_rate": 0.125, "server_beta1": 0.5})
     tree["methods"]["ditto"] = {"learning_rate": 0.25}
     methods = parse_config(tree).methods
-    other = ("fedamp", "joint", "centralized")
-    assert {name: getattr(methods, name).learning_rate for name in METHOD_NAMES if name not in other} == {
-        **dict.fromkeys(("pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper"), 0.125),
-        **dict.fromkeys(("fedrep", "fedavg_finetune", "apfl"), 0.125),
+    expected = {
+        **dict.fromkeys(WITH_SHARED, 0.125),
         "fedhca2": 1.5, "pf_msmtrec_paper": 3.0, "ditto": 0.25, "local": 0.008, "linear": 0.02,
     }  # fmt: skip
+    assert {name: getattr(methods, name).learning_rate for name in expected} == expected
     assert {getattr(methods, name).server_beta1 for name in WITH_SHARED} == {0.5}
     tree = changed("methods.shared", {"private_learning_rate": 0.125, "server_beta1": 0.5})
     rates = parse_config(tree).methods
@@ -418,14 +419,29 @@ def test_what_federated_methods_share_is_theirs_unless_they_say_otherwise():
     assert parse_config(parse_config(tree).model_dump(mode="json", by_alias=True)) == parse_config(tree)
 
 
+ALL = [
+    "pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "fedrep", "fedavg_finetune", "apfl", "fedamp",
+    "fedhca2", "pf_msmtrec_paper", "local", "linear", "joint", "centralized",
+]  # fmt: skip
+
+
+def test_methods_have_the_order_of_tables_and_pages():
+    assert [name for name in METHOD_NAMES if name in ALL] == ALL
+
+
+FEDERATED = ["pf_msmtrec", "fedavg", "fedprox", "fedbn", "fedper", "ditto", "fedrep", "fedavg_finetune", "apfl"]
+
+
 def test_methods_with_shared_values_are_those_that_have_its_keys():
     models = Config.model_fields["methods"].annotation.model_fields
     federated = [name for name, field in models.items() if name != "shared" and issubclass(field.annotation, Federated)]
     assert tuple(federated) == WITH_SHARED
+    assert [name for name in WITH_SHARED if name in FEDERATED] == FEDERATED
     private = {*PrivateTraining.model_fields}
     others = [name for name in models if name not in federated and private <= {*models[name].annotation.model_fields}]
     # References have their own rates: they are no part of a federation that could share values.
-    assert tuple(name for name in others if name not in ("shared", "joint", "centralized")) == WITH_PRIVATE_SHARED
+    assert tuple(name for name in others if name != "shared" and METHODS[name].deployable) == WITH_PRIVATE_SHARED
+    assert {"fedamp", "fedhca2", "pf_msmtrec_paper"} <= {*WITH_PRIVATE_SHARED}
     assert {*models} == {*METHOD_NAMES, "shared"}
 
 
@@ -480,6 +496,8 @@ def test_params_has_every_key_that_dvc_follows(stage):
     fillings = [
         {"data.source": source, "item.method": method} for source in get_args(sources) for method in METHOD_NAMES
     ]
+    missing = {name for name in METHOD_NAMES if name not in TREE["methods"]}
+    assert not missing, f"params.yaml has no methods.{', methods.'.join(sorted(missing))}; {{}} is enough"
     for key in STAGES[stage].get("params", []):
         for filling in fillings:
             value_at(TREE, re.sub(r"\$\{(.*?)\}", lambda found, filling=filling: filling[found[1]], key))

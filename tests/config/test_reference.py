@@ -8,7 +8,7 @@ import yaml
 
 from pfmsmt.config import METHOD_NAMES, Config
 from pfmsmt.config.keys import value_at
-from pfmsmt.config.methods import WITH_SHARED
+from pfmsmt.config.methods import WITH_PRIVATE_SHARED, WITH_SHARED
 from pfmsmt.config.reference import below, reference, reference_page
 from pfmsmt.core.errors import ConfigError
 
@@ -89,7 +89,8 @@ def test_the_page_has_a_row_for_every_key_and_names_those_that_are_shared():
     ]  # fmt: skip
     assert f"\n{', '.join(WITH_SHARED)} also take every key of `shared`" in page
     keys = "first_order_rate, private_learning_rate, private_ridge, private_weight_decay and ridge"
-    assert f"\nfedamp, fedhca2, pf_msmtrec_paper take {keys} of it.\n" in page
+    assert f"\n{', '.join(WITH_PRIVATE_SHARED)} take {keys} of it.\n" in page
+    assert WITH_PRIVATE_SHARED[:3] == ("fedamp", "fedhca2", "pf_msmtrec_paper")
     assert all(f"`methods.{name}." in page for name in METHOD_NAMES if name not in ("fedavg", "fedbn", "fedper"))
     # Every row has four cells.
     assert {len(re.split(r"(?<!\\)\|", line)) for line in page.splitlines() if line.startswith("|")} == {6}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pfmsmt.config import load_config, parse_config
-from pfmsmt.config.keys import MOVED, set_values, value_at
+from pfmsmt.config.keys import GONE, MOVED, set_values, value_at
 from pfmsmt.config.upgrade import upgrade
 from pfmsmt.core.errors import ConfigError
 
@@ -45,6 +45,9 @@ def effective(old):
     for key, new in MOVED.items():
         place, _, name = key.rpartition(".")
         set_values(tree, {new: value_at(tree, place).pop(name)})
+    for key in GONE:
+        place, _, name = key.rpartition(".")
+        del value_at(tree, place)[name]
     return parse_config(tree).model_dump(exclude={"methods": {"shared"}})
 
 
@@ -95,8 +98,10 @@ def test_lines_that_nothing_is_wrong_with_stay_to_the_byte(path):
     old, new = OLD.read_text().splitlines(), path.read_text().splitlines()
     start, end = old.index("train:"), old.index("methods:")
     assert new[:start] == old[:start]
-    rest = old.index("evaluate:")
-    assert new[new.index("evaluate:") :] == old[rest : old.index(next(line for line in old if line[:5] == "tune:")) - 1]
+    rest = old[old.index("evaluate:") : old.index(next(line for line in old if line[:5] == "tune:")) - 1]
+    # A key that is gone takes the comment behind it along.
+    gone = next(at for at, line in enumerate(rest) if line.startswith("  alias:"))
+    assert new[new.index("evaluate:") :] == rest[:gone] + rest[gone + 2 :]
     # Keys that moved have their comments.
     moved = [line for line in old[start + 1 : end] if line.strip()]
     assert sorted(moved) == sorted(

@@ -28,6 +28,7 @@ from tests.support.raw_files import (
     write_raw,
     zip_bytes,
 )
+from tests.support.shards import read_shard
 
 
 def read(raw, scenario, split):
@@ -123,7 +124,7 @@ def test_bad_rows_are_set_aside_once_and_the_others_joined_as_before(tmp_path):
     counts = schema.counts["NL"]
     assert (counts["train"].rows + counts["val"].rows, counts["test"].rows) == (30 - 4, 29)
     assert sorted(os.listdir(tmp_path / "out")) == ["NL", "quarantine.csv", "quarantine.json", "schema.json"]
-    rows = pd.concat(pd.read_parquet(tmp_path / "out" / "NL" / f"{split}.parquet") for split in ("train", "val"))
+    rows = pd.concat(read_shard(tmp_path / "out" / "NL" / f"{split}.parquet") for split in ("train", "val"))
     assert sorted(rows["search_id"]) == sorted([1, 1, *(s for s in range(2, 11) if s != 5 for _ in range(3))])
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pfmsmt.core.errors import ConfigError
-from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
+from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task, encoded_column
 from pfmsmt.data.shards.budget import GIB, RowPlan, choose_plan
 from pfmsmt.data.shards.reader import RowGroups, ShardFile
 
@@ -36,8 +36,8 @@ def write(folder: Path, train_rows: int, val_rows: int) -> Schema:
     )  # fmt: skip
     form = pa.schema(
         [("search_id", pa.int64())]
-        + [(field.name, pa.int32()) for field in schema.categorical]
-        + [(field.name, pa.float32()) for field in schema.numerical]
+        + [(encoded_column(field.name), pa.int32()) for field in schema.categorical]
+        + [(encoded_column(field.name), pa.float32()) for field in schema.numerical]
         + [(task.name, pa.uint8()) for task in tasks]
     )
     rng = np.random.default_rng(0)

@@ -162,12 +162,28 @@ def test_a_refusal_is_not_tried_again(server, tmp_path):
     assert server.asked == ["/nothing"]
 
 
+@pytest.mark.parametrize(
+    ("source", "block"),
+    [
+        ("movielens", {}),
+        ("aliexpress", {"scenarios": ("NL",)}),
+        ("tenrec", {}),
+        ("tabular", {"labels": ({"task": "a", "column": "x"},), "numerical": ("y",)}),
+    ],
+)
+def test_a_download_that_fails_names_the_key_of_a_copy(source, block, tmp_path, server):
+    url = f"{server.url}/t.csv" if source == "tabular" else server.url
+    config = make_config(source, **{source: {**block, "url": url}})
+    with pytest.raises(DataError, match=rf"the server answered 404 .*, or set data\.{source}\.path to a copy"):
+        obtain(config, 0, tmp_path / "raw", quiet)
+
+
 def test_an_unreachable_server_is_named(tmp_path):
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         url = f"http://127.0.0.1:{held.getsockname()[1]}/x"
-        with pytest.raises(DataError, match=f"{url}: not reached .*5 times"):
-            download_url(url, tmp_path / "x", quiet, cache=tmp_path / "kept", pause=0.0)
+        with pytest.raises(DataError, match=f"{url}: not reached .*5 times.* connection, or take a copy$"):
+            download_url(url, tmp_path / "x", quiet, cache=tmp_path / "kept", pause=0.0, instead="take a copy")
 
 
 @pytest.mark.parametrize("way", ["copy", "link"])

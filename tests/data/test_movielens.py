@@ -10,7 +10,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +34,7 @@ from tests.support.raw_movielens import (
     text,
     write_zip,
 )
+from tests.support.shards import read_shard
 
 
 def read(raw, scenario, split):
@@ -208,7 +208,7 @@ def test_what_goes_in_comes_out(form, log):
         raw, out = Path(name, "raw"), Path(name, "out")
         obtain(config_for(form, write_zip(Path(name, "in"), form, contents)), 0, raw, quiet)
         schema = partition(config_for(form, None), 0, raw, out, quiet)
-        shards = {(s, split): pd.read_parquet(out / s / f"{split}.parquet") for s in SCENARIOS for split in SPLITS}
+        shards = {(s, split): read_shard(out / s / f"{split}.parquet") for s in SCENARIOS for split in SPLITS}
     assert schema.scenarios == SCENARIOS
     assert [field.name for field in schema.categorical if not field.federated] == ["user_id"]
     parts = parts_of(log)

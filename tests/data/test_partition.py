@@ -25,6 +25,7 @@ from tests.support.raw_files import (
     write_raw,
     write_source_file,
 )
+from tests.support.shards import read_shard
 
 SEARCH = st.tuples(
     st.integers(-3, 3),  # the user's category
@@ -50,7 +51,7 @@ def expected_rows(logs):
 
 def decoded_rows(path, schema, known_only=False):
     """The same six values out of a shard; a category outside the vocabulary is None."""
-    shard = pd.read_parquet(path)
+    shard = read_shard(path)
     own = schema.scenario("NL")
     fields = {field.name: field for field in (*own.categorical, *own.numerical)}
 
@@ -131,7 +132,7 @@ def test_the_folder_has_its_parts_and_types(tmp_path):
     assert sorted(contents_of(tmp_path / "out")) == sorted(
         ["schema.json", *(f"{scenario}/{part}" for scenario in ("NL", "ES") for part in parts)]
     )
-    shard = pd.read_parquet(tmp_path / "out" / "NL" / "train.parquet")
+    shard = read_shard(tmp_path / "out" / "NL" / "train.parquet")
     assert list(shard) == ["search_id", *schema.scenario("NL").columns, "ctr", "ctcvr"]
     types = {name: str(dtype) for name, dtype in shard.dtypes.items()}
     assert types["search_id"] == "int64"
@@ -142,9 +143,7 @@ def test_the_folder_has_its_parts_and_types(tmp_path):
 
 def test_a_search_is_in_one_part_only(tmp_path):
     schema = partition(two_scenarios(tmp_path), 3, tmp_path / "raw", tmp_path / "out", quiet)
-    searches = {
-        split: set(pd.read_parquet(tmp_path / "out" / "ES" / f"{split}.parquet")["search_id"]) for split in SPLITS
-    }
+    searches = {split: set(read_shard(tmp_path / "out" / "ES" / f"{split}.parquet")["search_id"]) for split in SPLITS}
     assert searches["train"] | searches["val"] == set(range(1, 21))
     assert not searches["train"] & searches["val"]
     assert schema.counts["ES"]["val"].rows == 3 * len(searches["val"])
@@ -163,7 +162,7 @@ def test_federated_vocabularies_are_pooled_and_private_ones_are_not(tmp_path):
     }
     assert schema.scenario("ES").categorical[0].vocabulary == (152, 153)
     for scenario in ("NL", "ES"):
-        shard = pd.read_parquet(tmp_path / "out" / scenario / "train.parquet")
+        shard = read_shard(tmp_path / "out" / scenario / "train.parquet")
         assert set(shard["categorical_1"]) == {1, 2}
         assert set(shard["categorical_2"]) == ({1, 2} if scenario == "NL" else {3, 4})
 
@@ -176,7 +175,7 @@ def test_rare_categories_are_out_of_vocabulary(tmp_path):
     for min_count, known in ((3, True), (4, False)):
         schema = partition(make_config(min_count=min_count), 0, tmp_path / "raw", tmp_path / "out", quiet)
         assert (-77 in schema.categorical[0].vocabulary) == known
-        shard = pd.read_parquet(tmp_path / "out" / "NL" / "train.parquet")
+        shard = read_shard(tmp_path / "out" / "NL" / "train.parquet")
         codes = set(shard.loc[shard["search_id"] == training[0], "categorical_1"])
         assert codes == ({1} if known else {0})
 
@@ -188,7 +187,7 @@ def test_statistics_come_from_training_rows_of_all_scenarios(tmp_path):
     field = next(field for field in own.numerical if field.name == "numerical_24")
     assert field.mean == pytest.approx(-1.02)
     assert field.std == pytest.approx(np.sqrt(2 / 3))
-    train = pd.concat(pd.read_parquet(tmp_path / "out" / name / "train.parquet") for name in ("NL", "ES"))
+    train = pd.concat(read_shard(tmp_path / "out" / name / "train.parquet") for name in ("NL", "ES"))
     assert sorted(set(train["numerical_24"].round(4))) == pytest.approx([-1.2247, 0.0, 1.2247], abs=1e-4)
 
 
@@ -199,7 +198,7 @@ def test_the_example_is_raw_and_encodes_to_the_first_training_rows(tmp_path):
     assert list(example) == list(own.columns)
     assert len(example) == 5
     encoded = encode(example, own)
-    train = pd.read_parquet(tmp_path / "out" / "ES" / "train.parquet").head(5)
+    train = read_shard(tmp_path / "out" / "ES" / "train.parquet").head(5)
     assert np.array_equal(encoded.codes, train[[field.name for field in own.categorical]])
     assert np.array_equal(encoded.values, train[[field.name for field in own.numerical]])
 

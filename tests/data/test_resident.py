@@ -11,6 +11,7 @@ from pfmsmt.data.shards.order import batch_rows
 from pfmsmt.data.shards.reader import RowGroups, ShardFile
 from pfmsmt.data.shards.resident import load_rows, load_shard
 from tests.support.shapes import SCHEMA
+from tests.support.shards import write_shard
 
 NL = Stream(0, "NL", 1)
 
@@ -70,7 +71,7 @@ def frame():
 
 def write(frame, folder, scenario="NL"):
     (folder / scenario).mkdir(exist_ok=True)
-    frame.to_parquet(folder / scenario / "train.parquet")
+    write_shard(frame, folder / scenario / "train.parquet", SCHEMA.columns)
 
 
 def test_a_shard_comes_in_the_schemas_order(tmp_path, frame):

@@ -17,11 +17,12 @@ from pfmsmt.data.split import in_validation
 from pfmsmt.data.tables.faults import Faults
 from tests.support.raw_files import collect, contents_of, make_config, quiet, read_all, tables, write_raw
 from tests.support.raw_movielens import SCENARIOS, Form100k, config_for, logs, write_zip
+from tests.support.shards import read_shard
 
 
 def parts(folder, names):
     """The rows of a client's train, val and test shard, in their order, as tuples of the named columns."""
-    shards = {split: pd.read_parquet(folder / f"{split}.parquet", columns=names) for split in SPLITS}
+    shards = {split: read_shard(folder / f"{split}.parquet", columns=names) for split in SPLITS}
     return {split: list(shard.itertuples(index=False, name=None)) for split, shard in shards.items()}
 
 
@@ -95,7 +96,7 @@ def test_the_place_is_no_feature(tmp_path):
         folder = tmp_path / "out" / scenario
         assert list(pd.read_parquet(folder / "example.parquet")) == features
         for split in SPLITS:
-            assert list(pd.read_parquet(folder / f"{split}.parquet")) == ["user", *features, "like", "love"]
+            assert list(read_shard(folder / f"{split}.parquet")) == ["user", *features, "like", "love"]
 
 
 def test_users_with_too_few_rows_leave_validation_empty(tmp_path):

@@ -18,6 +18,7 @@ from pfmsmt.data.shards.streamed import THREAD_NAME, ReadingThread, StreamedShar
 from pfmsmt.training.federation import load_data
 from pfmsmt.training.trial import run_trial
 from tests.support.shapes import SCHEMA
+from tests.support.shards import write_shard
 
 PRIVATE = ("categorical_3", "categorical_9")
 ES = Stream(0, "ES", 1)
@@ -101,7 +102,7 @@ def test_blocks_go_on_over_what_is_decoded_at_a_time(tmp_path):
     frame = pd.DataFrame(dict.fromkeys(("device", "user", "age", "ctr", "ctcvr"), 0), index=range(rows))
     frame = frame.assign(search_id=range(rows), price=np.arange(rows, dtype=np.float32), stock=1.0)
     (tmp_path / "NL").mkdir()
-    frame.to_parquet(tmp_path / "NL/train.parquet", row_group_size=rows)
+    write_shard(frame, tmp_path / "NL/train.parquet", SCHEMA.columns, row_group_size=rows)
     shard = open_shard(tmp_path, "train", SCHEMA)
     places = [block.values[:, 0].clone() for block in shard.blocks(10_000)]
     assert [len(place) for place in places] == [10_000] * (rows // 10_000) + [rows % 10_000]

@@ -20,6 +20,7 @@ from pfmsmt.data.tables.sheet import Sheet, check
 from pfmsmt.data.tables.values import Column
 from tests.support.raw_files import contents_of, quiet
 from tests.support.raw_tables import config_for, csv_text, parquet_bytes, rows, table, write_raw_folder
+from tests.support.shards import read_shard
 
 FORM = pa.schema(
     [("app", pa.string()), ("kind", pa.string()), ("number", pa.int64()), ("size", pa.float64()),
@@ -38,7 +39,7 @@ EACH_PART = [(app, "x", 1, float(at), (0, 0), part) for app in "AB" for at, part
 
 def decoded(folder, schema, scenario, split):
     """(category, integer, click, like) of each row of a shard; None is out of vocabulary."""
-    shard = pd.read_parquet(folder / scenario / f"{split}.parquet", columns=["kind", "number", "click", "like"])
+    shard = read_shard(folder / scenario / f"{split}.parquet", columns=["kind", "number", "click", "like"])
     kind, number = ([None, *field.vocabulary] for field in schema.scenario(scenario).categorical)
     return [((k and str(kind[k])) or None, number[n], c, v) for k, n, c, v in shard.itertuples(index=False)]
 
@@ -82,7 +83,7 @@ def cut(tmp_path, held, **tabular):
     write_raw_folder(tmp_path / "raw", "tabular", {"log.csv": csv_text(held)})
     schema = partition(config_for("tabular", tabular=tabular), 0, tmp_path / "raw", tmp_path / "out", quiet)
     return schema, {
-        split: pd.read_parquet(tmp_path / "out" / "A" / f"{split}.parquet").merge(
+        split: read_shard(tmp_path / "out" / "A" / f"{split}.parquet").merge(
             pd.DataFrame(schema.scenario("A").categorical[0].vocabulary, columns=["item"]).reset_index(names="code")
             .assign(code=lambda t: t["code"] + 1), left_on="item_id", right_on="code", how="left",
         )
@@ -237,7 +238,7 @@ def test_csv_and_parquet_of_the_same_rows_are_the_same(tmp_path):
     )
     # Text of a group is hashed, an integer is itself: the rows are the same, their groups have other numbers.
     assert csv.keys() == parquet.keys()
-    one, other = (pd.read_parquet(tmp_path / form / "out/A/train.parquet") for form in ("log.csv", "log.parquet"))
+    one, other = (read_shard(tmp_path / form / "out/A/train.parquet") for form in ("log.csv", "log.parquet"))
     assert one.drop(columns="group").equals(other.drop(columns="group"))
     assert (one.groupby("group").ngroup().value_counts() == 6).all()
 
@@ -342,7 +343,7 @@ def test_unsigned_integers_of_64_bits(tmp_path):
     assert schema.counts["A"]["train"].groups == 6
     assert schema.categorical[0].vocabulary == (-1, 1, 2, 3, 4, 5)
     assert schema.numerical[0].mean == pytest.approx(2**63)
-    assert sorted(set(pd.read_parquet(tmp_path / "out/A/train.parquet")["group"])) == [
+    assert sorted(set(read_shard(tmp_path / "out/A/train.parquet")["group"])) == [
         user - 2**63 for user in range(0, 12, 2)
     ]
 

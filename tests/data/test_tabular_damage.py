@@ -179,6 +179,11 @@ PARQUET = {
         put("at", 60, 2**62, pa.timestamp("ms")), rf"{GROUP} at: 4.61169e\+15 s since 1970 is not within", "at"
     ),
     "long text": (cast("item_id", lambda v: "x" * 300 if v == 9 else str(v)), "'x+'... is longer", "item_id"),
+    "a shard": (
+        lambda t: t.append_column("encoded:kind", t["like"]),
+        r"t\.parquet holds encoded rows \(column encoded:kind\).*must be the log itself",
+        None,
+    ),
     "column missing": (lambda t: t.drop_columns("like"), "t.parquet: column like is missing in the header", None),
     "column twice": (lambda t: t.append_column("like", t["like"]), "t.parquet: column like stands there twice", None),
     "numbers in text": (cast("age", str), "t.parquet: column age is of type string, .* of kind number", None),

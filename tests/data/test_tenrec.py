@@ -13,6 +13,7 @@ from pfmsmt.data.prepare.partition import partition
 from pfmsmt.data.schema import SPLITS
 from tests.support.raw_files import quiet
 from tests.support.raw_tables import config_for, csv_text, rows, write_raw_folder
+from tests.support.shards import read_shard
 
 SCENARIOS = ("QK-video", "QB-article")
 ROW = st.tuples(
@@ -61,7 +62,7 @@ def test_what_goes_in_comes_out_under_either_name(log):
         }
         write_raw_folder(raw, "tenrec", files, SCENARIOS)
         schema = partition(config, 0, raw, out, quiet)
-        shards = {(s, split): pd.read_parquet(out / s / f"{split}.parquet") for s in SCENARIOS for split in SPLITS}
+        shards = {(s, split): read_shard(out / s / f"{split}.parquet") for s in SCENARIOS for split in SPLITS}
     trained = [row for name in SCENARIOS for row in parts[name]["train"]]
     items, categories = {row[2] for row in trained}, {row[4] for row in trained}
     for (scenario, split), shard in shards.items():
@@ -102,7 +103,7 @@ def cut(tmp_path, held, **tenrec):
     write_raw_folder(tmp_path / "raw", "tenrec", {"QB-video.csv": csv_text(held)})
     config = config_for("tenrec", tenrec=tenrec, private_fields=("user_id",))
     schema = partition(config, 0, tmp_path / "raw", tmp_path / "out", quiet)
-    shards = {split: pd.read_parquet(tmp_path / "out/QB-video" / f"{split}.parquet") for split in SPLITS}
+    shards = {split: read_shard(tmp_path / "out/QB-video" / f"{split}.parquet") for split in SPLITS}
     return schema, shards
 
 

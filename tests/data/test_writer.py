@@ -10,6 +10,7 @@ from pfmsmt.core.errors import DataError, SchemaError
 from pfmsmt.data.encoder import encode
 from pfmsmt.data.schema import CategoricalField, NumericalField, ScenarioSchema, Task
 from pfmsmt.data.shards.writer import ROW_GROUP_ROWS, ShardWriter
+from tests.support.shards import read_shard
 
 FIELDS = (CategoricalField(name="device", federated=True, text=True, vocabulary=("desktop", "phone")),)
 SCHEMA = ScenarioSchema(
@@ -40,7 +41,7 @@ def test_row_groups_and_digest_do_not_depend_on_the_batches(batch, tmp_path):
             writer.write(rows(first, min(first + batch, total)))
     footer = pq.ParquetFile(tmp_path / "train.parquet").metadata
     assert [footer.row_group(i).num_rows for i in range(3)] == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 10]
-    shard = pd.read_parquet(tmp_path / "train.parquet")
+    shard = read_shard(tmp_path / "train.parquet")
     assert shard["search"].tolist() == [i // 3 for i in range(total)]
     assert shard["device"].tolist() == [(2, 0, 1)[i % 3] for i in range(total)]
     assert np.array_equal(shard["price"], ((np.arange(total) - 1.0) / 2.0).astype(np.float32))

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
-from pfmsmt.core.types import NEVER_LEAVES, Role
+from pfmsmt.core.types import Role
+from pfmsmt.methods.catalogue import method_facts
 from tests.support.quadratic import (
     EVERY_METHOD,
     PLAIN,
     RATES,
     TEMPLATE,
     assert_close,
+    blocks,
     build,
     federation,
     run,
@@ -20,18 +22,6 @@ from tests.support.quadratic import (
 HEADS = (Role.TOWER, Role.GATE)
 MOST_PHASES = 8
 """Exchanges of a round: no method has more here."""
-COMMON = {
-    "fedavg": set(Role) - NEVER_LEAVES,
-    "fedprox": set(Role) - NEVER_LEAVES,
-    "fedbn": set(Role) - NEVER_LEAVES - {Role.NORM},
-    "fedper": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
-    "fedrep": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER, Role.NORM},
-    "joint": set(Role) - NEVER_LEAVES - {Role.NORM, Role.GATE},
-    "centralized": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER},
-}
-"""Roles that all clients serve alike, whoever took part; with the other methods none are."""
-BLENDED = {"apfl": set(Role) - NEVER_LEAVES - {Role.NORM}}
-"""Roles of which a client serves something between its own and what the others agree on."""
 
 
 def of_roles(parameters, roles):
@@ -45,11 +35,13 @@ def test_a_client_that_misses_a_round_keeps_what_is_its_own(name):
     before = run(method, start, data, rounds=1)
     after = run(method, start, data, rounds=2, absent={(2, phase, "FR") for phase in range(MOST_PHASES)})
     assert same(after.states["FR"], before.states["FR"])
-    common = COMMON.get(name, set())
-    blended = BLENDED.get(name, set())
+    facts = method_facts(name, blocks())
+    common = facts.shared if facts.serves == "shared" else set()
+    blended = facts.shared - {Role.NORM} if facts.serves == "mixed" else set()
     own = set(Role) - common - blended
-    assert same(of_roles(after.served["FR"], own), of_roles(before.served["FR"], own))
-    assert same(of_roles(after.served["FR"], common), of_roles(after.served["ES"], common))
+    hint = f"the declaration of {name!r} says serves={facts.serves!r}"
+    assert same(of_roles(after.served["FR"], own), of_roles(before.served["FR"], own)), f"{hint}; other roles changed"
+    assert same(of_roles(after.served["FR"], common), of_roles(after.served["ES"], common)), f"{hint}; clients differ"
     for k in data:
         assert not blended or not same(of_roles(after.served[k], blended), of_roles(before.served[k], blended))
     assert not same(of_roles(after.served["ES"], Role), of_roles(before.served["ES"], Role))

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from pfmsmt.core.types import Role, Stream
+from pfmsmt.core.types import NEVER_LEAVES, Role, Stream
 from pfmsmt.methods import ClientState
-from pfmsmt.methods.catalogue import build_method, method_facts
+from pfmsmt.methods.catalogue import build_method, declaration_of, method_facts
+from pfmsmt.methods.declaration import faults_of
 from pfmsmt.methods.ditto import GLOBAL
 from pfmsmt.training.tree import read_tree, write_tree
 from tests.support.quadratic import (
     EVERY_METHOD,
+    REFERENCES,
     TEMPLATE,
     blocks,
     build,
@@ -41,6 +44,34 @@ VARIANTS = [
     ("pf_msmtrec_paper", {"tower_steps": 0, "gate": "federated"}),
 ]
 each_variant = pytest.mark.parametrize(("name", "changes"), VARIANTS)
+each_method = pytest.mark.parametrize("name", EVERY_METHOD)
+
+
+def said(name):
+    return f"the declaration of {name!r} says"
+
+
+def words(roles):
+    return ", ".join(sorted(roles)) or "nothing"
+
+
+@each_method
+def test_the_declaration_is_whole(name):
+    declared = declaration_of(name)
+    assert faults_of(declared) == []
+    block = getattr(blocks(), name)
+    method = build(name)
+    assert method.name == name, f"{said(name)} name={name!r}; the method that it builds is called {method.name!r}"
+    facts = method_facts(name, blocks())
+    exchanges = 1 if name in REFERENCES else len(method.phases)
+    assert facts.phases == exchanges, f"{said(name)} phases={facts.phases}; the method has {exchanges}"
+    for key, parameter in declared.search.items():
+        # Round values of a float's range, or all choices.
+        for value in parameter.choices or (parameter.low, parameter.high):
+            try:
+                type(block).model_validate({**block.model_dump(), key: value})
+            except ValidationError as error:
+                pytest.fail(f"{said(name)} search[{key!r}] with {value!r}, which its block refuses: {error}")
 
 
 @each_variant
@@ -67,7 +98,8 @@ def test_inputs_are_not_changed(name, changes, dtype):
     before = copy.deepcopy((server, states))
     for k in data:
         served = method.personalise(method.broadcast(server, k), states[k])
-        assert served.keys() == TEMPLATE.keys()
+        absent = words(TEMPLATE.keys() - served.keys())
+        assert served.keys() == TEMPLATE.keys(), f"{name}: `personalise` must return every tensor; absent: {absent}"
         assert all(array.dtype == dtype for array in served.values())
     assert same((server, states), before)
     assert same((start, data), originals)
@@ -118,9 +150,37 @@ def test_states_survive_the_disk(name, changes, tmp_path: Path):
 
 @each_variant
 def test_private_arrays_stay_at_the_client(name, changes):
-    """Neither adapters nor private tables in any message; BatchNorm only where it is federated."""
+    """Neither adapters nor private tables in any message; all else as the declaration says."""
     method, data = build(name, **changes), federation(3)
+    facts = method_facts(name, blocks(**{name: changes}))
+    allowed = set(facts.shared)
     outcome = run(method, values(0), data)
+    travelled = {role_of(n) for _, _, names in outcome.sent for n in names}
+    assert travelled == allowed, f"{said(name)} shared={words(allowed)}; its messages hold {words(travelled)}"
+    assert not travelled & NEVER_LEAVES, (
+        f"{name}: its messages hold {words(travelled & NEVER_LEAVES)}: these never leave"
+    )
+    up = {n for _, way, names in outcome.sent if way == "up" for n in names}
+    assert up <= TEMPLATE.keys(), "anchors go down alone"
+    held = {n for k in data for n in method.broadcast(outcome.server, k)}
+    assert {TEMPLATE[n].role for n in held} == allowed, (
+        f"{name}: Method.broadcast must hold all shared roles, no others"
+    )
+    # Some have two models: all of the personal one stays, and of the global one what FedAvg keeps.
+    kept = {(n.startswith(GLOBAL), TEMPLATE[n.removeprefix(GLOBAL)].role) for n in outcome.states["ES"].private}
+    own = set(Role) if facts.keeps == "all" else set(Role) - allowed
+    found = {role for is_global, role in kept if not is_global}
+    assert found == own, f"{said(name)} keeps={facts.keeps!r}, so {words(own)}; clients' states hold {words(found)}"
+    beside = {role for is_global, role in kept if is_global}
+    assert beside == (set(Role) - allowed if facts.two_models else set()), (
+        f"{said(name)} two_models={facts.two_models}; under {GLOBAL!r} clients' states hold {words(beside)}"
+    )
+    assert all(state.private.keys() == outcome.states["ES"].private.keys() for state in outcome.states.values())
+
+
+@each_variant
+def test_the_shared_roles_of_the_methods_of_this_package(name, changes):
+    """BatchNorm only where it is federated; declarations say what methods do, and this table what they ought to."""
     learned = {Role.EXPERT, Role.TOWER, Role.GATE, Role.EMBEDDING, Role.FIRST_ORDER}
     allowed = {
         "local": frozenset(),
@@ -142,20 +202,14 @@ def test_private_arrays_stay_at_the_client(name, changes):
         "pf_msmtrec": {Role.EXPERT, Role.TOWER, Role.EMBEDDING, Role.FIRST_ORDER}
         | ({Role.GATE} if changes.get("gate") != "private" else set())
         | ({Role.NORM} if changes.get("federated_batch_norm") is False else set()),
-    }[name]
-    travelled = {role_of(n) for _, _, names in outcome.sent for n in names}
-    assert travelled == allowed
-    up = {n for _, way, names in outcome.sent if way == "up" for n in names}
-    assert up <= TEMPLATE.keys(), "anchors go down alone"
-    held = {n for k in data for n in method.broadcast(outcome.server, k)}
-    assert {TEMPLATE[n].role for n in held} == allowed
-    # Some have two models: all of the personal one stays, and of the global one what FedAvg keeps.
-    two = method_facts(name, blocks(**{name: changes})).two_models
-    kept = {(n.startswith(GLOBAL), TEMPLATE[n.removeprefix(GLOBAL)].role) for n in outcome.states["ES"].private}
-    own = set(Role) if two or name == "fedamp" else set(Role) - allowed
-    assert {role for is_global, role in kept if not is_global} == own
-    assert {role for is_global, role in kept if is_global} == (set(Role) - allowed if two else set())
-    assert all(state.private.keys() == outcome.states["ES"].private.keys() for state in outcome.states.values())
+    }
+    facts = method_facts(name, blocks(**{name: changes}))
+    # A method that came later need not be in the table.
+    assert facts.shared == allowed.get(name, facts.shared)
+    two = name in ("ditto", "apfl") or (name == "fedavg_finetune" and changes.get("finetune_steps") != 0)
+    if name in allowed:
+        assert facts.two_models == two
+        assert facts.keeps == ("all" if two or name == "fedamp" else "rest")
 
 
 @pytest.mark.parametrize("gate", ["federated", "private"])
@@ -166,7 +220,7 @@ def test_pf_msmtrec_uploads_experts_first_then_towers(gate):
     assert up == {"experts": {Role.EXPERT, Role.EMBEDDING, Role.FIRST_ORDER}, "towers": heads}
 
 
-@pytest.mark.parametrize("name", EVERY_METHOD)
+@each_method
 def test_every_method_learns(name):
     """The sum of squared distances to the targets falls, or the contract would hold for a method that does nothing."""
     data, start = federation(3), values(0)

@@ -12,7 +12,6 @@ from tests.support.quadratic import (
     EVERYTHING_OFF,
     PLAIN,
     RATES,
-    REFERENCES,
     TEMPLATE,
     TRAINING_ALONE,
     WITHOUT_TASK,
@@ -323,7 +322,7 @@ def steps(name, role):
     return 3 if name != "fedrep" else 2 if role in KEEPS[name] else 1
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY_METHOD if name not in (*REFERENCES, "linear")])
+@pytest.mark.parametrize("name", [name for name in EVERY_METHOD if name in KEEPS])
 def test_decay_is_of_what_a_client_keeps_and_of_nothing_that_it_sends(name):
     """Three steps at rate 0.1 with decay 0.5: theta <- 0.95 theta - 0.1 (theta - t); what is sent goes without."""
     decay = "weight_decay" if name == "local" else "private_weight_decay"
@@ -337,7 +336,7 @@ def test_decay_is_of_what_a_client_keeps_and_of_nothing_that_it_sends(name):
         np.testing.assert_allclose(served[n], theta, rtol=0, atol=1e-14, err_msg=n)
 
 
-@pytest.mark.parametrize("name", WITH_SHARED)
+@pytest.mark.parametrize("name", [name for name in WITH_SHARED if name in KEEPS])
 def test_the_servers_decay_is_of_what_it_steps(name):
     """One client, plain, rate 1, decay 1/4: 3/4 theta + (theta' - theta) = theta' - theta / 4; not of BatchNorm."""
     changes = {**TRAINING_ALONE[name], "server_weight_decay": 0.25}

@@ -10,7 +10,8 @@ import torch
 from pfmsmt.config import Train
 from pfmsmt.core.types import NEVER_LEAVES, Role
 from pfmsmt.methods.averaging import SHARED, averaging
-from pfmsmt.methods.catalogue import MethodFacts, build_method, method_facts
+from pfmsmt.methods.catalogue import build_method, method_facts
+from pfmsmt.methods.declaration import MethodFacts
 from pfmsmt.methods.pooled_gradients import CENTRALIZED, DecayingStep, pooled_gradients
 from pfmsmt.methods.server_optimizer import PLAIN_STEP, FedOpt
 from tests.support.quadratic import (
@@ -101,7 +102,7 @@ def test_joint_is_pf_msmtrecs_model_and_shares_what_that_shares(gate, batch_norm
     one, joint = (build_method(name, methods, quadratic_train, TEMPLATE) for name in ("pf_msmtrec", "joint"))
     assert {phase.uploads for phase in joint.phases} == {phase.uploads for phase in one.phases}
     assert method_facts("joint", methods).model_parts == method_facts("pf_msmtrec", methods).model_parts
-    assert method_facts("centralized", methods).model_parts == MethodFacts().model_parts
+    assert method_facts("centralized", methods).model_parts == MethodFacts(CENTRALIZED).model_parts
 
 
 def test_centralized_keeps_what_tells_scenarios_apart():

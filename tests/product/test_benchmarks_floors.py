@@ -9,6 +9,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
+from tests.support.shards import write_shard
 
 SIZES = {"NL": (1000, 1000), "US": (500, 800)}
 
@@ -24,6 +25,7 @@ def id_world(benchmark):
 
 
 VOCABULARIES = {"A": (3, 5, 8), "B": (3, 7)}
+FEATURES = ("user", "device", "price", "age")
 SCHEMA = Schema(
     source="made",
     fingerprint="",
@@ -62,7 +64,7 @@ def made(floors, tmp_path_factory):
             columns = dict(zip(("user", "device"), found.codes.T, strict=True))
             columns |= dict(zip(("price", "age"), found.numbers.T, strict=True))
             columns |= dict(zip(("ctr", "ctcvr"), found.labels.T, strict=True))
-            pd.DataFrame(columns).to_parquet(folder / scenario / f"{split}.parquet")
+            write_shard(pd.DataFrame(columns), folder / scenario / f"{split}.parquet", FEATURES)
     return folder, rows
 
 
@@ -172,7 +174,7 @@ def test_pooled_trees_tell_each_scenarios_users_apart(floors, tmp_path):
             numbers = rng.standard_normal((2, 1000)).astype(np.float32)
             columns = {"user": user, "device": 0, "price": numbers[0], "age": numbers[1]}
             labels = {"ctr": click.astype(np.int8), "ctcvr": (click & (rng.random(1000) < 0.5)).astype(np.int8)}
-            pd.DataFrame(columns | labels).to_parquet(tmp_path / scenario / f"{split}.parquet")
+            write_shard(pd.DataFrame(columns | labels), tmp_path / scenario / f"{split}.parquet", FEATURES)
     params = floors.START["trees_pooled"] | {"num_leaves": 4}
     model = floors.Floor("trees_pooled", SCHEMA, tmp_path, params)
     assert {scenario: tasks["ctr"] for scenario, tasks in model.aucs("test").items()} == {"A": 1.0, "B": 1.0}

@@ -13,8 +13,12 @@ from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCo
 from pfmsmt.data.tables.faults import Fault, Faults
 from pfmsmt.report.card.card_facts import drift_count, findings
 from pfmsmt.report.card.card_page import column_table, scenario_table, write_card
+from tests.support.shards import read_shard, write_shard
 
 N = 400
+
+
+FEATURES = ("device", "user", "price", "stock")
 
 
 def frame(price, device, click, user=1, stock=0.0):
@@ -52,7 +56,7 @@ def shards(tmp_path):
     for scenario, splits in frames.items():
         (tmp_path / scenario).mkdir()
         for split, table in splits.items():
-            table.to_parquet(tmp_path / scenario / f"{split}.parquet", row_group_size=150)
+            write_shard(table, tmp_path / scenario / f"{split}.parquet", FEATURES, row_group_size=150)
     schema = Schema(
         source="tabular", fingerprint="f" * 64, group="search_id",
         tasks=(Task(name="ctr", label="click"), Task(name="ctcvr", label="conversion", within="ctr")),
@@ -127,9 +131,9 @@ def test_findings_name_what_deserves_a_word(card):
 def test_missing_values_are_counted(shards):
     schema, folder = shards
     path = folder / "NL/test.parquet"
-    table = pd.read_parquet(path)
+    table = read_shard(path)
     table.loc[[3, 5], "price"] = np.nan
-    table.to_parquet(path)
+    write_shard(table, path, FEATURES)
     card = make_card(schema, folder)
     assert card.missing("price") == 2
     assert "Rows without a value: price (2)." in findings(card)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pfmsmt.tracking.registry import register_version, set_alias
+from pfmsmt.serving.deployments import Offer
+from pfmsmt.tracking.registry import aliases, register_version, set_alias
 from tests.support.shelves import frame, saved
 
 ROWS = frame(6)
@@ -23,6 +24,27 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < end, "nothing changed"
         time.sleep(0.01)
+
+
+@pytest.mark.slow(3)
+def test_only_models_of_the_data_here_are_served(make_fleet, shelf):
+    """One registry has models of two projects: countries and, from other data, age groups."""
+    shelf.add("18-24", alias="champion", tags={"dataset": "movielens"})
+    shelf.add("NL", 5, alias="champion", tags={"dataset": "synthetic"})
+    assert aliases(shelf.tracking).keys() == {"18-24", "ES", "NL"}
+    every, countries, others, named = (
+        make_fleet(offer=offer)
+        for offer in (
+            Offer(), Offer(("ES", "NL"), "synthetic"), Offer(("NL", "18-24"), "movielens"), Offer(("NL", "18-24")),
+        )
+    )  # fmt: skip
+    for fleet, served in ((every, "18-24 ES NL"), (countries, "ES NL"), (others, "18-24"), (named, "18-24 NL")):
+        fleet.refresh()
+        # ES has a version that does not say its data set, as those of earlier versions.
+        assert [name for name in fleet.scenarios if fleet.scorer(name)] == served.split()
+    why = next(line for line in others.told if line.startswith("NL: champion"))
+    assert "it is a model of the data set synthetic, and the data here are movielens" in why
+    assert "`pfmsmt serve --scenario NL`" in why
 
 
 @pytest.mark.slow(12)

@@ -10,6 +10,7 @@ import pytest
 
 from pfmsmt.core.errors import PfmsmtError, SchemaError
 from pfmsmt.serving.file import predict_file
+from tests.support.shards import write_shard
 from tests.support.shelves import frame, saved
 
 
@@ -120,3 +121,13 @@ def test_a_damaged_page_is_named(shelf, rows):
 
 def test_no_rows_are_no_fault(shelf, rows):
     assert saved(shelf, "NL", "1").predict(rows.head(0)).shape == (0, 2)
+
+
+def test_encoded_rows_are_refused_and_the_raw_ones_named(shelf, rows):
+    shard, target = shelf.root / "test.parquet", shelf.root / "out.parquet"
+    write_shard(rows, shard, rows.columns)
+    with pytest.raises(SchemaError) as caught:
+        predict_file(shelf.tracking, "NL", shard, target, optional=tuple(rows.columns))
+    assert str(caught.value).startswith(f"{shard} holds encoded rows (column encoded:")
+    assert str(caught.value).endswith(f"raw ones are in {shelf.root / 'example.parquet'}")
+    assert not target.exists()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pfmsmt.core.errors import SchemaError
 from pfmsmt.data.encoder import RowEncoder, encode
-from pfmsmt.data.schema import CategoricalField, NumericalField
+from pfmsmt.data.schema import CategoricalField, NumericalField, encoded_column
 from pfmsmt.serving.arrow import read_stream
 from pfmsmt.serving.rows import RowReader
 from tests.support.shelves import as_stream, schema
@@ -161,3 +161,19 @@ def test_columns_with_a_gap_are_as_good_as_those_without(column, fill):
     np.testing.assert_array_equal(found.categories[:3], expected.categories)
     np.testing.assert_array_equal(found.numbers[:3], expected.numbers)
     assert found.filled == {column: 1}
+
+
+@pytest.mark.parametrize("optional", [(), WHOLE.columns])
+def test_encoded_columns_are_refused_in_every_form(optional):
+    """They have the same names behind a prefix, and must not count as columns that were left out."""
+    reader = RowReader(WHOLE, optional)
+    columns = {encoded_column(name): [1, 2] for name in WHOLE.columns}
+    records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    forms = (
+        lambda: reader.from_records(records),
+        lambda: reader.from_columns(columns, 2),
+        lambda: read_stream(as_stream(pd.DataFrame(columns)), reader, 10),
+    )
+    for form in forms:
+        with pytest.raises(SchemaError, match=r"holds encoded rows \(column encoded:brand\).*example\.parquet"):
+            form()

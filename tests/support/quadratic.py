@@ -10,7 +10,7 @@ from pfmsmt.config import METHOD_NAMES, Methods, load_config
 from pfmsmt.config.methods import WITH_SHARED
 from pfmsmt.core.types import ANCHOR, NamedArrays, Role, Slot, Stream, Template
 from pfmsmt.methods import Blend, ClientState, FirstOrderLearning, LocalResult, Method, Upload
-from pfmsmt.methods.catalogue import build_method
+from pfmsmt.methods.catalogue import build_method, declaration_of
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -33,7 +33,7 @@ SHAPES: dict[str, tuple[Slot, tuple[int, ...]]] = {
 TEMPLATE: Template = {name: slot for name, (slot, _) in SHAPES.items()}
 TASK_SHARES = {"ctr": 0.75, "ctcvr": 0.25}
 EVERY_METHOD = METHOD_NAMES
-REFERENCES = ("joint", "centralized")
+REFERENCES = tuple(name for name in METHOD_NAMES if not declaration_of(name).deployable)
 """Their server is always Adam, with a step for each of their clients'."""
 WITHOUT_TASK: Template = {name: slot for name, slot in TEMPLATE.items() if slot.role is not Role.TASK}
 
@@ -223,7 +223,8 @@ def blocks(**changes: Mapping[str, Any]) -> Methods:
     # These losses have the curvature 1: no rate of 2 or more can learn them.
     tree["pf_msmtrec_paper"] |= {"learning_rate": 0.5}
     for name, values_ in changes.items():
-        tree[name] |= values_
+        # Of an unknown name the message lists those that there are.
+        tree[declaration_of(name).name] |= values_
     return Methods.model_validate(tree)
 
 

@@ -82,14 +82,14 @@ class Shelf:
 
     def add(
         self, scenario: str, seed: int = 0, alias: str | None = None, *,
-        val: float = 0.7, parts: Mapping[str, Any] = EXPERTS, **changes,
+        val: float = 0.7, parts: Mapping[str, Any] = EXPERTS, tags: Mapping[str, Any] = {}, **changes,
     ) -> str:  # fmt: skip
         """Log and register a model; return its version."""
         self._count += 1
         own = schema(scenario, **changes)
         folder = save(self.root / "saved" / str(self._count) / scenario, own, seed, parts)
         example = pd.DataFrame({name: [3.0] * 2 for name in own.columns})
-        tags = {"method": "local", "val_mean_auc": val, "seed": seed}
+        tags = {"method": "local", "val_mean_auc": val, "seed": seed, **tags}
         with training_run(
             self.tracking, method="local", seed=seed, dataset="made", fingerprint="f" * 64,
             params={"train.rounds": self._count}, config_file=self.root / "params.yaml",
@@ -122,8 +122,8 @@ class Client:
 class Server:
     """A uvicorn server in a thread, and a client of it."""
 
-    def __init__(self, app) -> None:
-        config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none")
+    def __init__(self, app, root_path: str = "") -> None:
+        config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none", root_path=root_path)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()

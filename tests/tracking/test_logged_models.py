@@ -20,7 +20,6 @@ from pfmsmt.tracking import Store
 from pfmsmt.tracking.mlflow_run import attach_test_metrics
 from pfmsmt.tracking.promotion import set_champion
 from pfmsmt.tracking.registry import register_version
-from pfmsmt.tracking.store import deep_links
 
 pytestmark = pytest.mark.slow(1)
 """Nearly every test logs two models."""
@@ -204,23 +203,3 @@ def test_the_champion_loads_from_another_directory(
     assert "WARNING" not in done.stderr, done.stderr
     answers = pd.DataFrame({task: list(column.values()) for task, column in json.loads(done.stdout).items()})
     pd.testing.assert_frame_equal(answers, load_model(model_folder).predict(rows))
-
-
-def test_links_open_the_views(tracking: Store, start) -> None:
-    assert "compare" not in deep_links(tracking)
-    ids = {}
-    for method in ("local", "fedavg", "fedavg"):
-        with start(method=method) as run:
-            pass
-        ids[method] = run.id
-    experiment = f"http://127.0.0.1:5000/#/experiments/{tracking.experiment_id}"
-    assert deep_links(tracking) == {
-        "charts": f"{experiment}/runs?searchFilter=tags.role%3D%27federation%27&compareRunsMode=CHART",
-        "table": f"{experiment}/runs?searchFilter=tags.role%3D%27federation%27"
-        "&orderByKey=metrics.%60test%2Fmean_auc%60&orderByAsc=false",
-        "models": f"{experiment}/models?viewMode=CHART",
-        "compare": f"http://127.0.0.1:5000/#/compare-runs?runs=%5B%22{ids['fedavg']}%22%2C%22{ids['local']}%22%5D"
-        f"&experiments=%5B%22{tracking.experiment_id}%22%5D",
-        "registry": "http://127.0.0.1:5000/#/models",
-    }
-    assert deep_links(tracking, "http://host:8080/")["registry"] == "http://host:8080/#/models"

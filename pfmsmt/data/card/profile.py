@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfmsmt.data.schema import OUT_OF_VOCABULARY, SPLITS, ScenarioSchema, Schema, SplitCounts
+from pfmsmt.data.schema import OUT_OF_VOCABULARY, SPLITS, ScenarioSchema, Schema, SplitCounts, encoded_column
 from pfmsmt.data.shards.reader import ShardFile
 
 CELLS_PER_DEVIATION = 64
@@ -92,14 +92,14 @@ def _read(file: ShardFile, schema: ScenarioSchema, held: SplitCounts) -> Split:
     cells = {field.name: np.zeros(CELLS, np.int64) for field in schema.numerical}
     lows, highs = dict.fromkeys(cells, np.inf), dict.fromkeys(cells, -np.inf)
     missing = dict.fromkeys((*codes, *cells), 0)
-    for table in file.tables(range(len(file.sizes)), [*codes, *cells]):
+    for table in file.tables(range(len(file.sizes)), [*file.fields, *file.numbers]):
         for name, total in codes.items():
-            column = table.column(name)
+            column = table.column(encoded_column(name))
             missing[name] += column.null_count
             counts = np.bincount(column.drop_null().to_numpy(), minlength=len(total))
             total += counts[: len(total)]
         for name, total in cells.items():
-            values = table.column(name).to_numpy(zero_copy_only=False)
+            values = table.column(encoded_column(name)).to_numpy(zero_copy_only=False)
             finite = values[np.isfinite(values)]
             missing[name] += len(values) - len(finite)
             if len(finite):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pfmsmt.core.errors import DataError
-from pfmsmt.data.schema import ScenarioSchema
+from pfmsmt.data.schema import ScenarioSchema, encoded_column
 
 BLOCK_ROWS = 16_384
 """Rows that are decoded at a time."""
@@ -56,8 +56,8 @@ class ShardFile:
             DataError: missing, damaged, or other columns than the schema's.
         """
         self.path = folder / schema.scenario / f"{split}.parquet"
-        self.fields = [field.name for field in schema.categorical]
-        self.numbers = [field.name for field in schema.numerical]
+        self.fields = [encoded_column(field.name) for field in schema.categorical]
+        self.numbers = [encoded_column(field.name) for field in schema.numerical]
         self.tasks = [task.name for task in schema.tasks]
         self.group = schema.group
         try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.encoder import CategoryEncoder, encode_numbers
-from pfmsmt.data.schema import ScenarioSchema, SplitCounts
+from pfmsmt.data.schema import ScenarioSchema, SplitCounts, encoded_column
 
 RawRows = dict[str, NDArray[np.generic]]
 """name -> [B], as a source yields them."""
@@ -36,13 +36,17 @@ class ShardWriter:
         self._form = pa.schema(
             [
                 (schema.group, pa.int64()),
-                *((field.name, pa.int32()) for field in schema.categorical),
-                *((field.name, pa.float32()) for field in schema.numerical),
+                *((encoded_column(field.name), pa.int32()) for field in schema.categorical),
+                *((encoded_column(field.name), pa.float32()) for field in schema.numerical),
                 *((task.name, pa.uint8()) for task in schema.tasks),
             ]
         )
         self._encoders = [CategoryEncoder(field) for field in schema.categorical]
-        self._hashes = [hashlib.sha256(f"{field.name}:{field.type};".encode()) for field in self._form]
+        # Of the raw names: the data's fingerprint is about what is held, not about a file's form.
+        names = [schema.group, *schema.columns, *(task.name for task in schema.tasks)]
+        self._hashes = [
+            hashlib.sha256(f"{name}:{field.type};".encode()) for name, field in zip(names, self._form, strict=True)
+        ]
         self._waiting: list[NDArray[Any]] = [
             np.empty(ROW_GROUP_ROWS, field.type.to_pandas_dtype()) for field in self._form
         ]
@@ -50,7 +54,10 @@ class ShardWriter:
         self._groups: list[NDArray[np.int64]] = []
         self._positives = dict.fromkeys((task.name for task in schema.tasks), 0)
         self._writer = pq.ParquetWriter(
-            path, self._form, compression="zstd", use_dictionary=[field.name for field in schema.categorical]
+            path,
+            self._form,
+            compression="zstd",
+            use_dictionary=[encoded_column(field.name) for field in schema.categorical],
         )
 
     def __enter__(self) -> Self:

@@ -43,15 +43,16 @@ class Delivery(NamedTuple):
                 self.progress(f"{name}: copied, as it cannot be linked here")
         shutil.copyfile(origin, target)
 
-    def download(self, url: str, name: str, form: Callable[[Path], str] | None = None) -> None:
+    def download(self, url: str, name: str, instead: str, form: Callable[[Path], str] | None = None) -> None:
         """Download an address's content into the folder.
 
-        `form` says what is wrong with the file as such.
+        `instead` is the key that names a copy on disk. `form` says what is wrong with the file as such.
 
         Raises:
             ConfigError, DataError: see `download_url`.
         """
-        download_url(url, self.folder / name, self.progress, cache=self.cache, sha256=self.sha256.get(name), form=form)
+        checksum, copy = self.sha256.get(name), f"set {instead} to a copy on your disk"
+        download_url(url, self.folder / name, self.progress, cache=self.cache, sha256=checksum, form=form, instead=copy)
 
 
 def zip_form(path: Path) -> str:

@@ -31,6 +31,10 @@ class _Interrupted(Exception):
     """The server was out of reach or stopped early: worth another attempt."""
 
 
+class _Refused(Exception):
+    """The server answered, but with something else: another attempt is in vain."""
+
+
 class _Part(NamedTuple):
     """The part of a file that is there, and its version's mark.
 
@@ -64,6 +68,7 @@ def download_url(
     cache: Path,
     sha256: str | None = None,
     form: Callable[[Path], str] | None = None,
+    instead: str = "",
     pause: float = 2.0,
     timeout: float = 60.0,
     report_every: float = 5.0,
@@ -74,7 +79,8 @@ def download_url(
     Range) if the server marks its versions; so does the next call, from the part that is left in `cache`. The SHA-256
     must be `sha256`, or, if none is given, the one that `cache` remembers from the first download of this address.
     `form` says what is wrong with the file as such, before anything is remembered; empty if nothing is. Nothing is
-    remembered either where the server does not say how long the file is, as it may be cut short.
+    remembered either where the server does not say how long the file is, as it may be cut short. `instead` is what else
+    may be done; errors say it where the file was not obtained.
     `progress` gets a line every `report_every` seconds.
 
     Raises:
@@ -85,6 +91,7 @@ def download_url(
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ConfigError(f"{url!r} is not an http:// or https:// address")
     cache.mkdir(parents=True, exist_ok=True)
+    other = f", or {instead}" if instead else ""
     stem = f"{target.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}"
     part = _Part(cache / f"{stem}.part", cache / f"{stem}.mark")
     for attempt in range(1, ATTEMPTS + 1):
@@ -100,10 +107,13 @@ def download_url(
                 )
                 _tidy(cache)
                 raise DataError(
-                    f"{url}: {error}, {ATTEMPTS} times; check the address and the connection{left}"
+                    f"{url}: {error}, {ATTEMPTS} times; check the address and the connection{other}{left}"
                 ) from None
             progress(f"{target.name}: {error}; trying again ({attempt + 1} of {ATTEMPTS})")
             time.sleep(pause * 2 ** (attempt - 1))
+        except _Refused as error:
+            _tidy(cache)
+            raise DataError(f"{error}{other}") from None
         except BaseException:
             _tidy(cache)
             raise
@@ -111,7 +121,7 @@ def download_url(
     if fault:
         part.remove()
         _tidy(cache)
-        raise DataError(f"{url} {fault}")
+        raise DataError(f"{url} {fault}{other}")
     if not whole and not sha256:
         progress(f"{target.name}: the server does not say how long it is, so its checksum is not remembered")
     _check(url, part, target.name, sha256, cache / CHECKSUMS_FILE, whole)
@@ -133,7 +143,7 @@ def _receive(
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
             if response.headers.get_content_type() == "text/html":
-                raise DataError(f"{url} is a web page (of a login, or of an error?) and no data; check the address")
+                raise _Refused(f"{url} is a web page (of a login, or of an error?) and no data; check the address")
             length = response.headers.get("Content-Length")
             if response.status == http.HTTPStatus.PARTIAL_CONTENT:
                 whole = _whole_of_range(response, part, start)
@@ -151,7 +161,7 @@ def _receive(
             raise _Interrupted(answer) from None
         if error.code >= 500 or error.code in (408, 429):
             raise _Interrupted(answer) from None
-        raise DataError(f"{url}: {answer}; check the address") from None
+        raise _Refused(f"{url}: {answer}; check the address") from None
     except urllib.error.URLError as error:
         raise _Interrupted(f"not reached ({error.reason})") from None
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:

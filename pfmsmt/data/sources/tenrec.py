@@ -72,7 +72,7 @@ def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
             delivery.take(folder / name, name)
     elif block.url is not None:
         for name in names:
-            delivery.download(f"{block.url.rstrip('/')}/{name}", name, table_form)
+            delivery.download(f"{block.url.rstrip('/')}/{name}", name, "data.tenrec.path", table_form)
     else:
         raise DataError(
             f"the Tenrec data set must be fetched by hand: its home, {_HOME}, wants a signed licence.\n"

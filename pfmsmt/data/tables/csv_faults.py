@@ -73,7 +73,8 @@ def parse_cells(
             problem = _problem(text, column)
             if problem and not bad[at]:
                 shown = repr(text) if text is not None else repr(cells[at])
-                faults.append(sheet.fault(rows[at], column.name, f"{shown} {problem}", problem))
+                advice = column.advice(problem)
+                faults.append(sheet.fault(rows[at], column.name, f"{shown} {problem}", problem, advice))
                 bad[at] = True
         values[column.name] = _typed([None if bad[at] else text for at, text in enumerate(texts)], column)
     good = {name: array.filter(pa.array(~bad)) for name, array in values.items()}

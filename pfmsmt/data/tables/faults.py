@@ -28,10 +28,13 @@ class Fault(NamedTuple):
     """The value and what is wrong with it."""
     kind: str
     """The problem without the value: what is counted."""
+    advice: str = ""
+    """What to do; said where the row is an error."""
 
     def __str__(self) -> str:
-        """Say where it is and what is wrong."""
-        return f"{self.file}, row {self.row}{self.column and f', column {self.column}'}: {self.problem}"
+        """Say where it is, what is wrong, and what to do."""
+        place = f"{self.file}, row {self.row}{self.column and f', column {self.column}'}"
+        return f"{place}: {self.problem}{self.advice and f'; {self.advice}'}"
 
 
 class Faults:

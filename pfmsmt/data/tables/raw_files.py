@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pfmsmt.core.errors import DataError
+from pfmsmt.data.schema import refuse_encoded
 from pfmsmt.data.tables.csv import read_blocks
 from pfmsmt.data.tables.faults import Faults
 from pfmsmt.data.tables.prefetch import ahead
@@ -23,6 +24,7 @@ from pfmsmt.data.tables.values import Column, fits
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _BATCH_ROWS = 65_536
+_PARTS = "a list, vector or map is no single value: write its parts as columns of their own, or take it out"
 _HEADER_BYTES = 2**20
 
 
@@ -77,6 +79,7 @@ def _read_parquet(path: Path, columns: Sequence[Column], faults: Faults) -> Iter
         if not fits(column, kind):
             raise DataError(
                 f"{path}: column {column.name} is of type {kind}, which does not fit a column of kind {column.kind}"
+                + (f"; {_PARTS if pa.types.is_nested(kind) else column.if_wrong}").rstrip("; ")
             )
     row = 1
     with pq.ParquetFile(path) as file:
@@ -142,6 +145,7 @@ def read_header(path: Path, needed: Sequence[str]) -> list[str]:
 
 
 def _check_names(name: str, header: Sequence[str], needed: Sequence[str]) -> None:
+    refuse_encoded(header, name, "the source must be the log itself", DataError)
     wrong = [column for column in needed if header.count(column) != 1]
     if wrong:
         fault = "is missing in the header" if wrong[0] not in header else "stands there twice"

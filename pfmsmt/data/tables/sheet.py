@@ -42,12 +42,12 @@ class Sheet(NamedTuple):
         """Say which column, by place and name."""
         return name if self.names is None else f"{self.names.index(name) + 1} ({name})"
 
-    def fault(self, row: int, column: str, problem: str, kind: str) -> Fault:
+    def fault(self, row: int, column: str, problem: str, kind: str, advice: str = "") -> Fault:
         """Return a fault of this file.
 
         `column` is a name, or empty for the whole row.
         """
-        return Fault(self.file, int(row), self.column(column) if column else "", problem, kind)
+        return Fault(self.file, int(row), self.column(column) if column else "", problem, kind, advice)
 
 
 def check(
@@ -70,7 +70,7 @@ def check(
         for problem in found.problems:
             for at in np.flatnonzero(problem.wrong & ~bad):
                 shown = f"{problem.show(int(at))} {problem.text}"
-                faults.append(sheet.fault(rows[at], column.name, shown, problem.text))
+                faults.append(sheet.fault(rows[at], column.name, shown, problem.text, column.advice(problem.text)))
             np.logical_or(bad, problem.wrong, out=bad)
         # Text leaves Arrow as Python's strings, which sources sort, hash and name scenarios by.
         checked[column.name] = _objects(found.values) if column.kind == "text" else found.values

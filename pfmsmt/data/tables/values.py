@@ -47,6 +47,9 @@ NUMERIC_TEXT = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 """In seconds since 1970."""
 
+EMPTY = "is empty"
+"""The problem of a missing value."""
+
 Kind = Literal["id", "category", "text", "number", "label", "time"]
 
 
@@ -67,6 +70,16 @@ class Column(NamedTuple):
     """A label may be written as True or False, true or false."""
     optional: bool = False
     """Values may be missing without a `fill`; the caller puts something in their place."""
+    if_missing: str = ""
+    """What to do about a missing value."""
+    if_wrong: str = ""
+    """What to do about a value of another kind."""
+
+    def advice(self, problem: str) -> str:
+        """Return what to do about a problem, unless its text says so."""
+        if ";" in problem:
+            return ""
+        return self.if_missing if problem == EMPTY else self.if_wrong
 
 
 class Problem(NamedTuple):
@@ -155,7 +168,7 @@ def convert(array: pa.Array, column: Column) -> Converted:
     if array.null_count:
         missing = np.asarray(pc.is_null(array))
         if not column.optional:
-            _note(problems, missing, lambda _: "the value", "is empty")
+            _note(problems, missing, lambda _: "the value", EMPTY)
         # Noted or the caller's to replace; the checks below shall find nothing wrong with it.
         array = pc.fill_null(array, _harmless(array.type))
     times = _form_of_times(array) if column.kind == "time" else ""
@@ -255,7 +268,7 @@ def _labels(array: pa.Array, column: Column, problems: list[Problem]) -> NDArray
 
 def _texts(array: pa.Array, column: Column, problems: list[Problem]) -> pa.Array:
     size = np.asarray(pc.binary_length(array))
-    _note(problems, size == 0, lambda _: "the value", "is empty")
+    _note(problems, size == 0, lambda _: "the value", EMPTY)
     long = size > LONGEST_TEXT
     _note(problems, long, lambda at: f"{array[at].as_py()[:40]!r}...", f"is longer than {LONGEST_TEXT} bytes")
     return array

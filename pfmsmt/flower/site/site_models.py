@@ -16,7 +16,7 @@ from pfmsmt.flower.wire import SiteResult
 from pfmsmt.tracking import connect
 from pfmsmt.tracking.mlflow_run import training_run
 from pfmsmt.tracking.promotion import place
-from pfmsmt.tracking.registry import CHAMPION, register_version
+from pfmsmt.tracking.registry import register_version
 from pfmsmt.training.history import History
 from pfmsmt.training.scores import mean_auc
 
@@ -52,9 +52,10 @@ def save_site_model(site: Site, asked: str, plan: RunPlan, track: bool) -> SiteR
 
 
 def _register(site: Site, plan: RunPlan, schema: Schema, best: SiteResult) -> dict[str, str]:
-    """Make the model the champion in the site's own store.
+    """Log and register the model in the site's own store.
 
-    Return run, model and version.
+    The first version is the champion, a later one the challenger until the site promotes it. Return run, model and
+    version.
     """
     store = connect(site.folder)
     refit = {"refit_rows": rows_of(schema, refits=True)[site.client]} if plan.refits else {}
@@ -70,7 +71,10 @@ def _register(site: Site, plan: RunPlan, schema: Schema, best: SiteResult) -> di
             params={"scenario": site.client, "best_round": best.round, **refit},
             step=plan.train.rounds + 1,
         )
-    chosen = {"method": plan.method, "seed": plan.seed, "federation": plan.run_id, "val_mean_auc": best.mean_auc}
+    chosen = {
+        "method": plan.method, "seed": plan.seed, "federation": plan.run_id, "val_mean_auc": best.mean_auc,
+        "dataset": schema.source, "data_fingerprint": schema.fingerprint,
+    }  # fmt: skip
     version = register_version(store, site.client, model, {**chosen, **refit})
-    place(store, site.client, version, CHAMPION, margin=0.0)
+    place(store, site.client, version, "manual")
     return {"run_id": tracked.id, "model_id": model, "version": version}

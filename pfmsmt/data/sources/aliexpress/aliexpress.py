@@ -154,7 +154,7 @@ def _from_url(base: str, scenarios: tuple[str, ...], delivery: Delivery) -> None
     for scenario in scenarios:
         name = tianchi.zip_name(scenario)
         url = f"{base.rstrip('/')}/{name}"
-        delivery.download(url, name, zip_form)
+        delivery.download(url, name, "data.aliexpress.path", zip_form)
         delivery.progress(f"{scenario}: {name}, {(delivery.folder / name).stat().st_size / 2**20:,.1f} MiB")
 
 

@@ -49,7 +49,7 @@ def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
         _from_path(Path(block.path).expanduser(), variant, delivery)
     else:
         url = f"{block.url.rstrip('/')}/{packed}"
-        delivery.download(url, packed, zip_form)
+        delivery.download(url, packed, "data.movielens.path", zip_form)
     check_members(delivery.folder, variant)
     delivery.progress(f"MovieLens: {packed if (delivery.folder / packed).exists() else variant.name} is there")
 

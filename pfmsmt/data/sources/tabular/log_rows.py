@@ -26,6 +26,17 @@ from pfmsmt.data.tables.values import Column, is_text
 
 ROWS_APART = "__apart__"
 """In the spool: the time or the part (train, val, test) of a row."""
+_LEAVE_OUT = "leave such rows out of the table, or set data.on_bad_rows: quarantine"
+_FILL = "say what stands for it, as in data.tabular.fill: {{{0}: {1}}}, or set data.on_bad_rows: quarantine"
+_NO_NUMBER = (
+    "numerical columns hold one number each: text belongs under categorical, and the parts of a list or vector into "
+    "columns of their own"
+)
+_NO_CATEGORY = "categories are text, or integers: a column of numbers with fractions belongs under numerical"
+_NO_LABEL = (
+    "a label is 0 or 1: make such a column first, of a watch time as seconds >= 10, of a rating as stars >= 4; weights "
+    "of rows are not supported, train.task_weights weighs tasks"
+)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 
 
@@ -59,7 +70,9 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
         raise DataError(f"{raw} holds CSV and Parquet; keep one of them")
     read: dict[str, Column] = {}
     for name in block.numerical:
-        read[name] = Column(name, "number", fill=block.fill.get(name))
+        read[name] = Column(
+            name, "number", fill=block.fill.get(name), if_missing=_FILL.format(name, 0), if_wrong=_NO_NUMBER
+        )
     keys = [name for name in (*block.categorical, block.group, block.scenario, block.split) if name is not None]
     types = read_types(files[0], keys) if parquet else {}
     for name in keys:
@@ -71,11 +84,15 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
         if fill is not None and text != isinstance(fill, str):
             fill = str(fill) if text else _refuse_fill(name, fill)
         group = name == block.group and keys.count(name) == 1
-        read[name] = Column(name, "text" if text else "category", fill=fill, group=group)
+        if_missing = _FILL.format(name, "unknown" if text else -1) if name in block.categorical else _LEAVE_OUT
+        read[name] = Column(
+            name, "text" if text else "category", fill=fill, group=group, if_missing=if_missing,
+            if_wrong="" if text else _NO_CATEGORY,
+        )  # fmt: skip
     if block.time is not None and block.time not in read:
-        read[block.time] = Column(block.time, "time")
+        read[block.time] = Column(block.time, "time", if_missing=_LEAVE_OUT)
     for label in block.labels:
-        read[label.column] = Column(label.column, "label", booleans=True)
+        read[label.column] = Column(label.column, "label", booleans=True, if_missing=_LEAVE_OUT, if_wrong=_NO_LABEL)
     kind: CutBy | None = "time" if block.time else "split" if block.split else None
     taken = {*block.categorical, *block.numerical}
     taken |= {name for label in block.labels for name in (label.task, label.column)}

@@ -44,7 +44,7 @@ def _obtain(config: Data, seed: int, delivery: Delivery) -> None:
         name = urlsplit(block.url).path.rsplit("/", 1)[-1]
         if not is_table(Path(name)):
             raise ConfigError(f"data.tabular.url: {block.url} does not end in one of {', '.join(SUFFIXES)}")
-        delivery.download(block.url, name, table_form)
+        delivery.download(block.url, name, "data.tabular.path", table_form)
         return
     found = _tables(str(block.path))
     for name, file in found.items():
