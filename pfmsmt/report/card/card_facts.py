@@ -76,7 +76,7 @@ def findings(card: DataCard) -> tuple[str, ...]:
 
 
 def drift_count(names: list[str], of: int, where: str) -> str:
-    """Return how many of the columns drift, and the names of the first ten."""
+    """Say how many columns drift, and name the first ten."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     shown = f": {', '.join(names[:10])}{more}" if names else ""
     return f"{len(names)} of {of} columns drift {where}{shown}."

@@ -52,7 +52,7 @@ def overfits(history: pd.DataFrame, validation: Mapping[str, SplitCounts]) -> tu
 
 
 def _noise(by_round: "pd.Series[float]") -> float:
-    """Return the deviation of a round's AUC, from the steps of the second half."""
+    """Return a round's deviation, from the steps of the second half."""
     steps = by_round[by_round.index > by_round.index.max() / 2].diff().dropna()
     return float(steps.std()) / 2**0.5 if len(steps) > 1 else 0.0
 

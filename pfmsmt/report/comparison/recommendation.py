@@ -22,7 +22,10 @@ class Gain(NamedTuple):
 
     @property
     def recommendation(self) -> str:
-        """One of: federated, for ranking only, local, more data; empty where nothing is known."""
+        """The word for the table; empty without an interval.
+
+        One of: federated, for ranking only, local, more data.
+        """
         if self.auc is None or self.auc.low is None or self.auc.high is None:
             return ""
         if self.auc.high < WORTHWHILE:
