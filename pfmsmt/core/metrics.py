@@ -295,7 +295,7 @@ def _losses(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> Floats
 
 
 def _sorted_into_bins(scores: NDArray[np.floating], bins: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the order of rows by score, and the bin of each row in that order."""
+    """Return the order of rows by score, and their bins in it."""
     if bins < 1:
         raise ValueError(f"bins is {bins}; it must be >= 1")
     order = np.argsort(scores, kind="stable")

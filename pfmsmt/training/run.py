@@ -179,7 +179,7 @@ def run_training(job: Job, build: Build, store: "Store") -> dict[str, Any]:
         models = _log_models(tracked, job, best, last + 1)
         tracked.log_files([job.folder / file for file in FILES if (job.folder / file).exists()], "training")
         _log_pictures(tracked, job, history)
-    _warn_of_overfitting(job, history)
+    warn_of_overfitting(job, history)
     say(f"{job.name}: {history.ledger.summary(federation.template)}")
     checkpoint.remove()
     return {"run_id": tracked.id, "models": models, "fingerprint": computation}
@@ -322,7 +322,8 @@ def _log_pictures(tracked: "TrainingRun", job: Job, history: History) -> None:
         tracked.log_files([picture.write(Path(folder)) for picture in pictures], "training/pictures")
 
 
-def _warn_of_overfitting(job: Job, history: History) -> None:
+def warn_of_overfitting(job: Job, history: History) -> None:
+    """Say which scenarios overfit, and what to change."""
     # Not at the top: other code of the report needs matplotlib, and nothing that is trained depends on it.
     from pfmsmt.report.comparison.overfitting import overfit_text, overfits, remedies_of
 

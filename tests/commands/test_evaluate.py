@@ -5,12 +5,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pfmsmt.commands.evaluate import evaluate, test_metrics
+from pfmsmt.commands.evaluate import evaluate, predict_shard, test_metrics
 from pfmsmt.config import load_config
 from pfmsmt.core.errors import DataError, TrackingError
 from pfmsmt.core.layout import read_run
+from pfmsmt.core.metrics import auc
+from pfmsmt.core.types import Stream
 from pfmsmt.data.encoder import Encoded
 from pfmsmt.data.schema import read_schema
+from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import load_model
 from pfmsmt.tracking import connect
 from tests.support.shards import read_shard
@@ -58,6 +61,23 @@ def test_scores_are_those_of_the_saved_models_on_the_test_shards(finished_projec
         assert {key.split("/")[1] for key in own_metrics} == {name}
         assert own_metrics[f"test/{name}/ctr_auc"] == found["scenarios"][name]["ctr"]["auc"]
     assert run.data.metrics["test/mean_auc"] == pytest.approx(np.mean(means), abs=1e-12)
+
+
+def test_replicates_draw_by_seed_and_scenario_alone(finished_project):
+    """Neither method nor task: differences are paired."""
+    schema, config = read_schema(CLIENTS / "schema.json"), load_config()
+    found = pd.read_parquet(finished_project / "evaluation/local-seed0/replicates.parquet")
+    for scenario in schema.scenarios:
+        shard = open_shard(CLIENTS, "test", schema.scenario(scenario))
+        predicted = predict_shard(load_model(finished_project / "models/local-seed0" / scenario), shard, 64, True)
+        names, codes = np.unique(shard.groups, return_inverse=True)
+        generator = Stream(config.seed, f"bootstrap/{scenario}", 0).generator()
+        weights = [generator.poisson(1.0, len(names))[codes] for _ in range(3)]
+        for i, task in enumerate(task.name for task in schema.tasks):
+            own = found[(found["scenario"] == scenario) & (found["task"] == task)]
+            assert own["replicate"].tolist() == list(range(config.evaluate.bootstrap))
+            expected = [auc(shard.labels[:, i], predicted[:, i], drawn) for drawn in weights]
+            assert own["auc"].tolist()[:3] == pytest.approx(expected)
 
 
 @pytest.mark.slow(1)

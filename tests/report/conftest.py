@@ -40,11 +40,11 @@ def score_tree(aucs):
     return {"NL": {"ctr": nl_ctr, "ctcvr": nl_ctcvr}, "ES": {"ctr": es_ctr, "ctcvr": task_score(None)}}
 
 
-def write_run(root: Path, method: str, seed: int):
+def write_run(root: Path, method: str, seed: int, aucs: tuple[float, ...]):
     evaluation, model = root / "evaluation" / f"{method}-seed{seed}", root / "models" / f"{method}-seed{seed}"
     evaluation.mkdir(parents=True)
     model.mkdir(parents=True)
-    metrics = {"method": method, "seed": seed, "scenarios": score_tree(AUCS[method][seed])}
+    metrics = {"method": method, "seed": seed, "scenarios": score_tree(aucs)}
     (evaluation / "metrics.json").write_text(json.dumps(metrics))
     places = [("NL", "ctr"), ("NL", "ctcvr"), ("ES", "ctr")]
     roc = [f"{s},{t},{x},{y}" for s, t in places for x, y in [(0.0, 0.0), (0.25, 0.5), (1.0, 1.0)]]
@@ -78,8 +78,8 @@ def diagnostics_table() -> pd.DataFrame:
 
 def write_inputs(root: Path):
     for method, seeds in AUCS.items():
-        for seed in seeds:
-            write_run(root, method, seed)
+        for seed, aucs in seeds.items():
+            write_run(root, method, seed, aucs)
     tree = {"scenarios": score_tree((0.96875, 0.96875, 0.96875))}
     (root / "oracle.json").write_text(json.dumps(tree))
 
@@ -106,7 +106,9 @@ def load(inputs):
     return functools.partial(load_inputs, inputs)
 
 
-SHIFTS = {"pf_msmtrec": (0.5, 0.0, -0.5), "fedavg": (0.6, 0.0, -0.6), "centralized": (0.5, 0.0, -0.5)}
+SHIFTS = {"pf_msmtrec": (0.5, 0.0, -0.5), "centralized": (0.5, 0.0, -0.5)} | dict.fromkeys(
+    ("fedavg", "local"), (0.6, 0.0, -0.6)
+)
 """Method -> what each replicate adds to every metric of the run."""
 
 
@@ -129,6 +131,16 @@ def paired(inputs, load):
     """Load some runs, which have replicates."""
     write_replicates(inputs)
     return load
+
+
+@pytest.fixture
+def against_local(inputs):
+    """Load some runs, which have replicates; a method `local` has fedavg's scores."""
+    for seed, aucs in AUCS["fedavg"].items():
+        write_run(inputs, "local", seed, aucs)
+    write_replicates(inputs)
+    methods = ("pf_msmtrec", "fedavg", "local", "centralized")
+    return functools.partial(load_inputs, inputs, methods=methods, federated=methods[:2], confidence=0.95)
 
 
 @pytest.fixture(scope="session")

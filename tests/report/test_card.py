@@ -11,7 +11,7 @@ from pfmsmt.core.errors import DataError
 from pfmsmt.data.card.card import make_card
 from pfmsmt.data.schema import CategoricalField, NumericalField, Schema, SplitCounts, Task
 from pfmsmt.data.tables.faults import Fault, Faults
-from pfmsmt.report.card.card_facts import findings
+from pfmsmt.report.card.card_facts import drift_count, findings
 from pfmsmt.report.card.card_page import column_table, scenario_table, write_card
 from tests.support.shards import read_shard, write_shard
 
@@ -177,3 +177,10 @@ def test_a_damaged_shard_is_named(shards):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"ES/val\.parquet cannot be read .*dvc repro -f partition"):
         make_card(schema, folder)
+
+
+def test_a_long_list_says_how_many_more():
+    names = [f"column_{number}" for number in range(13)]
+    line = drift_count(names, 20, "between scenarios")
+    assert line.endswith(", column_9 and 3 more.")
+    assert drift_count(names[:10], 20, "between scenarios").endswith(", column_9.")

@@ -25,6 +25,7 @@ def page_of(name, **changes):
         "title": name,
         "headline": name,
         "points": (name,),
+        "remarks": (name,),
         "tables": (table, table),
         "pictures": (Picture("one", name, b"\x89PNG"),),
         "picture_folder": "pictures",
@@ -46,6 +47,20 @@ def test_the_three_forms_agree():
     assert markdown.index("## ") < markdown.index("![local](pictures/one.png)") < markdown.rindex("## ")
     assert html.count("<li>– local</li>") == markdown.count("- – local\n") == 2
     assert html.startswith("<!DOCTYPE html>\n")
+
+
+def test_a_pictures_title_is_not_printed_again():
+    page = page_of("local", pictures=(Picture("one", "Drawn within", b"\x89PNG"),))
+    assert html_page(page).count("Drawn within") == 1
+    assert markdown_page(page).count("Drawn within") == 1
+    assert '<img alt="Drawn within"' in html_page(page)
+
+
+def test_several_tables_may_stand_in_front():
+    html = html_page(page_of("local", in_front=2))
+    assert html.rindex("<h2>") < html.index("<figure>")
+    markdown = markdown_page(page_of("local", in_front=2))
+    assert markdown.rindex("## ") < markdown.index("![local]")
 
 
 def test_hostile_names_are_text():

@@ -68,14 +68,15 @@ def findings(card: DataCard) -> tuple[str, ...]:
         listed = ", ".join(f"{column} ({share:.0%} in {scenario})" for column, (scenario, share) in unknown)
         lines.append(f"Many test rows hold categories that no training row does: {listed}.")
     late = [c for c in card.columns if any(one.notable for one in card.in_time[c].values())]
-    lines.append(_count(late, len(card.columns), "from training to test rows"))
+    lines.append(drift_count(late, len(card.columns), "from training to test rows"))
     if len(card.schema.scenarios) > 1:
         apart = [c for c, pairs in card.between.items() if any(one.notable for one in pairs.values())]
-        lines.append(_count(apart, len(card.between), "between scenarios"))
+        lines.append(drift_count(apart, len(card.between), "between scenarios"))
     return tuple(lines)
 
 
-def _count(names: list[str], of: int, where: str) -> str:
+def drift_count(names: list[str], of: int, where: str) -> str:
+    """Say how many columns drift, and name the first ten."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     shown = f": {', '.join(names[:10])}{more}" if names else ""
     return f"{len(names)} of {of} columns drift {where}{shown}."

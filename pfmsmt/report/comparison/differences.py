@@ -21,7 +21,7 @@ SIGNS: dict[PairedMetric, int] = {"auc": 1, "logloss": -1, "ece": -1}
 
 
 class Difference(NamedTuple):
-    """How much better one method is than another, and how sure that is."""
+    """The advantage of one method over another, with its interval."""
 
     value: float
     low: float | None = None
@@ -52,7 +52,7 @@ class Difference(NamedTuple):
 def advantage(
     results: Results, method: str, other: str, metric: PairedMetric, places: Sequence[Place]
 ) -> Difference | None:
-    """Return the mean advantage of a method over places, paired by seeds and draws.
+    """Return a method's mean advantage over places, paired by seeds and draws.
 
     The interval has two parts, added as independent errors. That of the test rows is the standard deviation of the
     differences of replicates, which have the same draws of searches for both methods. That of the trainings is
@@ -99,7 +99,7 @@ def _mean_difference(one: RunResult, two: RunResult, metric: PairedMetric, place
 
 
 def _drawn(one: RunResult, two: RunResult, metric: PairedMetric, places: Sequence[Place]) -> NDArray[np.float64]:
-    """Return the mean difference of each replicate; empty where a place has none."""
+    """Return each replicate's mean difference; empty where a place has none."""
     if not all(place in one.replicates for place in places):
         return np.zeros(0)
     values = [

@@ -1,8 +1,9 @@
 """The rule that says whether a training overfits, and what to change.
 
-A scenario overfits where its validation AUC, mean over tasks, is best in the first half of the rounds, and the mean of
-the last tenth of them is lower by more than FALL and by more than the standard error of an AUC on these validation
-rows. Rounds are compared on the same rows, so that this error is a cautious measure of their noise.
+A scenario overfits where its validation AUC is best in the first half of the rounds, and the mean of the last tenth of
+them is lower by more than FALL, by more than the standard error of an AUC on these validation rows, and by more than
+four times the noise from round to round. Rounds are compared on the same rows, so the error is a cautious measure.
+As where the best round is chosen, tasks are weighted by their positives.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,17 +37,31 @@ def overfits(history: pd.DataFrame, validation: Mapping[str, SplitCounts]) -> tu
     found = []
     for scenario, counts in validation.items():
         own = history[history["scenario"] == scenario].dropna(subset="auc")
-        by_round = own.groupby("round")["auc"].mean()
+        positives = own["task"].map(counts.positives).astype("float64")
+        sums = pd.DataFrame({"round": own["round"], "auc": own["auc"] * positives, "weight": positives})
+        totals = sums.groupby("round").sum()
+        by_round = totals["auc"] / totals["weight"]
         if len(by_round) < 2:
             continue
         best, rounds = int(by_round.index[int(by_round.to_numpy().argmax())]), int(by_round.index.max())
-        late = by_round[by_round.index > 0.9 * rounds]
-        fall = float(by_round.max() - late.mean())
-        scores = own[own["round"] == best].set_index("task")["auc"]
-        errors = [standard_error(float(auc), counts.positives[str(task)], counts.rows) for task, auc in scores.items()]
-        if best <= rounds / 2 and fall > max(FALL, sum(errors) / len(errors)):
+        fall = float(by_round.max() - by_round[by_round.index > 0.9 * rounds].mean())
+        error = _error_of_mean(own[own["round"] == best], counts)
+        if best <= rounds / 2 and fall > max(FALL, error, 4 * _noise(by_round)):
             found.append(Overfit(scenario, best, rounds, fall))
     return tuple(found)
+
+
+def _noise(by_round: "pd.Series[float]") -> float:
+    """Return a round's deviation, from the steps of the second half."""
+    steps = by_round[by_round.index > by_round.index.max() / 2].diff().dropna()
+    return float(steps.std()) / 2**0.5 if len(steps) > 1 else 0.0
+
+
+def _error_of_mean(scores: pd.DataFrame, counts: SplitCounts) -> float:
+    """Return the error of the weighted mean, as if tasks erred together."""
+    found = [(counts.positives[task], auc) for task, auc in zip(scores["task"], scores["auc"], strict=True)]
+    errors = [positives * standard_error(float(auc), positives, counts.rows) for positives, auc in found]
+    return sum(errors) / sum(positives for positives, _ in found)
 
 
 def standard_error(auc: float, positives: int, rows: int) -> float:

@@ -22,7 +22,10 @@ class Gain(NamedTuple):
 
     @property
     def recommendation(self) -> str:
-        """One of: federated, for ranking only, local, more data; empty where nothing is known."""
+        """The word for the table; empty without an interval.
+
+        One of: federated, for ranking only, local, more data.
+        """
         if self.auc is None or self.auc.low is None or self.auc.high is None:
             return ""
         if self.auc.high < WORTHWHILE:
@@ -36,7 +39,7 @@ class Gain(NamedTuple):
 RULE = (
     f"Recommended is local where the AUC gain's interval ends below {WORTHWHILE}, less than a federation is worth. "
     "Otherwise it is federated where the interval begins above 0, but for ranking only where log-loss certainly gets "
-    "worse; and more data where it does not, as these test rows cannot tell."
+    "worse; and more data where it does not, as these test rows and seeds cannot tell."
 )
 """The rule of `Gain.recommendation`, for readers."""
 
@@ -101,5 +104,5 @@ def federated_choice(results: Results) -> str | None:
     Mean over scenarios of each one's best round, as test rows must not choose. None without a federated method.
     """
     best = rounds_table(results).groupby(["method", "seed", "scenario"])["auc"].max().groupby("method").mean().dropna()
-    known = {str(method): float(value) for method, value in best.items() if method in results.federated}
-    return max(known, key=known.__getitem__, default=None)
+    known = [method for method in results.methods if method in results.federated and method in best]
+    return max(known, key=lambda method: float(best[method]), default=None)

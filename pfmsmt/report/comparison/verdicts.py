@@ -1,4 +1,4 @@
-"""The comparison in sentences: who leads, by how much, and what to look at."""
+"""The comparison in sentences: leads, biases, overfitting."""
 
 import textwrap
 
@@ -32,7 +32,7 @@ def headline(results: Results) -> str:
 
 
 def _rival(results: Results, best: str, metric: PairedMetric) -> str:
-    """Name the method that is better than the best one by another metric."""
+    """Name the method that beats the best one by another metric."""
     leads = [
         (name, lead)
         for name in results.methods
