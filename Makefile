@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test lint style types imports docs docs-serve ui serve show tune bench quality ablation federation-demo clean
+.PHONY: help setup repro check test lint style types imports docs docs-serve ui serve show experiments tune bench quality ablation federation-demo clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -31,6 +31,9 @@ $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@# DVC's page of plots would fetch its scripts from the network.
+	@$(BIN)/python -c "from pathlib import Path; from pfmsmt.report.page import write_plots_page as w; w(Path('$(VENV)/plots.html'))"
+	@dvc config --local plots.html_template ../$(VENV)/plots.html
 	@touch $@
 
 repro: $(READY) ## run the whole pipeline: data, training, evaluation, comparison, registration
@@ -66,6 +69,9 @@ ui: $(READY) ## MLflow UI at PORT, and links to its useful pages
 
 serve: $(READY) ## serve all scenarios' champions over HTTP at SERVE_PORT
 	@pfmsmt serve --port $(SERVE_PORT)
+
+experiments: $(READY) ## a table of DVC's experiments: metrics, and parameters that differ
+	@dvc exp show --only-changed --drop 'Created|models|runs|evaluation|reports'
 
 show: $(READY) ## print the comparison table again
 	@pfmsmt show

@@ -45,8 +45,8 @@ def compare(config: Config, schema: Schema, tracking: "Store", root: Path) -> No
 
 def results_of(config: Config, schema: Schema, root: Path) -> Results:
     """Load all runs that params.yaml asks for."""
-    deployable = [method for method in config.train.methods if method_facts(method, config.methods).deployable]
-    alone = [method for method in deployable if isinstance(getattr(config.methods, method), (PlainLearning, Linear))]
+    facts = {method: method_facts(method, config.methods) for method in config.train.methods}
+    deployable = [method for method, fact in facts.items() if fact.deployable]
     return load_results(
         [(method, seed) for method in config.train.methods for seed in config.train.seeds],
         evaluation=root / EVALUATION,
@@ -56,7 +56,8 @@ def results_of(config: Config, schema: Schema, root: Path) -> Results:
         tasks=[task.name for task in schema.tasks],
         references=[method for method in config.train.methods if method not in deployable],
         confidence=config.evaluate.confidence if config.evaluate.bootstrap else None,
-        federated=[method for method in deployable if method not in alone],
+        # The others' clients send nothing: each trains alone.
+        federated=[method for method in deployable if facts[method].shared],
         remedies={method: remedies_of(method, config.methods) for method in config.train.methods},
         counts=schema.counts,
     )

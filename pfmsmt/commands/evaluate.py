@@ -21,7 +21,7 @@ from pfmsmt.core.metrics import (
 )
 from pfmsmt.core.types import Stream
 from pfmsmt.data.encoder import Encoded
-from pfmsmt.data.schema import Schema
+from pfmsmt.data.schema import UNLABELLED, Schema
 from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.models.saved import SavedModel, load_model
@@ -53,11 +53,12 @@ def evaluate(config: Config, schema: Schema, name: str, seed: int, store: "Store
         probabilities = predict_shard(model, shard, config.evaluate.batch_size, config.evaluate.calibrated)
         given, groups = shard.labels.numpy().astype(np.uint8), shard.groups
         for i, task in enumerate(task.name for task in schema.tasks):
-            labels, predicted = given[:, i], probabilities[:, i]
+            known = given[:, i] != UNLABELLED
+            labels, predicted, searches = given[known, i], probabilities[known, i], groups[known]
             where = {"scenario": scenario, "task": task}
             # The same draws for all methods, seeds and tasks, so that differences and means are paired.
             generator = Stream(config.seed, f"bootstrap/{scenario}", 0).generator()
-            cell, replicates = score_task(labels, predicted, groups, config.evaluate, generator)
+            cell, replicates = score_task(labels, predicted, searches, config.evaluate, generator)
             scores.setdefault(scenario, {})[task] = cell
             if replicates is not None:
                 numbers = {"replicate": range(config.evaluate.bootstrap)}

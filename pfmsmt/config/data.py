@@ -128,6 +128,10 @@ class TaskLabel(Frozen):
     task: ScenarioName = Field(description="Name of the task, such as ctr.")
     column: ColumnName = Field(description="Column of zeros and ones.")
     within: str | None = Field(default=None, description="Task before it, without whose label this one cannot be 1.")
+    missing: Literal["fail", "ignore"] = Field(
+        default="fail",
+        description="fail: an empty label is a faulty row; ignore: the row is left out of this task alone.",
+    )
 
 
 class Tabular(Frozen):

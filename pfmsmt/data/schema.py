@@ -12,6 +12,8 @@ from pfmsmt.core.errors import DataError, SchemaError
 
 SPLITS = ("train", "val", "test")
 """The shards of each client."""
+UNLABELLED = 255
+"""Stands in shards for a label that is not known."""
 _ENCODED = "encoded:"
 OUT_OF_VOCABULARY = 0
 """Code of every category that the training rows did not hold."""
@@ -62,6 +64,8 @@ class Task(_Frozen):
     """The raw column that holds it."""
     within: str | None = None
     """The task that this one is nested in: ctcvr counts clicks that converted, over all impressions."""
+    partial: bool = False
+    """Whether some rows may have no label; they take no part in this task."""
 
 
 class CategoricalField(_Frozen):
@@ -96,6 +100,12 @@ class SplitCounts(_Frozen):
     """Searches."""
     positives: dict[str, int]
     """Task name -> rows with label 1."""
+    labelled: dict[str, int] = {}
+    """Task name -> rows with a label, where it is not all rows."""
+
+    def labels(self, task: str) -> int:
+        """Return the number of rows with a label of a task."""
+        return self.labelled.get(task, self.rows)
 
 
 class ScenarioSchema(_Frozen):

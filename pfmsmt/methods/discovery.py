@@ -91,7 +91,11 @@ def _load(point: EntryPoint, package: str) -> Declaration | str:
         found = point.load()
     # Whatever the other package does when it is imported, it must not end ours.
     except Exception as error:
-        return f"{place} cannot be imported: {type(error).__name__}: {error}; mend or uninstall that package"
+        circular = "partially initialized" in str(error)
+        hint = (
+            "a method's file must not import Config or the catalogue" if circular else "mend or uninstall that package"
+        )
+        return f"{place} cannot be imported: {type(error).__name__}: {error}; {hint}"
     faults = faults_of(found)
     if isinstance(found, Declaration) and found.name != point.name:
         faults.append(f"it is called {found.name!r}, and its entry point {point.name!r}; call both alike")

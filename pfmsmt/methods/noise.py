@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from pfmsmt.core import arrays
 from pfmsmt.core.types import RUNNING_VARIANCE, FloatArray, NamedArrays, Stream
@@ -84,6 +83,9 @@ def gaussian(count: int, read: Callable[[int], bytes]) -> FloatArray:
 
     None is beyond 8.3.
     """
+    # Not at the top: every command looks through the modules of this room, and few add noise.
+    from scipy.special import ndtri
+
     bits = np.frombuffer(read(8 * count), np.uint64) >> np.uint64(12)
     # 52 bits and a half lie between 0 and 1, and meet neither.
     normal: FloatArray = ndtri((bits + 0.5) * 2.0**-52)

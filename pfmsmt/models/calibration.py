@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy.special import expit
 
 from pfmsmt.core.errors import TrainingError
+from pfmsmt.data.schema import UNLABELLED
 
 CalibrationName = Literal["platt", "temperature"]
 _Floats = NDArray[np.float64]
@@ -51,14 +52,15 @@ class Calibration(BaseModel):
 def fit_calibration(kind: CalibrationName, log_odds: _Floats, labels: NDArray[np.generic]) -> Calibration:
     """Fit every task's line to log-odds and labels [N, T].
 
-    By log-loss, with a Gaussian prior on log a and b (ours).
+    Rows that are UNLABELLED are left out of a task's fit. By log-loss, with a Gaussian prior on log a and b (ours).
 
     Raises:
         TrainingError: a fit did not converge.
     """
-    lines = [
-        _fit_line(kind, log_odds[:, task], np.asarray(labels[:, task], np.float64)) for task in range(labels.shape[1])
-    ]
+    lines = []
+    for task in range(labels.shape[1]):
+        known = labels[:, task] != UNLABELLED
+        lines.append(_fit_line(kind, log_odds[known, task], np.asarray(labels[known, task], np.float64)))
     return Calibration(kind=kind, slopes=tuple(a for a, _ in lines), intercepts=tuple(b for _, b in lines))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pfmsmt.data.schema import UNLABELLED
 from pfmsmt.models.spec import ModelSpec
 
 
@@ -33,16 +34,25 @@ def log_probabilities(logits: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
     return torch.stack(log_p, dim=1), torch.stack(log_not_p, dim=1)
 
 
-def task_losses(logits: Tensor, labels: Tensor, weights: Tensor, spec: ModelSpec) -> Tensor:
+def task_losses(logits: Tensor, labels: Tensor, weights: Tensor, spec: ModelSpec, partial: bool = False) -> Tensor:
     """Return v_t BCE_t [T], whose sum is `loss`."""
-    log_p, log_not_p = log_probabilities(logits, spec)
-    return -torch.lerp(log_not_p, log_p, labels).mean(0) * weights
+    return _entropies(logits, labels, spec, partial) * weights
 
 
-def loss(logits: Tensor, labels: Tensor, weights: Tensor, spec: ModelSpec) -> Tensor:
+def loss(logits: Tensor, labels: Tensor, weights: Tensor, spec: ModelSpec, partial: bool = False) -> Tensor:
     """Return the loss, sum_t v_t BCE_t, averaged over the batch.
 
-    Of logits and labels [B, T] and task weights v [T].
+    Of logits and labels [B, T] and task weights v [T]. With `partial` some labels may be UNLABELLED, and each task's
+    average is over its labelled rows; 0 where there are none.
     """
+    return _entropies(logits, labels, spec, partial) @ weights
+
+
+def _entropies(logits: Tensor, labels: Tensor, spec: ModelSpec, partial: bool) -> Tensor:
+    """Return BCE_t [T]."""
     log_p, log_not_p = log_probabilities(logits, spec)
-    return -torch.lerp(log_not_p, log_p, labels).mean(0) @ weights
+    if not partial:
+        return -torch.lerp(log_not_p, log_p, labels).mean(0)
+    known = labels != UNLABELLED
+    each = -torch.lerp(log_not_p, log_p, labels * known) * known
+    return each.sum(0) / known.sum(0).clamp(min=1)

@@ -86,6 +86,19 @@ def html_page(page: Page) -> str:
     return _template().render(page=shown, undefined_mark=UNDEFINED)
 
 
+def write_plots_page(path: Path) -> None:
+    """Write the page into which DVC puts its plots, with the scripts that draw them.
+
+    DVC's own page fetches them from the network.
+    """
+    import vl_convert
+
+    scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    head = f'<meta charset="utf-8">{{refresh_tag}}<title>Plots</title><script>{scripts}</script>'
+    style = "<style>body {font-family: sans-serif; margin: 2em} table {border-spacing: 1em}</style>"
+    files.write_text(path, f"<!DOCTYPE html><html><head>{head}{style}</head><body>{{plot_divs}}</body></html>\n")
+
+
 @cache
 def _template() -> Template:
     loader = PackageLoader("pfmsmt.report")

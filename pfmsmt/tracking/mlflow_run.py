@@ -279,7 +279,7 @@ def _reopen(store: "Store", run_id: str, resume_round: int) -> TrainingRun:
 
 
 def _generation(store: "Store", method: str, seed: int) -> int:
-    """Return one more than the newest run of this method and seed has."""
+    """Return the number of the next run of a method and seed."""
     newest = store.client.search_runs(
         [store.experiment_id],
         f"tags.role = 'federation' and tags.method = '{method}' and tags.seed = '{seed}'",

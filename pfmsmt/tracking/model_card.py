@@ -7,6 +7,7 @@ texts that users made are escaped.
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from pfmsmt.data.schema import Schema
 from pfmsmt.tracking.store import readable
@@ -88,7 +89,8 @@ def model_card(facts: CardFacts, scenarios: Sequence[str], artifacts: str) -> st
     ]
     calibrated = "calibrated" if facts.calibrated else "uncalibrated"
     line = "no calibration" if facts.calibration == "none" else f"{facts.calibration}, fitted to validation rows"
-    pictures = f", [who listens to whom]({artifacts}/training/pictures)" if facts.pictures else ""
+    heat_map = f"{artifacts}/training/pictures/listening-{quote(facts.method)}.png"
+    pictures = f", [who listens to whom]({heat_map})" if facts.pictures else ""
     refits = [str(facts.best[s]["refit_rows"]) for s in scenarios if "refit_rows" in facts.best[s]]
     refit = f" Trained again on training and validation rows ({', '.join(refits)})." if refits else ""
     tail = [
@@ -115,7 +117,7 @@ def model_card(facts: CardFacts, scenarios: Sequence[str], artifacts: str) -> st
 
 
 def escaped(text: str) -> str:
-    """Return a text that a Markdown page shows as it is, on one line."""
+    """Return a text that Markdown shows as it is, in one line."""
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", " ".join(text.split()))
 
 
@@ -133,7 +135,8 @@ def what_left(ledger: "pd.DataFrame", scenarios: Sequence[str]) -> str:
         return "No tensor: only counts, losses and metrics."
     size = sent.groupby("client")["bytes"].sum().max() / 1024
     count = sent.groupby("client")["name"].count().max()
-    return f"{count} tensors in a round, {size:,.0f} KiB ({', '.join(sorted(set(sent['role'])))}); counts and metrics."
+    roles, plural = ", ".join(sorted(set(sent["role"]))), "s" if count > 1 else ""
+    return f"{count} tensor{plural} in a round, {size:,.0f} KiB ({roles}); counts and metrics."
 
 
 def champion_text(version: "Version", done: "Promotion", before: "Version | None") -> str:
@@ -171,8 +174,8 @@ def _score_row(facts: CardFacts, scenario: str, task: str) -> str:
     low, high = cell.get("auc_low"), cell.get("auc_high")
     interval = f" [{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""
     cells = (
-        escaped(scenario), escaped(task), rows, facts.best[scenario]["round"], _figure(validation),
-        _figure(cell["auc"]) + interval, _figure(cell["logloss"]), _figure(cell["ece"]),
+        escaped(scenario), f"{escaped(task)}&ensp;", rows, facts.best[scenario]["round"], _figure(validation),
+        f"{_figure(cell['auc'])}{interval}&ensp;", _figure(cell["logloss"]), _figure(cell["ece"]),
     )  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"
 

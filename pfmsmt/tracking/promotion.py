@@ -204,7 +204,7 @@ def set_champion(
 
 
 def _describe(store: "Store", scenario: str, done: Promotion) -> None:
-    """Say it in words on MLflow's pages: at the version, and with all others at the model."""
+    """Say a change in words on MLflow's pages of version and model."""
     versions = registry.versions(store, scenario)
     known = {entry.version: entry for entry in versions}
     text = champion_text(known[done.after], done, known.get(done.before or ""))

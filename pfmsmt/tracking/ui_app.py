@@ -4,7 +4,7 @@ A browser that comes for the first time sees the pages for language models, an a
 and a dialogue in front of the registry. MLflow remembers in the browser what was switched or closed; no address and no
 setting decides it. So its one HTML page gets a script that sets what this browser has not set yet.
 
-`mlflow ui --app-name pfmsmt` finds `app` by the entry point in pyproject.toml.
+`mlflow ui --app-name pfmsmt` finds `mlflow_ui` by the entry point in pyproject.toml.
 """
 
 import json
@@ -63,12 +63,12 @@ class UiApp:
         await mlflow_app({**scope, "headers": asked}, receive, send_page)
 
 
-app = UiApp()
+mlflow_ui = UiApp()
 """An object: MLflow takes a function for a factory."""
 
 
 def app_options() -> list[str]:
-    """Return the words by which `mlflow ui` serves `app`.
+    """Return the words by which `mlflow ui` serves `mlflow_ui`.
 
     None are returned where the installed pfmsmt lacks the entry point; MLflow's own pages work too.
     """

@@ -98,7 +98,7 @@ def save_views(store: "Store", runs: Sequence["Run"]) -> tuple[str, ...]:
 
 
 def _charts_view(metrics: Sequence[str]) -> _View:
-    """Mean validation AUC, each scenario and task, bars of test AUC; then the rest."""
+    """Show validation AUC, the mean first, test AUC, then the rest."""
     validation = ["val/mean_auc", *(name for name in metrics if name.startswith("val/") and _CELL.fullmatch(name))]
     prefixes = {name.rpartition("/")[0] for name in metrics}
     rest = sorted(prefixes, key=lambda prefix: (prefix.split("/")[0] in _LATER, prefix.split("/")[0] != "val", prefix))
@@ -109,7 +109,7 @@ def _charts_view(metrics: Sequence[str]) -> _View:
 
 
 def _table_view(metrics: Sequence[str]) -> _View:
-    """All runs, the best by test AUC first, with columns of mean metrics."""
+    """Show all runs with mean metrics, the best by test AUC first."""
     columns = ["val/mean_auc", *(name for name in _test_bars(metrics) if name.count("/") == 1)]
     # Columns of attributes would stand before the metrics, and push them out of sight.
     shown = [*(f"metrics.`{name}`" for name in columns), "tags.`generation`"]
@@ -118,7 +118,7 @@ def _table_view(metrics: Sequence[str]) -> _View:
 
 
 def _compare_view(runs: Sequence["Run"]) -> _View:
-    """Lines from method to test AUC, bars, and a table of what differs."""
+    """Show methods and their test AUC, and a table of what differs."""
     common = sorted(set.intersection(*(set(run.data.metrics) for run in runs)))
     # An axis that a run has no value on would hide that run.
     bars = _test_bars(common) or [name for name in common if name.startswith("val/")]
@@ -144,7 +144,7 @@ def _compare_view(runs: Sequence["Run"]) -> _View:
 
 
 def _test_bars(metrics: Iterable[str]) -> list[str]:
-    """Names of test AUC: the mean, each task's mean, each scenario's tasks."""
+    """Return names of test AUC: the mean, tasks' means, scenarios' tasks."""
     names = [name for name in metrics if name.startswith("test/") and name.endswith("_auc")]
     return sorted(names, key=lambda name: (name != "test/mean_auc", name.count("/"), name))
 

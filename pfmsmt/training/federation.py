@@ -1,6 +1,6 @@
 """A federation in one process: a method and its clients."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,15 +203,31 @@ def build_federation(
     # A reference is what could be reached without any limit on messages.
     method = with_messages(plain, template, config.privacy, entropy) if facts.deployable else plain
     clients = {}
+    splits = ("train",) if refit is None else ("train", "val")
     for client, part in data.items():
         size = client_batch_size(config.train.batch_size, part.train.rows, mean_rows)
         # Two models cannot share a table that is trained in place.
         learner = build_learner(
-            client, specs[client], part, size, config.train, seed, device, in_place=not facts.two_models
+            client,
+            specs[client],
+            part,
+            size,
+            config.train,
+            seed,
+            device,
+            in_place=not facts.two_models,
+            labelled=_labelled(schema, client, splits),
         )
         clients[client] = Client(client, method, learner, seed, None if refit is None else refit.best[client])
     workers, threads = choose_workers(config.run, len(clients), device)
     return Federation(method, clients, schema, template, config.train.calibration, workers, threads, refit)
+
+
+def _labelled(schema: Schema, client: str, splits: Sequence[str]) -> tuple[int, ...] | None:
+    """Count a client's labels of each task; None: no row lacks one."""
+    if not any(task.partial for task in schema.tasks):
+        return None
+    return tuple(sum(schema.counts[client][split].labels(task.name) for split in splits) for task in schema.tasks)
 
 
 def build_specs(config: Config, schema: Schema, name: str) -> dict[str, ModelSpec]:

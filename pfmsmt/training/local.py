@@ -42,6 +42,8 @@ class Learner(NamedTuple):
     device: torch.device
     large: LargeTable | None = None
     """The table of private fields, where it is trained in place: no named array holds it."""
+    labelled: tuple[int, ...] | None = None
+    """[T], training rows with a label of each task; None: all have one."""
 
     def rewind(self, optimizer: NamedArrays) -> None:
         """Put a large table where it was when local training returned `optimizer`.
@@ -63,6 +65,7 @@ def build_learner(
     device: torch.device,
     *,
     in_place: bool = True,
+    labelled: tuple[int, ...] | None = None,
 ) -> Learner:
     """Build a client's model with its initial values on `device`.
 
@@ -70,15 +73,17 @@ def build_learner(
 
     Args:
         in_place: a private table of `train.large_table_rows` or more may be trained in place.
+        labelled: see `Learner`.
     """
     model = MMoE(spec).initialise(seed, client).to(device)
     train = data._replace(train=data.train.to(device))
     private = model.private_embedding
     # Metal has no sparse tensors.
     if private is None or len(private.table) < budget.large_table_rows or not in_place or device.type == "mps":
-        return Learner(model, Binding(model), train, batch_size, budget, device)
+        return Learner(model, Binding(model), train, batch_size, budget, device, labelled=labelled)
     private.sparse = True
-    return Learner(model, Binding(model, private.table), train, batch_size, budget, device, LargeTable(private.table))
+    table = LargeTable(private.table)
+    return Learner(model, Binding(model, private.table), train, batch_size, budget, device, table, labelled)
 
 
 def client_batch_size(mean: int, rows: int, mean_rows: float) -> int:
@@ -197,7 +202,7 @@ def local_train(
     )
     blending = _Blending(binding, blend, trained, rate, data.device) if blend else None
     weights = torch.tensor(budget.task_weights, dtype=torch.float32, device=data.device)
-    rows = data.data.train
+    rows, partial = data.data.train, data.labelled is not None
     # Summed on the device: reading the loss at every step would wait for it.
     total = torch.zeros((), device=data.device)
     # Batches go on where the round before ended, so that epochs do not depend on how steps are cut into rounds.
@@ -211,10 +216,10 @@ def local_train(
             blending.mix()
         paths = model.paths(batch.codes, batch.values)
         if split:
-            each = [task_losses(logits, batch.labels, weights, model.spec) for logits in paths]
+            each = [task_losses(logits, batch.labels, weights, model.spec, partial) for logits in paths]
             value = split.backward(sum(each[1:], each[0]), learning_rate * rate)
         else:
-            values = [loss(logits, batch.labels, weights, model.spec) for logits in paths]
+            values = [loss(logits, batch.labels, weights, model.spec, partial) for logits in paths]
             value = sum(values[1:], values[0])
             value.backward()  # type: ignore[no-untyped-call]
         total += value.detach()
@@ -358,7 +363,8 @@ def _ridges(data: Learner, learning: FirstOrderLearning) -> list[tuple[Tensor, T
     spec = data.model.spec
     nested = [parent is not None and spec.product for parent in spec.parents]
     each = torch.tensor([data.budget.nested_ridge if n else 1.0 for n in nested], device=data.device)
-    each /= data.data.train.rows
+    # Each task's mean loss is one over its labelled rows.
+    each /= data.data.train.rows if data.labelled is None else torch.tensor(data.labelled, device=data.device)
     return [
         *((tensor, learning.ridge * each) for tensor in path.shared()),
         *((tensor, learning.private_ridge * each) for tensor in path.own()),

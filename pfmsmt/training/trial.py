@@ -12,7 +12,7 @@ import torch
 from pfmsmt.config import Config
 from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.metrics import auc
-from pfmsmt.data.schema import Schema
+from pfmsmt.data.schema import UNLABELLED, Schema
 from pfmsmt.data.shards.resident import ClientData
 from pfmsmt.data.shards.streamed import open_shard
 from pfmsmt.training.exchange import InProcess
@@ -60,7 +60,10 @@ class Trial(NamedTuple):
             client.write_best()
             probabilities = predict_rows(client.learner.model, shard, client.learner.device)
             labels = shard.labels.numpy().astype("uint8")
-            found[scenario] = {task.name: auc(labels[:, i], probabilities[:, i]) for i, task in enumerate(schema.tasks)}
+            found[scenario] = {}
+            for i, task in enumerate(schema.tasks):
+                known = labels[:, i] != UNLABELLED
+                found[scenario][task.name] = auc(labels[known, i], probabilities[known, i])
         return found
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import TrainingError
 from pfmsmt.core.metrics import auc, log_loss
+from pfmsmt.data.schema import UNLABELLED
 from pfmsmt.data.shards.resident import ClientRows
 from pfmsmt.models.heads import log_probabilities
 from pfmsmt.models.mmoe import MMoE
@@ -35,7 +36,7 @@ def validate(model: MMoE, shards: Mapping[str, ClientRows], device: torch.device
     Raises:
         TrainingError: a prediction is not a number.
     """
-    result = {}
+    result: dict[str, dict[str, dict[str, float | None]]] = {}
     for scenario, shard in shards.items():
         probabilities = predict_rows(model, shard, device)
         if not np.isfinite(probabilities).all():
@@ -44,16 +45,16 @@ def validate(model: MMoE, shards: Mapping[str, ClientRows], device: torch.device
                 "lower this method's learning rates in params.yaml"
             )
         labels = shard.labels.numpy().astype(np.uint8)
-        result[scenario] = {
-            task: {
-                "auc": auc(labels[:, i], probabilities[:, i]),
-                "logloss": log_loss(labels[:, i], probabilities[:, i]),
-            }
-            for i, task in enumerate(model.spec.tasks)
-        }
+        result[scenario] = {}
+        for i, task in enumerate(model.spec.tasks):
+            known = labels[:, i] != UNLABELLED
+            given, found = labels[known, i], probabilities[known, i]
+            result[scenario][task] = {"auc": auc(given, found), "logloss": log_loss(given, found)}
     return result
 
 
 def positives(shards: Mapping[str, ClientRows], tasks: Sequence[str]) -> Positives:
     """Count the positive rows of each scenario's shard and task."""
-    return {s: {task: int(shard.labels[:, i].sum()) for i, task in enumerate(tasks)} for s, shard in shards.items()}
+    return {
+        s: {task: int((shard.labels[:, i] == 1).sum()) for i, task in enumerate(tasks)} for s, shard in shards.items()
+    }

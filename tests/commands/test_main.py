@@ -6,6 +6,7 @@ from pfmsmt.commands.main import app
 from pfmsmt.config import load_config
 from pfmsmt.core.layout import SCHEMA
 from pfmsmt.data.schema import read_schema
+from pfmsmt.tracking import connect
 
 
 def assert_readable(done, *words):
@@ -54,3 +55,11 @@ def test_errors_are_readable_unless_asked(project, run_python):
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ConfigError" in done.stderr
+
+
+def test_under_mlflow_run_its_run_has_a_name_though_no_stage_runs(project, run_python):
+    tracking = connect(project)
+    launcher = tracking.client.create_run("0").info.run_id
+    run_python("-m", "pfmsmt", "repro", "no-such-stage", MLFLOW_RUN_ID=launcher)
+    found = tracking.client.get_run(launcher)
+    assert (found.info.run_name, found.data.tags["role"]) == ("pipeline", "launcher")

@@ -16,6 +16,7 @@ from pfmsmt.training.federation import build_federation
 from pfmsmt.training.history import History
 from pfmsmt.training.rounds import run_rounds
 from tests.support.in_process_grid import InProcessGrid
+from tests.support.partial_labels import take_labels_away
 
 CHANGES = {"federate.rounds": 2, "federate.local_epochs": 0.25, "methods.pf_msmtrec.coordinate": "clients_and_tasks"}
 
@@ -78,6 +79,21 @@ def test_two_rounds_are_the_same_bit_for_bit(configure, in_one_process, request,
     if phases == 2:
         tables = [pd.read_parquet(folder / "diagnostics.parquet") for folder in (server, here / "models")]
         pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.mark.slow(2)
+def test_rows_without_labels_are_left_out_at_sites_as_here(configure, in_one_process, request, project):
+    config = configure(CHANGES)
+    take_labels_away(project / "data/clients")
+    here, _ = in_one_process(config, "pf_msmtrec")
+    sites = request.getfixturevalue("sites")
+    request.getfixturevalue("serve")(InProcessGrid(sites), "pf_msmtrec")
+    for site, folder in sites.items():
+        for file in ("weights.safetensors", "model.json"):
+            kept = folder / "models/pf_msmtrec-seed0" / site / file
+            assert kept.read_bytes() == (here / "models" / site / file).read_bytes()
+    for file in ("history.csv", "result.json"):
+        assert (project / "models/pf_msmtrec-seed0" / file).read_text() == (here / "models" / file).read_text()
 
 
 @pytest.mark.slow(4)

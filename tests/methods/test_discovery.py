@@ -283,6 +283,15 @@ def test_a_method_that_cannot_be_used_is_in_nobodys_way_and_says_why(tmp_path, m
     assert re.search(message, found.broken["toy"]), found.broken["toy"]
 
 
+@pytest.mark.parametrize("first", ["", "import fedavgm; "])
+def test_a_file_that_asks_for_all_settings_is_told_not_to(tmp_path, first):
+    text = printed_method().replace("import numpy as np\n", "import numpy as np\nfrom pfmsmt.config import Config\n")
+    packages = install(tmp_path, "fedavgm", {"fedavgm": "fedavgm:FEDAVGM"}, {"fedavgm": text})
+    done = run_beside("-c", f"{first}from pfmsmt.config.declared import BROKEN; print(BROKEN)", packages=packages)
+    assert done.returncode == 0, done.stderr
+    assert "; a method's file must not import Config or the catalogue" in done.stdout
+
+
 def test_a_name_belongs_to_one_package(tmp_path, monkeypatch):
     for number in (1, 2):
         points = {"toy": "toy:TOY", "fedavg": "toy:TOY"} if number == 1 else {"toy": "toy:TOY"}

@@ -6,7 +6,8 @@ import torch
 from sklearn.metrics import log_loss
 from torch.nn import functional
 
-from pfmsmt.models.heads import log_probabilities, loss
+from pfmsmt.data.schema import UNLABELLED
+from pfmsmt.models.heads import log_probabilities, loss, task_losses
 from tests.support.shapes import spec
 
 CHAIN = {"tasks": ("a", "b", "c", "d"), "parents": (None, 0, 1, 0)}
@@ -68,3 +69,30 @@ def test_gradient_of_the_product_loss_is_that_of_the_naive_one():
     p = torch.stack([p[:, 0], p[:, 0] * p[:, 1]], dim=1)
     naive = functional.binary_cross_entropy(p, labels, reduction="none").mean(0).sum()
     torch.testing.assert_close(ours, torch.autograd.grad(naive, z)[0], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("product", [True, False])
+def test_a_partial_loss_averages_over_each_tasks_labelled_rows(product):
+    rng, shape = np.random.default_rng(4), spec(product=product)
+    labels = torch.from_numpy((rng.random((40, 2)) < 0.4).astype(np.float64))
+    hidden = torch.from_numpy(rng.random((40, 2)) < 0.3)
+    hidden[:, 1] |= hidden[:, 0]
+    z = torch.from_numpy(rng.normal(size=(40, 2))).requires_grad_()
+    weights = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    value = loss(z, labels.masked_fill(hidden, UNLABELLED), weights, shape, partial=True)
+    alone = [task_losses(z[~hidden[:, t]], labels[~hidden[:, t]], weights, shape)[t] for t in range(2)]
+    np.testing.assert_allclose(value.detach().numpy(), sum(alone).detach().numpy(), rtol=1e-12)
+    (found,) = torch.autograd.grad(value, z, retain_graph=True)
+    (wanted,) = torch.autograd.grad(sum(alone), z)
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-9, atol=1e-15)
+    assert (found[hidden.all(1)] == 0).all()
+
+
+def test_a_task_without_a_label_in_the_batch_adds_nothing():
+    z = torch.zeros(3, 2, requires_grad=True)
+    labels = torch.tensor([[1.0, UNLABELLED], [0.0, UNLABELLED], [1.0, UNLABELLED]])
+    each = task_losses(z, labels, torch.ones(2), spec(product=False), partial=True)
+    assert float(each[1]) == 0
+    each.sum().backward()
+    assert torch.isfinite(z.grad).all()
+    assert (z.grad[:, 1] == 0).all()

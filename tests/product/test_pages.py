@@ -7,15 +7,31 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
+from pfmsmt.tracking import connect
+from pfmsmt.tracking.registry import aliases, versions
 from tests.support.checkout import ALL_STAGES, SHARED_STAGES, Checkout, stages_in, stages_of, stop
 from tests.support.documents import ROOT, commands
+from tests.support.environment import bare_environment
 
 pytestmark = pytest.mark.slow(120)
 FOLDERS = ("data", "models", "runs", "evaluation", "reports", "checkpoints", "tuning")
+
+
+class Results(NamedTuple):
+    """All that must come back with earlier settings."""
+
+    runs: set[str]
+    versions: dict[str, str]
+    """scenario -> newest version"""
+    aliases: dict[str, dict[str, str]]
+    metrics: dict[str, Any]
+    ids: dict[str, str]
+    """file of a run -> its id in MLflow"""
 
 
 class Walk:
@@ -28,6 +44,8 @@ class Walk:
         self.done: list[str] = []
         self.answers: list[str] = []
         self.server = None
+        self.restoring = False
+        """Whether the first run's settings are back, and its results not yet."""
 
     def take(self, line: str) -> None:
         """Run one command, and check what it is there for."""
@@ -48,19 +66,30 @@ class Walk:
         elif line.startswith("head "):
             assert run(line).count("\n") == 5
         elif line.startswith("dvc exp run -S train.rounds"):
-            output = run(line.replace("train.rounds=20", "train.rounds=2"))
-            assert stages_in(output) == stages_of("pf_msmtrec") | stages_of("local") | SHARED_STAGES
+            stages = stages_of("pf_msmtrec") | stages_of("local") | SHARED_STAGES
+            self._experiment(line.replace("train.rounds=20", "train.rounds=2"), stages)
             assert yaml.safe_load((self.folder / "params.yaml").read_text())["train"]["rounds"] == 2
         elif line.startswith("dvc exp run -S methods.pf_msmtrec."):
-            assert stages_in(run(line)) == stages_of("pf_msmtrec") | SHARED_STAGES
+            self._experiment(line, stages_of("pf_msmtrec") | SHARED_STAGES)
         elif line == "dvc metrics diff":
-            changed = [words.split()[1] for words in run(line).splitlines() if "reports/metrics.json" in words]
-            assert "pf_msmtrec.NL.ctr.auc" in changed
+            changed = [words.split()[1] for words in run(line).splitlines() if "reports/summary.json" in words]
+            assert "pf_msmtrec.mean_auc" in changed
             assert {name.split(".")[0] for name in changed} == {"pf_msmtrec", "local"}
+        elif line == "make experiments":
+            table = run(line, COLUMNS="200")
+            assert "pf_msmtrec.mean_auc" in table
+            assert "train.rounds" in table
         elif line == "dvc plots show":
-            assert Path(run(line).strip().removeprefix("file://")).exists()
-        elif line == "dvc dag":
-            assert "train@pf_msmtrec-0" in run(line)
+            page = Path(run(line).strip().removeprefix("file://")).read_text()
+            assert page.index("reports_rounds_csv") < page.index("reports_roc_csv")
+            # It works offline: whatever it needs is in it, or beside it.
+            assert re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=.?http", page) == []
+            assert "dvc_plots" not in run("git status --short")
+        elif line.startswith("git checkout params.yaml dvc.lock"):
+            self._go_back(line)
+        elif line == "dvc repro -f -s register":
+            assert stages_in(run(line)) == {"register"}
+            assert set(self._results().aliases["NL"]) == {"champion", "challenger"}
         elif line.startswith("mlflow run"):
             assert stages_in(run(line)) == set()
         elif line.startswith("make serve"):
@@ -71,7 +100,7 @@ class Walk:
             assert re.findall(r"^pfmsmt-NL +(\d)", run(line), re.MULTILINE) == ["2", "1"]
         elif line == "pfmsmt models rollback NL":
             assert "champion 2 -> 1" in run(line)
-        elif line.startswith("pfmsmt models promote NL"):
+        elif line == "pfmsmt models promote NL --force":
             assert "champion 1 -> 2" in run(line)
         else:
             run(line)
@@ -80,17 +109,57 @@ class Walk:
     def _reproduce(self, line: str) -> None:
         """Run the pipeline; a second time it finds nothing to do."""
         output = self.checkout.run(line)
+        if self.restoring:
+            self._assert_restored(output)
+            return
         if line in self.done:
             assert "up to date" in output
             assert stages_in(output) == set()
             return
         assert stages_in(output) == ALL_STAGES
         assert "Test AUC" in output
-        assert set(json.loads((self.folder / "reports/metrics.json").read_text())) == {"pf_msmtrec", "local", "oracle"}
+        self.first = self._results()
+        assert set(self.first.metrics) == {"pf_msmtrec", "local", "oracle"}
+        assert set(self.first.versions.values()) == {"1"}
+        assert {tuple(found) for found in self.first.aliases.values()} == {("champion",)}
+
+    def _experiment(self, line: str, stages: set[str]) -> None:
+        """Run an experiment: it changes no alias and registers no version."""
+        before = self._results()
+        assert stages_in(self.checkout.run(line)) == stages
+        after = self._results()
+        assert (after.aliases, after.versions) == (before.aliases, before.versions)
+        assert len(after.runs - before.runs) == len({name for name in stages if name.startswith("train@")})
+
+    def _go_back(self, line: str) -> None:
+        """Take the first run's settings again; `make repro` may follow on its line."""
+        self.before, self.restoring = self._results(), True
+        output = self.checkout.run(line)
+        if "make repro" in line:
+            self._assert_restored(output)
+
+    def _assert_restored(self, output: str) -> None:
+        """The first run's results come from the cache, and point to the runs that made them."""
+        self.restoring = False
+        assert stages_in(output) <= {"register"}
+        after = self._results()
+        assert (after.runs, after.versions, after.aliases) == self.before[:3]
+        assert (after.metrics, after.ids) == (self.first.metrics, self.first.ids)
+
+    def _results(self) -> "Results":
+        """Return what the store and the project hold now."""
+        with bare_environment():
+            store = connect(self.folder)
+            runs = {run.info.run_id for run in store.client.search_runs([store.experiment_id])}
+            found = aliases(store)
+            newest = {scenario: versions(store, scenario)[0].version for scenario in found}
+        metrics = json.loads((self.folder / "reports/metrics.json").read_text())
+        ids = {path.name: json.loads(path.read_text())["run_id"] for path in (self.folder / "runs").iterdir()}
+        return Results(runs, newest, found, metrics, ids)
 
     def _ask(self, line: str) -> None:
         """Send the request until the other version answers: the server looks at the registry every few seconds."""
-        wanted = "21"[len(self.answers)]
+        wanted = "121"[len(self.answers) % 3]
         for _ in range(60):
             output = self.checkout.run(line)
             answer = json.loads(output[output.index("{") :])
@@ -99,7 +168,7 @@ class Walk:
             time.sleep(0.5)
         self.answers.append(answer["model_version"])
         assert answer["model_version"] == wanted
-        assert len(answer["predictions"]) == 5
+        assert len(answer["predictions"]) == 1
         assert all(0 < row["ctcvr"] < row["ctr"] < 1 for row in answer["predictions"])
 
 
@@ -114,8 +183,8 @@ def walk(tmp_path_factory):
 def test_every_command_of_the_tutorial_works(walk):
     for line in commands((ROOT / "docs/tutorial.md").read_text()):
         walk.take(line)
-    assert walk.done.count("make repro") == 2
-    assert walk.answers == ["2", "1"]
+    assert walk.done.count("make repro") == 3
+    assert walk.answers == ["1", "2", "1"]
     assert undocumented(walk.folder) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pfmsmt.core.display import Cell, DisplayTable, Heading, Row
 from pfmsmt.report.drawing import Picture
-from pfmsmt.report.page import Page, html_page, markdown_page, write_page
+from pfmsmt.report.page import Page, html_page, markdown_page, write_page, write_plots_page
 from pfmsmt.tracking.logged_models import build_wheel
 
 HOSTILE = '<script>alert("1")</script><img src="http://example.org/x.png">&\'|'
@@ -103,3 +103,12 @@ def test_the_wheel_holds_the_templates(tmp_path):
         style = wheel.read("pfmsmt/report/templates/style.css").decode()
     assert found == {"pfmsmt/report/templates/page.html", "pfmsmt/report/templates/style.css"}
     assert "http" not in style
+
+
+def test_dvcs_page_of_plots_needs_no_network(tmp_path):
+    write_plots_page(tmp_path / "plots.html")
+    text = (tmp_path / "plots.html").read_text()
+    # DVC puts its plots, and scripts of its own, in place of these.
+    assert [text.count(word) for word in ("{plot_divs}", "{refresh_tag}", "{scripts}")] == [1, 1, 0]
+    assert re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", text) == []
+    assert "window.vegaEmbed" in text

@@ -49,6 +49,8 @@ class Checkout:
             (folder / file).write_text(yaml.safe_dump(tree, sort_keys=False))
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / ".venv" / ".ready").touch()
+        # As `make setup` does.
+        (folder / ".dvc/config.local").write_text("[plots]\n    html_template = ../.venv/plots.html\n")
         # What `make` passes on to its own kind is left out.
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTEST_", "COV_", "MAKE"))}
         self.ports = {"PORT": str(_free_port()), "SERVE_PORT": str(_free_port())}

@@ -103,6 +103,7 @@ def test_under_mlflow_run_the_launcher_is_named_and_children_carry_its_id(tracki
     assert connect(root).launcher_run_id == launcher, "a process started from here must know it too"
     found = tracking.client.get_run(launcher)
     assert (found.info.run_name, found.data.tags["role"]) == ("pipeline", "launcher")
+    assert f"launcher_run_id%20%3D%20%27{launcher}%27" in found.data.tags["mlflow.note.content"]
     with training_run(
         inside, method="local", seed=1, dataset="d", fingerprint="f", params={}, config_file=root / "params.yaml"
     ) as run:

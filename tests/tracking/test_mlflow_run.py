@@ -41,6 +41,21 @@ def test_a_run_carries_name_tags_params_and_origin(tracking: Store, root: Path, 
     assert tracking.client.get_run(changed.id).data.tags["git_dirty"] == "true"
 
 
+def test_names_tell_generations_apart(tracking: Store, start) -> None:
+    ids = []
+    for changes in ({}, {"seed": 1}, {"method": "local"}, {}, {}):
+        with start(**changes) as run:
+            pass
+        ids.append(run.id)
+    with start(resume_id=ids[-1], resume_round=1):
+        pass
+    found = [tracking.client.get_run(run_id) for run_id in ids]
+    assert [run.info.run_name for run in found] == [
+        "fedavg-seed0", "fedavg-seed1", "local-seed0", "fedavg-seed0 (2)", "fedavg-seed0 (3)",
+    ]  # fmt: skip
+    assert [run.data.tags["generation"] for run in found] == ["1", "1", "1", "2", "3"]
+
+
 def test_the_data_set_shows_columns_and_counts(tracking: Store, start) -> None:
     counts = {"NL": {"train": SplitCounts(rows=70, groups=9, positives={"ctr": 5, "ctcvr": 1}),
                      "test": SplitCounts(rows=30, groups=4, positives={"ctr": 2, "ctcvr": 0})}}  # fmt: skip

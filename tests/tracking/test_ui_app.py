@@ -15,7 +15,7 @@ import pytest
 from pfmsmt.flower.operate.programs import free_port
 
 REPOSITORY = Path(__file__).parents[2]
-ENTRY_POINT = "[mlflow.app]\npfmsmt = pfmsmt.tracking.ui_app:app\n"
+ENTRY_POINT = "[mlflow.app]\npfmsmt = pfmsmt.tracking.ui_app:mlflow_ui\n"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def installed(tmp_path: Path) -> Path:
 
 def test_the_entry_point_is_declared() -> None:
     text = (REPOSITORY / "pyproject.toml").read_text()
-    assert '[project.entry-points."mlflow.app"]\npfmsmt = "pfmsmt.tracking.ui_app:app"\n' in text
+    assert '[project.entry-points."mlflow.app"]\npfmsmt = "pfmsmt.tracking.ui_app:mlflow_ui"\n' in text
 
 
 @pytest.mark.slow(20)

@@ -123,6 +123,20 @@ def test_the_shipped_space_fits_every_method():
         assert set(space) <= set(keys_of(method))
 
 
+def test_the_shipped_space_is_that_of_the_declarations():
+    """Where both have a range. The ridges are searched by the benchmark alone."""
+    space = load_config(Path(__file__).parents[2] / "params.yaml").tune.space
+    declared = {
+        f"methods.{name}.{key}": parameter
+        for name in METHOD_NAMES
+        for key, parameter in declaration_of(name).search.items()
+    }
+    assert {key for key in space if key.startswith("methods.")} <= declared.keys()
+    both = [key for key in space if space[key].type == "float" and key in declared]
+    assert len(both) > 50
+    assert {k: (space[k].low, space[k].high) for k in both} == {k: (declared[k].low, declared[k].high) for k in both}
+
+
 def test_shared_keys_are_tuned_for_every_method_and_others_for_their_own(make_config):
     space = {"model.dropout": FLOAT, RATE: FLOAT, "methods.fedavg.learning_rate": FLOAT}
     config = make_config({"tune.space": space})

@@ -40,7 +40,7 @@ class DataCard(NamedTuple):
     def rate(self, scenario: str, split: str, task: str) -> float:
         """Return the share of rows with label 1."""
         counts = self.profile[scenario][split].counts
-        return counts.positives[task] / max(counts.rows, 1)
+        return counts.positives[task] / max(counts.labels(task), 1)
 
     def constant(self, column: str) -> tuple[str, ...]:
         """Return the scenarios in whose training rows a column is constant."""

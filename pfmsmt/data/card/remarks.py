@@ -14,9 +14,9 @@ SHOWN = 5
 def remarks(schema: Schema) -> tuple[str, ...]:
     """Return a line for each oddity of the shards.
 
-    Oddities are labels that are all the same in a shard, and columns with negative categories.
+    Oddities are labels that are all the same in a shard or are missing, and columns with negative categories.
     """
-    return (*_one_class(schema), *_negative(schema))
+    return (*_one_class(schema), *_unlabelled(schema), *_negative(schema))
 
 
 def _one_class(schema: Schema) -> Iterator[str]:
@@ -24,10 +24,19 @@ def _one_class(schema: Schema) -> Iterator[str]:
     for scenario, splits in schema.counts.items():
         for split, counts in splits.items():
             for task, positives in counts.positives.items():
-                if positives in (0, counts.rows):
-                    what = f"{labels[task]} is {int(positives > 0)} in all {counts.rows:,} rows"
+                if positives in (0, counts.labels(task)):
+                    what = f"{labels[task]} is {int(positives > 0)} in all {counts.labels(task):,} rows"
                     lost = "has nothing to learn from" if split == "train" else "has no AUC"
                     yield f"{scenario} {split}: {what}, so {task} {lost}."
+
+
+def _unlabelled(schema: Schema) -> Iterator[str]:
+    for scenario, splits in schema.counts.items():
+        for split, counts in splits.items():
+            for task in counts.labelled:
+                missing = counts.rows - counts.labels(task)
+                share = f"{missing:,} of {counts.rows:,} rows"
+                yield f"{scenario} {split}: {share} have no label of {task}, and take no part in it."
 
 
 def _negative(schema: Schema) -> Iterator[str]:

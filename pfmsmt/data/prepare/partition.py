@@ -218,6 +218,12 @@ class _Partition:
                 raise DataError(
                     f"{own.scenario}: no {group}'s rows fall into {split} {why}{left_out if faults.count else ''}"
                 )
+            for task in own.tasks:
+                if count.labels(task.name) == 0:
+                    raise DataError(
+                        f"{own.scenario}: no row of {split} has a label of {task.name} (column {task.label}); give it "
+                        "some, or leave the scenario out of data.tabular.scenarios"
+                    )
         pq.write_table(_example_table(example or {}, own), target / "example.parquet")
         self._progress(
             f"{own.scenario}: " + ", ".join(f"{split} {count.rows:,} rows" for split, count in counts.items())

@@ -32,7 +32,7 @@ class Block(NamedTuple):
     values: NDArray[np.float32]
     """[B, M], standardised"""
     labels: NDArray[np.float32]
-    """[B, T], 0 or 1"""
+    """[B, T], 0 or 1, or UNLABELLED"""
     groups: NDArray[np.int64]
     """[B] search ids"""
 

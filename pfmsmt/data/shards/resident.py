@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     values: Tensor
     """[B, M] float32, standardised"""
     labels: Tensor
-    """[B, T] float32, 0 or 1"""
+    """[B, T] float32, 0 or 1, or UNLABELLED"""
 
 
 class ClientRows(Protocol):
@@ -39,7 +39,7 @@ class ClientRows(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """[N, T], 0 or 1."""
+        """[N, T], 0 or 1, or UNLABELLED."""
         ...
 
     @property
@@ -76,7 +76,7 @@ class Shard(NamedTuple):
     values: Tensor
     """[N, M] float32, standardised"""
     labels: Tensor
-    """[N, T] float32, 0 or 1"""
+    """[N, T] float32, 0 or 1, or UNLABELLED"""
     groups: NDArray[np.int64]
     """[N] search ids"""
     order: RowOrder | None = None

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pfmsmt.core.errors import DataError
 from pfmsmt.data.encoder import CategoryEncoder, encode_numbers
-from pfmsmt.data.schema import ScenarioSchema, SplitCounts, encoded_column
+from pfmsmt.data.schema import UNLABELLED, ScenarioSchema, SplitCounts, encoded_column
+from pfmsmt.data.tables.values import UNKNOWN_LABEL
 
 RawRows = dict[str, NDArray[np.generic]]
 """name -> [B], as a source yields them."""
@@ -53,6 +54,7 @@ class ShardWriter:
         self._rows = 0
         self._groups: list[NDArray[np.int64]] = []
         self._positives = dict.fromkeys((task.name for task in schema.tasks), 0)
+        self._unlabelled = dict(self._positives)
         self._writer = pq.ParquetWriter(
             path,
             self._form,
@@ -79,17 +81,19 @@ class ShardWriter:
         groups = np.asarray(rows[self._schema.group], np.int64)
         if not len(groups):
             return
-        arrays = [groups, *self._features(rows), *(rows[task.label].astype(np.uint8) for task in self._schema.tasks)]
+        arrays = [groups, *self._features(rows), *(_labels(rows[task.label]) for task in self._schema.tasks)]
         for start in range(0, len(groups), ROW_GROUP_ROWS):
             self._append([array[start : start + ROW_GROUP_ROWS] for array in arrays])
         self._groups.append(np.unique(groups))
         for task in self._schema.tasks:
-            self._positives[task.name] += int(np.count_nonzero(rows[task.label]))
+            self._positives[task.name] += int(np.count_nonzero(rows[task.label] == 1))
+            self._unlabelled[task.name] += int(np.count_nonzero(rows[task.label] == UNKNOWN_LABEL))
 
     def counts(self) -> SplitCounts:
         """Return what was written so far."""
         groups = len(np.unique(np.concatenate(self._groups))) if self._groups else 0
-        return SplitCounts(rows=self._rows, groups=groups, positives=dict(self._positives))
+        labelled = {task: self._rows - count for task, count in self._unlabelled.items() if count}
+        return SplitCounts(rows=self._rows, groups=groups, positives=dict(self._positives), labelled=labelled)
 
     def digest(self) -> bytes:
         """Return a hash of the columns' names, types and values.
@@ -130,3 +134,7 @@ class ShardWriter:
                 )
             arrays.append(encoded)
         return arrays
+
+
+def _labels(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.where(values == UNKNOWN_LABEL, UNLABELLED, values).astype(np.uint8)

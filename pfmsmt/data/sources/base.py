@@ -122,7 +122,7 @@ def of_site(source: Source, config: Data, scenario: str) -> Data:
 def record_schema(columns: Columns, tasks: tuple[Task, ...]) -> pa.Schema:
     """Return the form in which every source yields its rows.
 
-    Categories come first, then numbers, then labels 0 or 1.
+    Categories come first, then numbers, then labels: 0 or 1, or UNKNOWN_LABEL where a task is `partial`.
     """
     return pa.schema(
         [

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pfmsmt.data.tables.faults import Fault
-from pfmsmt.data.tables.values import Column, convert
+from pfmsmt.data.tables.values import UNKNOWN_LABEL, Column, convert
 
 
 class TableRows(NamedTuple):
@@ -22,7 +22,9 @@ class TableRows(NamedTuple):
     rows: NDArray[np.int64]
     """[B], their numbers in the file, counted from 1"""
     columns: dict[str, NDArray[Any]]
-    """name -> [B]: int64 for ids and categories, float64 for numbers, int8 for labels, str for text"""
+    """name -> [B]: int64 for ids and categories, float64 for numbers, int8 for labels, str for text
+
+    A label that is missing, and may be, is UNKNOWN_LABEL."""
     times: str = ""
     """The form of its column of times, numbers or dates; empty if there is none."""
 
@@ -74,6 +76,8 @@ def check(
             np.logical_or(bad, problem.wrong, out=bad)
         # Text leaves Arrow as Python's strings, which sources sort, hash and name scenarios by.
         checked[column.name] = _objects(found.values) if column.kind == "text" else found.values
+        if column.kind == "label" and found.missing is not None:
+            checked[column.name][found.missing] = UNKNOWN_LABEL
         times = times or found.times
     if not bad.any():
         return TableRows(rows, checked, times), []

@@ -47,6 +47,8 @@ NUMERIC_TEXT = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 """In seconds since 1970."""
 
+UNKNOWN_LABEL = -1
+"""A label that is missing in a column where it may be."""
 EMPTY = "is empty"
 """The problem of a missing value."""
 

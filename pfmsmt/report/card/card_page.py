@@ -48,11 +48,17 @@ def scenario_table(card: DataCard) -> DisplayTable:
     for split in SPLITS:
         counts = {s: card.profile[s][split].counts for s in card.schema.scenarios}
         for scenario, held in counts.items():
-            rates = [_rate(held.positives[task], held.rows) for task in tasks]
+            rates = [_rate(held.positives[task], held.labels(task)) for task in tasks]
             rows.append(plain_row(f"{scenario} {split}", held.rows, held.groups, *rates))
         whole = sum(held.rows for held in counts.values())
         groups = sum(held.groups for held in counts.values())
-        rates = [_rate(sum(held.positives[task] for held in counts.values()), whole) for task in tasks]
+        rates = [
+            _rate(
+                sum(held.positives[task] for held in counts.values()),
+                sum(held.labels(task) for held in counts.values()),
+            )
+            for task in tasks
+        ]
         rows.append(plain_row(f"all {split}", whole, groups, *rates))
     counted = (Heading("rows", form=","), Heading(groups_word(card), form=","))
     return DisplayTable(

@@ -27,6 +27,10 @@ from pfmsmt.data.tables.values import Column, is_text
 ROWS_APART = "__apart__"
 """In the spool: the time or the part (train, val, test) of a row."""
 _LEAVE_OUT = "leave such rows out of the table, or set data.on_bad_rows: quarantine"
+_UNLABELLED = (
+    "set missing: ignore for it in data.tabular.labels, so that such rows are left out of its task alone, or "
+    "data.on_bad_rows: quarantine"
+)
 _FILL = "say what stands for it, as in data.tabular.fill: {{{0}: {1}}}, or set data.on_bad_rows: quarantine"
 _NO_NUMBER = (
     "numerical columns hold one number each: text belongs under categorical, and the parts of a list or vector into "
@@ -92,7 +96,10 @@ def lay_out(raw: Path, block: Tabular) -> Layout:
     if block.time is not None and block.time not in read:
         read[block.time] = Column(block.time, "time", if_missing=_LEAVE_OUT)
     for label in block.labels:
-        read[label.column] = Column(label.column, "label", booleans=True, if_missing=_LEAVE_OUT, if_wrong=_NO_LABEL)
+        read[label.column] = Column(
+            label.column, "label", booleans=True, optional=label.missing == "ignore", if_missing=_UNLABELLED,
+            if_wrong=_NO_LABEL,
+        )  # fmt: skip
     kind: CutBy | None = "time" if block.time else "split" if block.split else None
     taken = {*block.categorical, *block.numerical}
     taken |= {name for label in block.labels for name in (label.task, label.column)}
@@ -168,7 +175,7 @@ class TableReader:
         for label in self._block.labels:
             if label.within is not None:
                 outer = columns[label.within]
-                wrong = (block.columns[label.column] != 0) & (block.columns[outer] == 0)
+                wrong = (block.columns[label.column] == 1) & (block.columns[outer] == 0)
                 block = self._without(block, wrong, path, "", f"{label.column} is 1 but {outer} is 0")
         if self._block.split is not None:
             parts = pd.Series(block.columns[self._block.split]).astype("str").str.lower()

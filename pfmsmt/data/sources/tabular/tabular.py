@@ -106,7 +106,10 @@ def _open_folder(opening: Opening) -> Dataset:
     _check_block(opening.config)
     block = opening.config.tabular
     layout = lay_out(opening.raw, block)
-    tasks = tuple(Task(name=label.task, label=label.column, within=label.within) for label in block.labels)
+    tasks = tuple(
+        Task(name=label.task, label=label.column, within=label.within, partial=label.missing == "ignore")
+        for label in block.labels
+    )
     cuts: dict[str, Cut] = {}
     spool = Spool(opening.scratch, layout.form(tasks))
     try:
