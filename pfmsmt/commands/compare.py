@@ -7,7 +7,6 @@ from pfmsmt.config import Config
 from pfmsmt.core.console import say
 from pfmsmt.core.layout import CARD, EVALUATION, MODELS, ORACLE, REPORTS, read_run
 from pfmsmt.data.schema import Schema
-from pfmsmt.methods.averaging import Linear, PlainLearning
 from pfmsmt.methods.catalogue import method_facts
 from pfmsmt.report.comparison.inputs import Results, load_results
 from pfmsmt.report.comparison.metric_tables import terminal_comparison
