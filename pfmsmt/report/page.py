@@ -87,7 +87,7 @@ def html_page(page: Page) -> str:
 
 
 def write_plots_page(path: Path) -> None:
-    """Write the page into which DVC puts its plots, with the scripts that draw them.
+    """Write the page that DVC fills with plots, scripts included.
 
     DVC's own page fetches them from the network.
     """

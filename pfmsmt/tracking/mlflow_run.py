@@ -319,7 +319,10 @@ def described(schema: Schema) -> tuple[str | None, str]:
         *({"type": "integer", "name": task.name, "required": True} for task in schema.tasks),
     ]
     text = json.dumps({"mlflow_colspec": columns})
-    counts = {s: {split: held.model_dump() for split, held in splits.items()} for s, splits in schema.counts.items()}
+    counts = {
+        s: {split: held.model_dump(exclude_defaults=True) for split, held in splits.items()}
+        for s, splits in schema.counts.items()
+    }
     rows = sum(held.rows for splits in schema.counts.values() for held in splits.values())
     profile = json.dumps({"num_rows": rows, "num_columns": len(columns), "scenarios": counts})
     # MLflow refuses longer ones.

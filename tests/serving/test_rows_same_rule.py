@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pfmsmt.core.errors import PfmsmtError
 from pfmsmt.data.encoder import Encoded, RowEncoder, encode
-from pfmsmt.data.schema import CategoricalField, NumericalField
+from pfmsmt.data.schema import CategoricalField, NumericalField, encoded_column
 from pfmsmt.data.shards.writer import ShardWriter
 from pfmsmt.data.tables.cells import convert_cells
 from pfmsmt.data.tables.faults import Faults
@@ -150,7 +150,7 @@ def partitioned(path, own, column: Column):
         rows |= {"search": np.zeros(count, np.int64), **{task.label: np.zeros(count, np.int8) for task in own.tasks}}
         with ShardWriter(path.with_name("shard.parquet"), own) as writer:
             writer.write(rows)
-        shard = pq.read_table(path.with_name("shard.parquet"))["cell"].to_numpy()
+        shard = pq.read_table(path.with_name("shard.parquet"))[encoded_column("cell")].to_numpy()
         return _encoded(shard, column.kind)
 
     return outcome(read)
