@@ -71,5 +71,5 @@ def comparison_text(config: Config, schema: Schema, root: Path) -> str:
         "Next:\n"
         "  make ui                                  compare the runs in the MLflow UI\n"
         "  make serve                               serve all champions over HTTP\n"
-        "  dvc exp run -S methods.pf_msmtrec.rank=8 try another value; dvc metrics diff shows what it changed\n"
+        "  dvc exp run -S methods.pf_msmtrec.rank=8 try another value; make experiments compares\n"
     )
