@@ -51,7 +51,10 @@ def serve(tracking: "Store", settings: Serve, offer: Offer = EVERYTHING, *, auth
             f"the registry {tracking.uri} has no scenario with a champion{wanted}"
             + (f" ({fleet.registry_fault})" if fleet.registry_fault else "; run `dvc repro register`")
         )
-    say(f"http://{settings.host}:{settings.port}/docs describes the requests; scenarios: {', '.join(fleet.scenarios)}")
+    served = [scenario for scenario in fleet.scenarios if fleet.scorer(scenario)]
+    lost = "".join(f"; {name} is not served" for name in fleet.scenarios if name not in served)
+    place = f"http://{settings.host}:{settings.port}/docs"
+    say(f"{place} describes the requests; scenarios: {', '.join(served) or 'none'}{lost}")
     config = uvicorn.Config(
         build_app(fleet, settings, token), host=settings.host, port=settings.port, log_config=None,
         access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=_DRAIN,

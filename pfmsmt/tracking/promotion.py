@@ -112,7 +112,7 @@ class Placed(NamedTuple):
     before: str | None = None
     """The champion that it replaces."""
     against: tuple[str, ...] = ()
-    """With `if_better`: why it is not the champion."""
+    """Why it is not the champion, beyond that nobody has promoted it."""
 
 
 def place(store: "Store", scenario: str, version: str, promote: Literal["manual", "if_better"]) -> Placed:
@@ -127,18 +127,26 @@ def place(store: "Store", scenario: str, version: str, promote: Literal["manual"
         return Placed(CHAMPION)
     if champion.version == version:
         return Placed(CHAMPION, version)
-    if promote == "if_better":
-        candidate = registry.find_version(store, scenario, version)
+    candidate = registry.find_version(store, scenario, version)
+    against = _other_data(champion, candidate)
+    if promote == "if_better" and not against:
         against = _not_better(store, champion, candidate)
         if not against:
             set_champion(store, scenario, version, "register")
             if CHALLENGER in candidate.aliases:
                 registry.drop_alias(store, scenario, CHALLENGER)
             return Placed(CHAMPION, champion.version)
-    else:
-        against = ()
     registry.set_alias(store, scenario, CHALLENGER, version)
     return Placed(CHALLENGER, None, against)
+
+
+def _other_data(champion: Version, candidate: Version) -> tuple[str, ...]:
+    """Return that the champion is of another data set, if it is."""
+    old, new = champion.tags.get("dataset"), candidate.tags.get("dataset")
+    if old is None or old == new:
+        return ()
+    how = f"`pfmsmt models promote {champion.scenario} --force` replaces it"
+    return (f"the champion, version {champion.version}, is a model of the data set {old}; {how}",)
 
 
 def _not_better(store: "Store", champion: Version, candidate: Version) -> tuple[str, ...]:

@@ -132,6 +132,19 @@ def test_a_version_of_other_rows_is_not_promoted_by_its_validation(project, conf
     assert {tuple(sorted(found)) for found in aliases(tracking).values()} == {("challenger", "champion")}
 
 
+@pytest.mark.slow(4)
+@pytest.mark.parametrize("promote", ["manual", "if_better"])
+def test_a_champion_of_another_data_set_stays_and_is_named(project, configure, train_all, capsys, promote):
+    changes = {"train.methods": ["local", "fedavg"], "register.methods": ["local"], "register.promote": promote}
+    tracking = train_all(configure(changes))
+    tracking.client.set_model_version_tag("pfmsmt-NL", "1", "dataset", "tabular")
+    schema = read_schema(CLIENTS / "schema.json")
+    register(configure(changes | {"register.methods": ["fedavg"]}), schema, tracking, project)
+    said = "the champion, version 1, is a model of the data set tabular; `pfmsmt models promote NL --force` replaces it"
+    assert capsys.readouterr().out.count(said) == 1
+    assert aliases(tracking)["NL"] == {"champion": "1", "challenger": "2"}
+
+
 @pytest.mark.slow(2)
 def test_an_experiment_registers_nothing(project, configure, train_all, monkeypatch, capsys):
     monkeypatch.setenv("DVC_EXP_NAME", "lanky-fish")

@@ -51,14 +51,14 @@ def test_the_worked_example_of_an_own_table(walk):
     config = load_config(folder / "params.yaml")
     shop = pd.read_csv(folder / "shop.csv")
     schema = read_schema(folder / "data/clients/schema.json")
-    assert schema.scenarios == ("NL", "BE_FR")
+    assert schema.scenarios == ("AT", "BE_FR")
     assert [(task.name, task.label, task.within) for task in schema.tasks] == [
         ("ctr", "clicked", None), ("ctcvr", "bought", "ctr")
     ]  # fmt: skip
-    device, customer = schema.scenario("NL").categorical
+    device, customer = schema.scenario("AT").categorical
     assert (device.text, device.vocabulary) == (True, ("desktop", "phone", "tablet"))
     assert (customer.text, customer.federated) == (False, False)
-    for scenario, value in (("NL", "NL"), ("BE_FR", "Belgique (FR)")):
+    for scenario, value in (("AT", "AT"), ("BE_FR", "Belgique (FR)")):
         own = shop[shop["country"] == value]
         counts = schema.counts[scenario]
         assert counts["test"].rows == int(len(own) * config.data.tabular.test_fraction)
