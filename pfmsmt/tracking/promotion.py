@@ -99,18 +99,13 @@ def promote(store: "Store", scenario: str, which: str, margin: float, *, force: 
             f"pfmsmt-{scenario} version {candidate.version} is not promoted: {'; '.join(against)}. "
             "`--force` promotes it all the same"
         )
-    done = set_champion(store, scenario, candidate.version, "promote", forced=bool(against), against=against)
-    if CHALLENGER in candidate.aliases:
-        registry.drop_alias(store, scenario, CHALLENGER)
-    return done
+    return _replace_champion(store, candidate, "promote", against)
 
 
 class Placed(NamedTuple):
     """The alias of a version that was just registered."""
 
     alias: str
-    before: str | None = None
-    """The champion that it replaces."""
     against: tuple[str, ...] = ()
     """Why it is not the champion, beyond that nobody has promoted it."""
 
@@ -126,18 +121,26 @@ def place(store: "Store", scenario: str, version: str, promote: Literal["manual"
         set_champion(store, scenario, version, "register")
         return Placed(CHAMPION)
     if champion.version == version:
-        return Placed(CHAMPION, version)
+        return Placed(CHAMPION)
     candidate = registry.find_version(store, scenario, version)
     against = _other_data(champion, candidate)
     if promote == "if_better" and not against:
         against = _not_better(store, champion, candidate)
         if not against:
-            set_champion(store, scenario, version, "register")
-            if CHALLENGER in candidate.aliases:
-                registry.drop_alias(store, scenario, CHALLENGER)
-            return Placed(CHAMPION, champion.version)
+            _replace_champion(store, candidate, "register")
+            return Placed(CHAMPION)
     registry.set_alias(store, scenario, CHALLENGER, version)
-    return Placed(CHALLENGER, None, against)
+    return Placed(CHALLENGER, against)
+
+
+def _replace_champion(
+    store: "Store", candidate: Version, action: Literal["register", "promote"], against: tuple[str, ...] = ()
+) -> Promotion:
+    """Make a version the champion, and no longer the challenger."""
+    done = set_champion(store, candidate.scenario, candidate.version, action, forced=bool(against), against=against)
+    if CHALLENGER in candidate.aliases:
+        registry.drop_alias(store, candidate.scenario, CHALLENGER)
+    return done
 
 
 def _other_data(champion: Version, candidate: Version) -> tuple[str, ...]:
